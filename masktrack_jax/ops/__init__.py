@@ -1,0 +1,1 @@
+"""Pure functions on fixed-size arrays: no modules, no configuration, no strings."""

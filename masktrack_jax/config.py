@@ -1,0 +1,116 @@
+"""The configuration every experiment starts from, and its checks."""
+
+from ml_collections import ConfigDict
+
+from masktrack_jax.errors import UserError
+
+
+def base_config():
+    """MaskTrack R-CNN R50-FPN with mmtracking's values; a file in `configs/` says what differs."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "model": model_config(),
+            "data": data_config(),
+            "train": train_config(),
+            "optimizer": optimizer_config(),
+            "inference": inference_config(),
+        }
+    )
+
+
+def model_config():
+    return {
+        "dtype": "float32",  # of the computation; parameters are float32
+        "backbone": {"depth": 50, "width": 64, "norm": "frozen_bn", "frozen_stages": 1},
+        "fpn": {"channels": 256, "norm": "none"},
+        "anchors": {"strides": (4, 8, 16, 32, 64), "scale": 8.0, "ratios": (0.5, 1.0, 2.0)},
+        "rpn_head": {"channels": 256},
+        "proposals": {"pre_nms": 200, "post_nms": 200, "nms_iou": 0.7},
+        "roi_align": {"finest_scale": 56.0, "sampling": 0},
+        "box_head": {"features": 1024},
+        "mask_head": {"convs": 4, "channels": 256, "norm": "none"},
+        "track_head": {"features": 1024, "relu_last": True},
+        "detections": {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100},
+    }
+
+
+def data_config():
+    return {
+        "train_annotations": "",
+        "train_frames": "",
+        "val_annotations": "",
+        "val_frames": "",
+        "scales": ((640, 360),),  # (long edge, short edge) in pixels; training draws one for each pair
+        "buckets": ((384, 640), (640, 384), (640, 640)),  # padded heights and widths, multiples of 32
+        "flip": 0.5,
+        "jitter": 0.0,
+        "max_objects": 20,
+        "max_gap": 100,  # frames between key and reference
+        "workers": 0,
+        "cache_mb": 0,
+    }
+
+
+def train_config():
+    return {
+        "batch_size": 8,  # pairs, over all devices
+        "epochs": 12.0,
+        "steps": 0,  # instead of epochs, where positive
+        "loss_weights": {
+            "rpn_cls": 1.0,
+            "rpn_box": 1.0,
+            "cls": 1.0,
+            "box": 1.0,
+            "mask": 1.0,
+            "match": 1.0,
+        },
+        "rpn": {
+            "samples": 64,
+            "positive_fraction": 0.5,
+            "positive_iou": 0.7,
+            "negative_iou": 0.3,
+            "min_positive_iou": 0.3,
+        },
+        "roi": {
+            "samples": 128,
+            "positive_fraction": 0.25,
+            "positive_iou": 0.5,
+            "negative_iou": 0.5,
+            "min_positive_iou": 0.5,
+        },
+        "checkpoint_every": 1000,
+        "log_every": 50,
+        "init_from": "",  # a checkpoint whose parameters to start from
+    }
+
+
+def optimizer_config():
+    return {
+        "name": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "clip_norm": 35.0,
+        "schedule": "steps",
+        "decay_at": (8 / 12, 11 / 12),
+        "decay_factor": 0.1,
+        "warmup_steps": 500,
+        "warmup_factor": 1 / 3,
+    }
+
+
+def inference_config():
+    return {
+        "scale": (640, 360),
+        "frames_per_call": 4,
+        "score_threshold": 0.01,
+        "max_detections": 100,
+        "association": {
+            "score_weight": 1.0,
+            "iou_weight": 2.0,
+            "label_weight": 10.0,
+            "frames_retained": 20,
+            "use_embedding": True,
+        },
+    }

@@ -1,0 +1,83 @@
+"""Reading, resizing and padding frames, alike in training and inference. Images are (H, W, 3) uint8 RGB."""
+
+import math
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from masktrack_jax.errors import UserError
+
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def read_image(path):
+    """Decode an image file: (H, W, 3) uint8 RGB, turned upright as its EXIF tag says.
+
+    Grey, palette, CMYK and RGBA (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises UserError
+    that names the file when it is missing, truncated or no image.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # a palette with transparency; a large but honest picture
+            if image.info.get("exif"):
+                image = ImageOps.exif_transpose(image)
+            if image.mode in _SIXTEEN_BIT_MODES:
+                grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode == "F":
+                raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image; check the frames folder") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
+
+
+def fit_size(height, width, long_edge, short_edge):
+    """The size (height, width) that fits an image in `long_edge` × `short_edge` with its proportions kept.
+
+    Small images grow, as in the published code: s = min(long/max(h, w), short/min(h, w)),
+    new = int(x·s + 0.5).
+    """
+    scale = min(long_edge / max(height, width), short_edge / min(height, width))
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def resize_image(image, height, width):
+    """Bilinear resize of a uint8 image to (height, width, 3), not antialiased, as in the published code."""
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def bucket_for(height, width, buckets):
+    """The bucket (H, W) of least area that holds an image of this size. Raises UserError when none does."""
+    holding = [tuple(bucket) for bucket in buckets if bucket[0] >= height and bucket[1] >= width]
+    if not holding:
+        known = ", ".join(f"{h}x{w}" for h, w in buckets) or "none"
+        raise UserError(
+            f"data.buckets: no bucket holds a frame of {height}x{width} (height x width; buckets: {known}); "
+            f"add ({32 * math.ceil(height / 32)}, {32 * math.ceil(width / 32)})"
+        )
+    return min(holding, key=lambda bucket: (bucket[0] * bucket[1], bucket))
+
+
+def pad_image(image, height, width):
+    """Zeros added at the bottom and right: (h, w, …) becomes (height, width, …)."""
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
+
+
+def check_frame_size(image, height, width, path):
+    """Raise UserError unless an image has the size its annotations say."""
+    if image.shape[:2] != (height, width):
+        raise UserError(
+            f"{path}: is {image.shape[0]}x{image.shape[1]} (height x width) but the annotations say "
+            f"{height}x{width}; correct one of them"
+        )

@@ -1,0 +1,237 @@
+"""A training sample: a key frame and a reference frame of one video, each with its objects."""
+
+import collections
+import dataclasses
+import functools
+import logging
+import threading
+
+import numpy as np
+
+from masktrack_jax.data.images import bucket_for, check_frame_size, fit_size, pad_image, read_image
+from masktrack_jax.data.segmentations import decode_segmentation
+from masktrack_jax.data.transforms import draw_transform, transform_boxes, transform_image, transform_mask
+from masktrack_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PairOptions:
+    """How pairs are drawn and shaped; the `data` section of a configuration."""
+
+    scales: tuple[tuple[int, int], ...]  # (long edge, short edge) in pixels; one is drawn for each pair
+    buckets: tuple[tuple[int, int], ...]  # padded (height, width), multiples of 32
+    max_objects: int  # G: rows of an image; the largest are kept
+    flip: float = 0.5  # probability of a left-right flip
+    max_gap: int = 100  # frames between key and reference at most
+    jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
+    cache_mb: int = 0  # decoded frames kept in memory by each process, MiB
+
+    def __post_init__(self):
+        for name in ("scales", "buckets"):
+            try:
+                value = tuple((int(a), int(b)) for a, b in getattr(self, name))
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"data.{name}: {getattr(self, name)!r} is not a list of two integers each"
+                ) from None
+            object.__setattr__(self, name, value)
+        checks = {
+            "scales": self.scales and all(long >= short >= 1 for long, short in self.scales),
+            "buckets": self.buckets and all(side > 0 and side % 32 == 0 for b in self.buckets for side in b),
+            "max_objects": self.max_objects >= 1,
+            "flip": 0 <= self.flip <= 1,
+            "max_gap": self.max_gap >= 0,
+            "jitter": 0 <= self.jitter <= 1,
+            "cache_mb": self.cache_mb >= 0,
+        }
+        hints = {"scales": " (long edge first)", "buckets": " (multiples of 32)"}
+        for name, good in checks.items():
+            if not good:
+                raise UserError(f"data.{name}: {getattr(self, name)!r} is out of range{hints.get(name, '')}")
+
+    @classmethod
+    def from_config(cls, section):
+        """PairOptions of the entries of a configuration section (a mapping) that are named as fields."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: section[key] for key in section if key in known}
+        missing = {"scales", "buckets", "max_objects"} - values.keys()
+        if missing:
+            raise UserError(f"data.{min(missing)}: is missing from the configuration; set it")
+        return cls(**values)
+
+
+def video_bucket(video, options):
+    """The bucket (H, W) of a video: one that holds its frames at every scale, so that it never changes."""
+    sizes = [fit_size(video.height, video.width, *scale) for scale in options.scales]
+    return bucket_for(max(h for h, _ in sizes), max(w for _, w in sizes), options.buckets)
+
+
+def candidates(dataset):
+    """Every frame with an object that is no crowd: (N, 2) int64 of video index and frame, in order.
+
+    Raises UserError when there is none.
+    """
+    found = [
+        (index, frame)
+        for index, video in enumerate(dataset.videos)
+        for frame in _labelled_frames(dataset, video)
+    ]
+    if not found:
+        raise UserError(
+            f"{dataset.frames_root}: no frame of this data set has a labelled object; nothing to train on"
+        )
+    return np.array(found, np.int64)
+
+
+def _labelled_frames(dataset, video):
+    objects = [found for found in dataset.objects_of(video) if not found.iscrowd]
+    return [frame for frame in range(video.length) if any(found.boxes[frame] for found in objects)]
+
+
+def _visible(dataset, video, frame, limit=None):
+    """The objects seen in a frame, no crowds, in the file's order; of more than `limit` the largest boxes."""
+    seen = [
+        found for found in dataset.objects_of(video) if not found.iscrowd and found.boxes[frame] is not None
+    ]
+    if limit is None or len(seen) <= limit:
+        return seen
+    sizes = [(b[2] - b[0]) * (b[3] - b[1]) for b in (found.boxes[frame] for found in seen)]
+    largest = sorted(range(len(seen)), key=lambda i: (-sizes[i], i))[:limit]
+    return [seen[i] for i in sorted(largest)]
+
+
+def warn_of_crowded_frames(dataset, options):
+    """Say once how many frames hold more objects than `max_objects`; returns their number."""
+    crowded = sum(
+        len(_visible(dataset, video, frame)) > options.max_objects
+        for video in dataset.videos
+        for frame in range(video.length)
+    )
+    if crowded:
+        logging.getLogger(__name__).warning(
+            "%d frames hold more than data.max_objects=%d objects; the largest are kept",
+            crowded,
+            options.max_objects,
+        )
+    return crowded
+
+
+class FrameCache:
+    """Decoded frames, the latest used first, up to a size in MiB; 0 keeps none. Safe between threads.
+
+    A copy sent to another process starts empty.
+    """
+
+    def __init__(self, megabytes):
+        self._budget = megabytes * 2**20
+        self._used = 0
+        self._frames = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        return FrameCache, (self._budget // 2**20,)
+
+    def read(self, path):
+        """`read_image(path)`, from memory where possible; the array may not be written to."""
+        with self._lock:
+            if path in self._frames:
+                self._frames.move_to_end(path)
+                return self._frames[path]
+        image = read_image(path)
+        image.setflags(write=False)
+        with self._lock:
+            if image.nbytes <= self._budget and path not in self._frames:
+                self._frames[path] = image
+                self._used += image.nbytes
+                while self._used > self._budget:
+                    self._used -= self._frames.popitem(last=False)[1].nbytes
+        return image
+
+
+class PairLoader:
+    """Loads the pair of a key frame: `loader(video_index, key_frame, rng)`."""
+
+    def __init__(self, dataset, options):
+        self.dataset, self.options = dataset, options
+        self._cache = FrameCache(options.cache_mb)
+
+    def __call__(self, video_index, key_frame, rng):
+        """One sample: dict of arrays, padded to the video's bucket (H, W) and to G = max_objects rows.
+
+        image, reference_image   (H, W, 3) uint8
+        image_size, reference_size   (2,) int32: height and width before padding
+        boxes, reference_boxes   (G, 4) float32: x1, y1, x2, y2 in pixels of the resized image
+        valid, reference_valid   (G,) bool
+        labels   (G,) int32
+        masks   (G, H, W/8) uint8: 0/1 pixels packed along the width (`np.packbits`)
+        matches   (G,) int32: 1 + the object's row in the reference, 0 when it is not there
+        video_index, key_frame, reference_frame   int32
+        """
+        options = self.options
+        video = self.dataset.videos[video_index]
+        bucket = video_bucket(video, options)
+        transform = draw_transform(rng, options)
+        reference_frame = self._draw_reference(video, key_frame, rng)
+        objects = _visible(self.dataset, video, key_frame, options.max_objects)
+        others = _visible(self.dataset, video, reference_frame, options.max_objects)
+        rows = {found.annotation_id: row for row, found in enumerate(others, start=1)}
+        image, image_size = self._image(video, key_frame, bucket, transform)
+        reference_image, reference_size = self._image(video, reference_frame, bucket, transform)
+        return {
+            "image": image,
+            "image_size": image_size,
+            "boxes": self._boxes(video, objects, key_frame, transform),
+            "labels": self._padded([found.label for found in objects], np.int32),
+            "valid": self._padded([True] * len(objects), np.bool_),
+            "masks": self._masks(video, objects, key_frame, bucket, transform),
+            "matches": self._padded([rows.get(found.annotation_id, 0) for found in objects], np.int32),
+            "reference_image": reference_image,
+            "reference_size": reference_size,
+            "reference_boxes": self._boxes(video, others, reference_frame, transform),
+            "reference_valid": self._padded([True] * len(others), np.bool_),
+            "video_index": np.int32(video_index),
+            "key_frame": np.int32(key_frame),
+            "reference_frame": np.int32(reference_frame),
+        }
+
+    @functools.cached_property
+    def _frames_of(self):
+        """Video id -> its frames with labelled objects."""
+        return {video.id: _labelled_frames(self.dataset, video) for video in self.dataset.videos}
+
+    def _draw_reference(self, video, key_frame, rng):
+        """Another labelled frame within `max_gap` frames, all alike; the key frame where there is none."""
+        near = [f for f in self._frames_of[video.id] if 0 < abs(f - key_frame) <= self.options.max_gap]
+        return near[rng.integers(len(near))] if near else key_frame
+
+    def _image(self, video, frame, bucket, transform):
+        path = self.dataset.frame_path(video, frame)
+        image = self._cache.read(path)
+        check_frame_size(image, video.height, video.width, path)
+        image = transform_image(image, transform)
+        return pad_image(image, *bucket), np.array(image.shape[:2], np.int32)
+
+    def _boxes(self, video, objects, frame, transform):
+        boxes = transform_boxes(
+            [found.boxes[frame] for found in objects], video.height, video.width, transform
+        )
+        return self._padded(boxes, np.float32, (4,))
+
+    def _masks(self, video, objects, frame, bucket, transform):
+        height, width = bucket
+        masks = np.zeros((self.options.max_objects, height, width // 8), np.uint8)
+        for row, found in enumerate(objects):
+            try:
+                mask = decode_segmentation(found.segmentations[frame], video.height, video.width)
+            except UserError as error:
+                raise UserError(f"annotation {found.annotation_id}, frame {frame}: {error}") from None
+            mask = transform_mask(mask, transform)
+            packed = np.packbits(mask, axis=1)
+            masks[row, : packed.shape[0], : packed.shape[1]] = packed
+        return masks
+
+    def _padded(self, values, dtype, shape=()):
+        """`values` followed by zeros: (G, *shape)."""
+        array = np.zeros((self.options.max_objects, *shape), dtype)
+        array[: len(values)] = np.asarray(values, dtype).reshape(len(values), *shape)
+        return array

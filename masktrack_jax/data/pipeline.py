@@ -1,0 +1,106 @@
+"""Batches of training pairs. Batch k is a function of (seed, k) and of nothing else: not of the number of threads
+or processes that load it, and not of where the run began."""
+
+import sys
+
+import numpy as np
+
+from masktrack_jax.data.pairs import PairLoader, candidates, video_bucket, warn_of_crowded_frames
+from masktrack_jax.errors import UserError
+
+# Separate streams of one seed.
+_ORDER, _SAMPLE = 0, 1
+
+
+class PairSchedule:
+    """Which frame stands in which place of which batch, for every step there will ever be.
+
+    An epoch shows every candidate once, but for the few that fill no whole batch; a bucket with fewer candidates
+    than a batch repeats them to fill one. Batches hold one bucket each, in a shuffled order. Each epoch is
+    shuffled anew.
+    """
+
+    def __init__(self, dataset, options, *, seed, batch_size):
+        if batch_size < 1:
+            raise UserError(f"batch size {batch_size} is not positive")
+        self.seed, self.batch_size = seed, batch_size
+        self.candidates = candidates(dataset)
+        of_video = [video_bucket(video, options) for video in dataset.videos]
+        of_candidate = np.array([of_video[index] for index in self.candidates[:, 0]])
+        buckets = sorted(set(map(tuple, of_candidate.tolist())))
+        self._members = [np.flatnonzero((of_candidate == bucket).all(axis=1)) for bucket in buckets]
+        self.steps_per_epoch = sum(max(len(members) // batch_size, 1) for members in self._members)
+        self._epochs = {}
+
+    def epoch(self, number):
+        """The batches of an epoch: (steps_per_epoch, batch_size) int64, rows of `candidates`."""
+        if number not in self._epochs:
+            rng = np.random.default_rng([self.seed, _ORDER, number])
+            batches = []
+            for members in self._members:
+                order = rng.permutation(members)
+                steps = max(len(members) // self.batch_size, 1)
+                batches.append(np.resize(order, (steps, self.batch_size)))
+            # Prefetching straddles two epochs at most; older ones are dropped.
+            kept = {n: order for n, order in list(self._epochs.items()) if abs(n - number) <= 1}
+            self._epochs = {**kept, number: rng.permutation(np.concatenate(batches))}
+            return self._epochs[number]
+        return self._epochs[number]
+
+    def __len__(self):
+        return sys.maxsize // 2
+
+    def __getitem__(self, place):
+        """Sample `place` (batch k holds places k·B … k·B+B-1): video index, frame and the sample's own seed."""
+        step, row = divmod(int(place), self.batch_size)
+        epoch, step = divmod(step, self.steps_per_epoch)
+        video_index, frame = self.candidates[self.epoch(epoch)[step, row]]
+        return int(video_index), int(frame), (self.seed, _SAMPLE, int(place))
+
+
+class _Load:
+    """Turns an entry of the schedule into a sample."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __call__(self, entry):
+        video_index, frame, seed = entry
+        return self.loader(video_index, frame, np.random.default_rng(seed))
+
+
+def steps_per_epoch(dataset, options, *, batch_size):
+    """The number of batches that show every candidate once (see PairSchedule)."""
+    return PairSchedule(dataset, options, seed=0, batch_size=batch_size).steps_per_epoch
+
+
+def training_batches(dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=4):
+    """An endless iterator of batches from step `start_step` on; close it with its `close()` when done.
+
+    A batch is the dict of `PairLoader` with every array stacked to (B, …); B is `batch_size` and all samples share
+    one bucket. `workers` 0 loads in `threads` threads of this process, more in that many processes. Raises
+    UserError, also from the iterator when a frame cannot be read.
+    """
+    import grain
+
+    warn_of_crowded_frames(dataset, options)
+    schedule = PairSchedule(dataset, options, seed=seed, batch_size=batch_size)
+    samples = grain.MapDataset.source(schedule).map(_Load(PairLoader(dataset, options)))
+    batches = samples.batch(batch_size, drop_remainder=True)[start_step:]
+    reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 4))
+    batches = batches.to_iter_dataset(reading)
+    if workers:
+        _mark_flags_parsed()
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
+    return iter(batches)
+
+
+def _mark_flags_parsed():
+    """Grain 0.2.18 reads absl flags when it starts processes, which fails outside of `absl.app.run`
+    (google/grain#1355)."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

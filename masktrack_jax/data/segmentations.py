@@ -1,0 +1,89 @@
+"""Segmentations as annotation files hold them: RLE with counts as a list or as text, or polygons."""
+
+import numpy as np
+
+from masktrack_jax.errors import UserError
+
+
+def compact_segmentation(segmentation, height, width):
+    """Check a raw segmentation of a frame of this size and make it small: (segmentation, problem).
+
+    RLE whose counts are a list becomes the equal compressed RLE (a data set's lists take gigabytes); anything else
+    stays as it is. `problem` is None or says in a few words what is wrong.
+    """
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                return None, "has a polygon that is not a list of three or more x, y pairs"
+            if not all(isinstance(value, int | float) for value in polygon):
+                return None, "has a polygon with something other than numbers"
+        return segmentation, None if segmentation else "has an empty list of polygons"
+    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+        return None, "has a segmentation that is neither RLE with `size` and `counts` nor polygons"
+    if list(segmentation["size"]) != [height, width]:
+        return (
+            None,
+            f"has RLE of size {segmentation['size']} but its video is {[height, width]} (height, width)",
+        )
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        return _compress(counts, height, width)
+    if not isinstance(counts, str | bytes) or not counts:
+        return None, "has RLE whose `counts` are neither a list nor text"
+    return segmentation, None
+
+
+def _compress(counts, height, width):
+    """Compressed RLE of a list of run lengths: (RLE, problem)."""
+    from pycocotools import mask as coco_mask
+
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return None, "has RLE `counts` that are not all integers of 0 or more"
+    if sum(counts) != height * width:
+        return None, f"has RLE `counts` that add up to {sum(counts)}, not to {height} x {width} pixels"
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}, None
+
+
+def _to_rle(segmentation, height, width):
+    """One compressed RLE of a raw segmentation. Raises UserError when it is not a sound one of this size."""
+    from pycocotools import mask as coco_mask
+
+    compact, problem = compact_segmentation(segmentation, height, width)
+    if problem:
+        raise UserError(f"a frame of {height}x{width} {problem}; correct the annotations file")
+    if isinstance(compact, list):
+        return coco_mask.merge(coco_mask.frPyObjects(compact, height, width))
+    return compact
+
+
+def decode_segmentation(segmentation, height, width):
+    """The mask of a segmentation: (height, width) uint8 of 0 and 1.
+
+    Takes RLE with counts as a list, RLE with compressed counts, or a list of polygons (x, y, x, y, … in pixels).
+    Raises UserError, in one line, when it is none of these or not of this size.
+    """
+    from pycocotools import mask as coco_mask
+
+    rle = _to_rle(segmentation, height, width)
+    try:
+        return np.ascontiguousarray(coco_mask.decode(rle))
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"a frame of {height}x{width} has RLE that cannot be decoded ({reason}); correct the annotations file"
+        ) from None
+
+
+def segmentation_area(segmentation, height, width):
+    """The number of pixels of a segmentation's mask."""
+    from pycocotools import mask as coco_mask
+
+    return float(coco_mask.area(_to_rle(segmentation, height, width)))
+
+
+def segmentation_box(segmentation, height, width):
+    """The box around a segmentation's mask as annotation files have it: [x, y, width, height] in pixels."""
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.toBbox(_to_rle(segmentation, height, width)).tolist()

@@ -1,0 +1,73 @@
+"""What is done to the frames of a training pair: resize, flip, change of light. One draw serves both frames.
+
+Boxes are x1, y1, x2, y2 in pixels, continuous coordinates; masks are 0 or 1.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from masktrack_jax.data.images import fit_size, resize_image
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """One draw of the random changes.
+
+    The light changes alike in both frames: appearance is what tells objects apart, and a change of one frame alone
+    would teach the track head to look past colour.
+    """
+
+    long_edge: int
+    short_edge: int
+    flip: bool
+    light: np.ndarray | None  # (1, 256, 3) uint8: the new value of each old one, by channel
+
+
+def draw_transform(rng, options):
+    """Draw a Transform from a NumPy generator as `options` (a PairOptions) allow."""
+    long_edge, short_edge = options.scales[rng.integers(len(options.scales))]
+    flip = bool(rng.random() < options.flip)
+    return Transform(long_edge, short_edge, flip, _draw_light(rng, options))
+
+
+def _draw_light(rng, options):
+    """A table of new pixel values, or None when every strength is 0."""
+    strengths = (options.jitter_brightness, options.jitter_contrast, options.jitter_colour)
+    if not any(strengths):
+        return None
+    shift = 255 * rng.uniform(-strengths[0], strengths[0])
+    contrast = 1 + rng.uniform(-strengths[1], strengths[1])
+    gains = 1 + rng.uniform(-strengths[2], strengths[2], 3)
+    values = np.arange(256)[:, None] * gains
+    table = (values - 128) * contrast + 128 + shift
+    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]
+
+
+def transform_image(image, transform):
+    """The image (H, W, 3) uint8 resized, flipped and lit: (h, w, 3) uint8."""
+    height, width = fit_size(*image.shape[:2], transform.long_edge, transform.short_edge)
+    image = resize_image(image, height, width)
+    if transform.light is not None:
+        image = cv2.LUT(np.ascontiguousarray(image), transform.light)
+    return image[:, ::-1] if transform.flip else image
+
+
+def transform_boxes(boxes, height, width, transform):
+    """Boxes (N, 4) of an image of this size, as `transform_image` moves them: (N, 4) float32, inside the image."""
+    new_height, new_width = fit_size(height, width, transform.long_edge, transform.short_edge)
+    scale = np.array([new_width / width, new_height / height] * 2)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
+    boxes = np.clip(boxes, 0, [new_width, new_height, new_width, new_height])
+    if transform.flip:
+        boxes = np.stack([new_width - boxes[:, 2], boxes[:, 1], new_width - boxes[:, 0], boxes[:, 3]], axis=1)
+    return boxes.astype(np.float32)
+
+
+def transform_mask(mask, transform):
+    """A mask (H, W) uint8 of 0 and 1 as `transform_image` moves it, nearest pixel: (h, w) uint8."""
+    height, width = fit_size(*mask.shape, transform.long_edge, transform.short_edge)
+    if mask.shape != (height, width):
+        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    return mask[:, ::-1] if transform.flip else mask

@@ -1,0 +1,207 @@
+"""Identity metrics on masks: HOTA, CLEAR MOT and IDF1, with TrackEval 1.3.0's conventions.
+
+A results file has one track an entry, so a track is an identity. Every category of every video is a
+sequence of its own; similarity is mask IoU in one frame. Crowds count as ordinary objects, as they do
+in TrackEval's YouTube-VIS adapter. Masks of different sizes have IoU 0 here (TrackEval gets -1).
+
+HOTA: Luiten et al., IJCV 2021. CLEAR: Bernardin & Stiefelhagen 2008. IDF1: Ristani et al. 2016.
+"""
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from masktrack_jax.evaluation.overlaps import compute_overlaps
+
+HEADLINE = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "Frag")
+_ALPHAS = np.arange(0.05, 0.99, 0.05)
+_MATCH_IOU = 0.5
+_EPS = np.finfo(float).eps
+
+
+def evaluate_identity(ground_truth, results, score_threshold=0.5, names=("ground truth", "results")):
+    """Identity metrics of the tracks at or above a score: `identity_metrics` of `compute_overlaps`."""
+    return identity_metrics(compute_overlaps(ground_truth, results, names), score_threshold)
+
+
+def identity_metrics(overlaps, score_threshold=0.5):
+    """Identity metrics of an `Overlaps`.
+
+    Returns a dict:
+      score_threshold: tracks below it are left out.
+      pooled: metrics over all objects (TrackEval's `cls_comb_det_av`).
+      class_average: mean over the categories with a label or a prediction, counts summed
+        (`cls_comb_cls_av`); None values if there is no such category.
+      per_category: category id → {"name", metrics}.
+    Metrics are HOTA, DetA, AssA, DetRe, DetPr, AssRe, AssPr, LocA (means over 19 thresholds),
+    MOTA, MOTP, IDF1, IDR, IDP (fractions; MOTA may be negative), and the counts IDSW, Frag, MT, PT, ML,
+    objects, tracks. Ratios with nothing in them are 0, LocA 1, as in TrackEval.
+    """
+    sums = {category_id: _no_counts() for category_id in overlaps.categories}
+    for pair in overlaps.pairs:
+        sums[pair.category_id] = _add(sums[pair.category_id], _count(pair, score_threshold))
+    pooled = _no_counts()
+    for counts in sums.values():
+        pooled = _add(pooled, counts)
+    finished = {category_id: _finish(counts) for category_id, counts in sums.items()}
+    present = [finished[c] for c, counts in sums.items() if counts["gt_dets"] + counts["dets"] > 0]
+    return {
+        "score_threshold": float(score_threshold),
+        "pooled": _finish(pooled),
+        "class_average": _average(present),
+        "per_category": {c: {"name": overlaps.categories[c]} | row for c, row in finished.items()},
+    }
+
+
+def _no_counts():
+    """What is summed over sequences; arrays have one value a threshold of HOTA."""
+    per_alpha = {name: np.zeros(len(_ALPHAS)) for name in ("tp", "loc", "ass", "ass_re", "ass_pr")}
+    names = ("gt_dets", "dets", "objects", "tracks", "clr_tp", "clr_iou", "IDSW", "Frag", "MT", "PT", "idtp")
+    return per_alpha | dict.fromkeys(names, 0)
+
+
+def _add(a, b):
+    return {name: a[name] + b[name] for name in a}
+
+
+def _count(pair, score_threshold):
+    """Counts of one sequence, a `ClassOverlap`."""
+    rows = np.flatnonzero(pair.predicted.scores >= score_threshold)
+    theirs = pair.labelled.areas[:, : pair.num_frames]
+    ours = pair.predicted.areas[rows][:, : pair.num_frames]
+    counts = _no_counts() | {
+        "gt_dets": int(np.count_nonzero(theirs >= 0)),
+        "dets": int(np.count_nonzero(ours >= 0)),
+        "objects": int((theirs >= 0).any(1).sum()),
+        "tracks": int((ours >= 0).any(1).sum()),
+    }
+    if not counts["gt_dets"] or not counts["dets"]:
+        return counts
+    frames = min(theirs.shape[1], ours.shape[1])
+    common = np.maximum(pair.intersection[rows][..., :frames], 0).transpose(2, 1, 0)  # (T, G, D)
+    union = theirs.T[:frames, :, None] + ours.T[:frames, None, :] - common
+    iou = np.divide(common, union, out=np.zeros(union.shape), where=common > 0)
+    gt_count, track_count = (theirs >= 0).sum(1)[:, None], (ours >= 0).sum(1)[None, :]
+    # Frames in which both sides have something; all that matching ever looks at.
+    seen = []
+    for t in range(frames):
+        g, d = np.flatnonzero(theirs[:, t] >= 0), np.flatnonzero(ours[:, t] >= 0)
+        if len(g) and len(d):
+            seen.append((g, d, iou[t][np.ix_(g, d)]))
+    counts |= _hota(seen, gt_count, track_count)
+    counts |= _clear(seen, gt_count[:, 0])
+    counts["idtp"] = _identity_matches(iou)
+    return counts
+
+
+def _hota(seen, gt_count, track_count):
+    """Sums of HOTA: true positives, their IoU and their association scores, each by threshold."""
+    shape = (gt_count.shape[0], track_count.shape[1])
+    # How well two identities agree over the whole sequence steers the matching in each frame.
+    agreement = np.zeros(shape)
+    for g, d, iou in seen:
+        rivals = iou.sum(0)[None, :] + iou.sum(1)[:, None] - iou
+        agreement[np.ix_(g, d)] += np.divide(iou, rivals, out=np.zeros(iou.shape), where=rivals > _EPS)
+    alignment = agreement / np.maximum(gt_count + track_count - agreement, _EPS)
+    matches = np.zeros((len(_ALPHAS), *shape))
+    located = np.zeros(len(_ALPHAS))
+    for g, d, iou in seen:
+        r, c = linear_sum_assignment(-alignment[np.ix_(g, d)] * iou)
+        close = iou[r, c] >= _ALPHAS[:, None] - _EPS
+        matches[:, g[r], d[c]] += close
+        located += (close * iou[r, c]).sum(1)
+    union = np.maximum(gt_count + track_count - matches, 1)
+    return {
+        "tp": matches.sum((1, 2)),
+        "loc": located,
+        "ass": (matches * matches / union).sum((1, 2)),
+        "ass_re": (matches * matches / np.maximum(gt_count, 1)).sum((1, 2)),
+        "ass_pr": (matches * matches / np.maximum(track_count, 1)).sum((1, 2)),
+    }
+
+
+def _clear(seen, gt_count):
+    """Counts of CLEAR: matches keep to the track of the frame before, then maximise IoU.
+
+    A switch is a match to another track than the object's last one, however long ago; a fragment is
+    every start of being tracked after the first. Frames without a label or without a prediction are
+    passed over and break neither.
+    """
+    nobody = -1
+    last, before = np.full(len(gt_count), nobody), np.full(len(gt_count), nobody)
+    matched, starts = np.zeros(len(gt_count), int), np.zeros(len(gt_count), int)
+    switches, total_iou = 0, 0.0
+    for g, d, iou in seen:
+        gain = np.where(iou >= _MATCH_IOU - _EPS, 1000.0 * (d[None, :] == before[g][:, None]) + iou, 0)
+        r, c = linear_sum_assignment(-gain)
+        kept = gain[r, c] > 0
+        r, c = r[kept], c[kept]
+        objects, tracks = g[r], d[c]
+        switches += int(np.count_nonzero((last[objects] != nobody) & (last[objects] != tracks)))
+        total_iou += float(iou[r, c].sum())
+        matched[objects] += 1
+        starts[objects] += before[objects] == nobody
+        last[objects] = tracks
+        before[:] = nobody
+        before[objects] = tracks
+    ratio = matched[gt_count > 0] / gt_count[gt_count > 0]
+    mostly, partly = int(np.count_nonzero(ratio > 0.8)), int(np.count_nonzero(ratio >= 0.2))
+    return {
+        "clr_tp": int(matched.sum()),
+        "clr_iou": total_iou,
+        "IDSW": switches,
+        "Frag": int(np.maximum(starts - 1, 0).sum()),
+        "MT": mostly,
+        "PT": partly - mostly,
+    }
+
+
+def _identity_matches(iou):
+    """Frames (T, G, D) that agree under the best one-to-one pairing of whole identities, IDTP."""
+    agreeing = (iou >= _MATCH_IOU).sum(0)
+    r, c = linear_sum_assignment(-agreeing)
+    return int(agreeing[r, c].sum())
+
+
+def _finish(counts):
+    """Metrics of summed counts."""
+    tp, gt_dets, dets = counts["tp"], counts["gt_dets"], counts["dets"]
+    det_a = tp / np.maximum(1, gt_dets + dets - tp)
+    ass_a = counts["ass"] / np.maximum(1, tp)
+    located = np.divide(counts["loc"], tp, out=np.ones(len(tp)), where=tp > 0)
+    clr_tp, idtp, switches = counts["clr_tp"], counts["idtp"], counts["IDSW"]
+    curves = {
+        "HOTA": np.sqrt(det_a * ass_a),
+        "DetA": det_a,
+        "AssA": ass_a,
+        "DetRe": tp / max(1, gt_dets),
+        "DetPr": tp / max(1, dets),
+        "AssRe": counts["ass_re"] / np.maximum(1, tp),
+        "AssPr": counts["ass_pr"] / np.maximum(1, tp),
+        "LocA": located,
+    }
+    return {name: float(curve.mean()) for name, curve in curves.items()} | {
+        "MOTA": (2 * clr_tp - dets - switches) / max(1, gt_dets),
+        "MOTP": counts["clr_iou"] / max(1, clr_tp),
+        "IDF1": 2 * idtp / max(1, gt_dets + dets),
+        "IDR": idtp / max(1, gt_dets),
+        "IDP": idtp / max(1, dets),
+        "IDSW": switches,
+        "Frag": counts["Frag"],
+        "MT": counts["MT"],
+        "PT": counts["PT"],
+        "ML": counts["objects"] - counts["MT"] - counts["PT"],
+        "objects": counts["objects"],
+        "tracks": counts["tracks"],
+    }
+
+
+def _average(rows):
+    """Mean of the ratios, sum of the counts, of several rows of metrics."""
+    if not rows:
+        return {name: None for name in _finish(_no_counts())}
+    return {
+        name: sum(row[name] for row in rows)
+        if isinstance(rows[0][name], int)
+        else float(np.mean([row[name] for row in rows]))
+        for name in rows[0]
+    }

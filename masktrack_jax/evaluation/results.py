@@ -1,0 +1,123 @@
+"""The json files of an evaluation: ground truth, results in the server's format, metrics."""
+
+import json
+import os
+import tempfile
+
+from masktrack_jax.errors import UserError
+from masktrack_jax.evaluation.identity import HEADLINE
+from masktrack_jax.evaluation.vis_ap import STATISTICS
+
+
+def read_ground_truth(path):
+    """The dict of a YouTube-VIS annotation file that has labels.
+
+    Raises:
+      UserError: no such file, no json, or the public file of a split without labels.
+    """
+    ground_truth = _read_json(path)
+    if not isinstance(ground_truth, dict):
+        raise UserError(f"{path}: expected a json object with videos, categories and annotations")
+    if not ground_truth.get("annotations"):
+        raise UserError(
+            f"{path}: has no annotations; the labels of public validation and test sets stay on their "
+            "server: upload results.json there, or score on videos with labels"
+        )
+    return ground_truth
+
+
+def read_results(path):
+    """The list of tracks of a results file; `evaluate_vis` checks the tracks themselves."""
+    tracks = _read_json(path)
+    if not isinstance(tracks, list):
+        raise UserError(f"{path}: expected a json list of tracks, got {type(tracks).__name__}")
+    return tracks
+
+
+def write_results(path, tracks):
+    """Writes tracks as the servers take them.
+
+    Args:
+      path: where; the file appears complete or not at all.
+      tracks: list of `{video_id, category_id, score, segmentations}`, one compressed RLE or None a
+        frame, counts as str or bytes, numbers of NumPy allowed. Other keys, such as `track_id`, are
+        kept; the servers and our scorer ignore them.
+    """
+    write_json(path, tracks, indent=None)
+
+
+def write_metrics(path, metrics):
+    """Writes `VisMetrics.to_dict()`, with whatever was put beside it, as readable json."""
+    write_json(path, metrics, indent=1)
+
+
+def write_json(path, content, indent):
+    """Writes json beside `path` and renames it, so that a reader never sees half a file."""
+    temporary = None
+    try:
+        folder = os.path.dirname(os.path.abspath(path))
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=folder, prefix=".writing-", delete=False
+        ) as file:
+            temporary = file.name
+            json.dump(content, file, indent=indent, allow_nan=False, default=_plain)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        if isinstance(error, ValueError | TypeError):
+            raise UserError(f"{path}: not written, the content is not json ({error})") from error
+        raise
+
+
+def format_table(metrics):
+    """The metrics as a printed table: the twelve numbers, identity if there, then a row a category."""
+    lines = ["  ".join(f"{name:>6}" for name in STATISTICS), _row(metrics, STATISTICS)]
+    identity = metrics.get("identity")
+    if identity:
+        title = f"identity of tracks with score ≥ {identity['score_threshold']:g}"
+        lines += ["", title, "  ".join(f"{name:>6}" for name in HEADLINE), _row(metrics, HEADLINE)]
+    columns = ["AP", "AP50", "AP75", "AR1", "AR10"]
+    width = max([len("category"), *(len(name) for name in metrics["per_category"])])
+    lines += ["", f"{'category':<{width}}  " + "  ".join(f"{name:>6}" for name in columns)]
+    lines += [f"{name:<{width}}  {_row(row, columns)}" for name, row in metrics["per_category"].items()]
+    return "\n".join(lines)
+
+
+def _row(values, names):
+    cells = [values.get(name) for name in names]
+    texts = ["–" if cell is None else str(cell) if isinstance(cell, int) else f"{cell:.3f}" for cell in cells]
+    return "  ".join(f"{text:>6}" for text in texts)
+
+
+def _read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: broken json, line {error.lineno} column {error.colno}: {error.msg}"
+        ) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: broken json ({error})") from None
+
+
+def _plain(value):
+    """Bytes of an RLE and NumPy scalars as json knows them."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r:.40}")
+
+
+def _umask():
+    """The process's file mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,49 @@
+"""Scoring of files: what `evaluate.py --annotations … --results … --output …` does."""
+
+from masktrack_jax.evaluation.identity import HEADLINE, identity_metrics
+from masktrack_jax.evaluation.overlaps import compute_overlaps
+from masktrack_jax.evaluation.results import format_table, read_ground_truth, read_results, write_metrics
+from masktrack_jax.evaluation.vis_ap import average_precision
+
+
+def score_files(annotations_path, results_path, output_path=None, score_threshold=0.5):
+    """Scores a results file, prints a table, writes `metrics.json` if asked to.
+
+    Args:
+      annotations_path: YouTube-VIS json with labels.
+      results_path: results.json in the server's format.
+      output_path: where the metrics go, or None.
+      score_threshold: for the identity metrics only; AP needs every track.
+    Returns:
+      `score(…)` of the two.
+    Raises:
+      UserError: one line that names the file and record.
+    """
+    names = (str(annotations_path), str(results_path))
+    ground_truth = read_ground_truth(annotations_path)
+    metrics = score(ground_truth, read_results(results_path), names, score_threshold, progress=True)
+    if output_path is not None:
+        write_metrics(output_path, metrics)
+    print(format_table(metrics))
+    for note in metrics["notes"]:
+        print(f"note: {note}")
+    return metrics
+
+
+def score(ground_truth, results, names=("ground truth", "results"), score_threshold=0.5, progress=False):
+    """The content of `metrics.json` for a ground truth dict and a list of tracks.
+
+    The twelve official numbers and `per_category` (see `vis_ap`); HOTA, DetA, AssA, LocA, IDF1, MOTA,
+    IDSW, Frag pooled over all objects beside them; `identity` with all of `identity_metrics`, by
+    category name; `notes`, a list of lines.
+    """
+    overlaps = compute_overlaps(ground_truth, results, names, progress)
+    vis = average_precision(overlaps)
+    identity = identity_metrics(overlaps, score_threshold)
+    names = vis.category_names()
+    identity["per_category"] = {
+        names[category_id]: {key: value for key, value in row.items() if key != "name"}
+        for category_id, row in identity["per_category"].items()
+    }
+    headline = {name: identity["pooled"][name] for name in HEADLINE}
+    return vis.to_dict() | headline | {"identity": identity, "notes": vis.notes}

@@ -1,0 +1,204 @@
+"""Frames in, tracks out: the detector on batches of frames, the association frame by frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from masktrack_jax.data.images import bucket_for, fit_size, pad_image, resize_image
+from masktrack_jax.errors import UserError
+from masktrack_jax.tracking.association import DROPPED, PAPER, Tracker
+from masktrack_jax.tracking.masks import encode_pasted
+from masktrack_jax.tracking.tracks import VideoTracks
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """The tracked detections of one frame, n of them, no track twice, grouped by class, best first.
+
+    boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
+    track_ids (n,) int64; rles: n compressed RLEs at the frame's own size.
+    """
+
+    index: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    track_ids: np.ndarray
+    rles: list
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A frame as the detector takes it: `image` padded to its bucket, `resized` and `original` (h, w)."""
+
+    image: np.ndarray
+    resized: tuple
+    original: tuple
+
+
+class VideoSegmenter:
+    """Segments and tracks the objects of videos, one video at a time, in memory that stays flat.
+
+    predict: `predict(images (B, H, W, 3) uint8, image_sizes (B, 2) int32 h, w)` → dict of boxes (B, D, 4)
+        in resized pixels, scores (B, D), labels (B, D), valid (B, D), masks (B, D, m, m) probabilities and
+        embeddings (B, D, E); parameters bound, jitted. It is called with one B and the buckets' sizes only,
+        so it compiles once for each bucket in use.
+    categories: (id, name) of each label.
+    long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
+    frames_per_call: B; `step` uses 1 instead.
+    association: an `AssociationOptions`; the paper's by default.
+    score_threshold, max_detections: narrow what `predict` gives: scores above, the best so many a frame.
+    """
+
+    def __init__(
+        self,
+        predict,
+        categories,
+        *,
+        long_edge,
+        short_edge,
+        buckets,
+        frames_per_call=4,
+        association=PAPER,
+        score_threshold=0.0,
+        max_detections=None,
+    ):
+        self.predict = predict
+        self.categories = list(categories)
+        self.long_edge, self.short_edge, self.buckets = long_edge, short_edge, buckets
+        self.frames_per_call = frames_per_call
+        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self._tracker = Tracker(association)
+        self.reset()
+
+    @property
+    def category_ids(self):
+        """The data set's category id of each label."""
+        return [category_id for category_id, _ in self.categories]
+
+    @property
+    def names(self):
+        """The name of each label."""
+        return [name for _, name in self.categories]
+
+    def reset(self):
+        """Start a new video: the next frame has index 0 and all its objects are new."""
+        self._tracker.reset()
+        self._index = 0
+
+    def segment(self, frames, video_id=1):
+        """Return the tracks of a whole video, see `tracking.tracks.VideoTracks.finish`."""
+        tracks = VideoTracks()
+        for result in self.stream(frames):
+            tracks.add(result.track_ids, result.labels, result.scores, result.rles)
+        return tracks.finish(video_id, self.category_ids)
+
+    def stream(self, frames):
+        """Yield one `FrameResult` a frame of a new video, about two batches behind the frames taken.
+
+        frames: an iterable of (H, W, 3) uint8 RGB, which may differ in size. While the device works on a
+        batch, the host finishes the one before and prepares the one after: JAX returns before the result is
+        there and waits only when it is read.
+        """
+        self.reset()
+        in_flight = None
+        for batch in self._batches(frames):
+            dispatched = self._dispatch(batch, self.frames_per_call)
+            if in_flight is not None:
+                yield from self._finish(*in_flight)
+            in_flight = dispatched
+        if in_flight is not None:
+            yield from self._finish(*in_flight)
+
+    def step(self, frame):
+        """Return the `FrameResult` of a live source's next frame at once; `reset` starts another video.
+
+        Runs batches of one frame, which is one more program to compile for each bucket.
+        """
+        (result,) = self._finish(*self._dispatch([self._prepare(frame, self._index)], 1))
+        return result
+
+    def _batches(self, frames):
+        """Yield lists of up to `frames_per_call` prepared frames in order, each of a single bucket."""
+        batch = []
+        for index, frame in enumerate(frames):
+            prepared = self._prepare(frame, index)
+            if batch and batch[0].image.shape != prepared.image.shape:
+                yield batch
+                batch = []
+            batch.append(prepared)
+            if len(batch) == self.frames_per_call:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _prepare(self, frame, index):
+        """Resize a frame and pad it to its bucket."""
+        frame = np.asarray(frame)
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+            raise UserError(
+                f"frame {index}: {frame.dtype} of shape {frame.shape}; expected (height, width, 3) uint8 RGB"
+            )
+        height, width = frame.shape[:2]
+        resized = fit_size(height, width, self.long_edge, self.short_edge)
+        bucket = bucket_for(*resized, self.buckets)
+        return _Prepared(pad_image(resize_image(frame, *resized), *bucket), resized, (height, width))
+
+    def _dispatch(self, batch, size):
+        """Start the detector on a batch, filled up to `size` with blank frames; return (batch, outputs)."""
+        # A new array every time: JAX may read it later, without a copy, on the CPU.
+        images = np.zeros((size, *batch[0].image.shape), np.uint8)
+        sizes = np.empty((size, 2), np.int32)
+        for i in range(size):
+            sizes[i] = batch[min(i, len(batch) - 1)].resized
+        for i, prepared in enumerate(batch):
+            images[i] = prepared.image
+        return batch, self.predict(images, sizes)
+
+    def _finish(self, batch, outputs):
+        """Yield the results of a dispatched batch, waiting for the device."""
+        outputs = {name: np.asarray(value) for name, value in outputs.items()}
+        for i, prepared in enumerate(batch):
+            yield self._track(prepared, {name: value[i] for name, value in outputs.items()})
+
+    def _track(self, prepared, detections):
+        """Return the `FrameResult` of one frame's detections: selected, at frame size, with track ids."""
+        order = select_detections(
+            detections["scores"],
+            detections["labels"],
+            detections["valid"],
+            self.score_threshold,
+            self.max_detections,
+        )
+        boxes = boxes_at_frame_size(detections["boxes"][order], prepared.resized, prepared.original)
+        scores, labels = detections["scores"][order], detections["labels"][order]
+        ids = self._tracker.update(boxes, scores, labels, detections["embeddings"][order])
+        kept = ids != DROPPED
+        rles = encode_pasted(detections["masks"][order[kept]], boxes[kept], *prepared.original)
+        result = FrameResult(self._index, boxes[kept], scores[kept], labels[kept], ids[kept], rles)
+        self._index += 1
+        return result
+
+
+def select_detections(scores, labels, valid, score_threshold=0.0, max_detections=None):
+    """Return the indices of a frame's detections that go to the association, in its order.
+
+    scores, labels, valid (D,): those valid and above the threshold, the best `max_detections` of them,
+    grouped by class and best first within a class. The greedy association numbers new objects in this
+    order; it is mmtracking's, whose detector hands over one list a class.
+    """
+    chosen = np.flatnonzero(valid & (scores > score_threshold))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:max_detections]
+    return chosen[np.argsort(labels[chosen], kind="stable")]
+
+
+def boxes_at_frame_size(boxes, resized, original):
+    """Return boxes (n, 4) of a resized (h, w) frame in pixels of the original one, clipped to it, float32.
+
+    Each axis has the factor of its own rounded size, as mmtracking's scale_factor.
+    """
+    (resized_height, resized_width), (height, width) = resized, original
+    factor = np.array([resized_width / width, resized_height / height] * 2, np.float32)
+    limit = np.array([width, height] * 2, np.float32)
+    return np.clip(np.asarray(boxes, np.float32) / factor, 0, limit)

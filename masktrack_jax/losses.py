@@ -1,0 +1,75 @@
+"""Every loss as (sum, count) of plain arrays, so that a mean over all devices is psum(sum) / psum(count).
+
+Rows where `valid` is False count for nothing, whatever they hold.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def _sum(values, valid):
+    return jnp.sum(jnp.where(valid, values, 0.0))
+
+
+def binary_cross_entropy(logits, targets):
+    """Elementwise, on logits, stable for both signs."""
+    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def cross_entropy(logits, targets):
+    """Negative log likelihood (…,) of classes `targets` (…,) under `logits` (…, K)."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+
+
+def rpn_losses(logits, deltas, positive, target_deltas, valid):
+    """Objectness and box loss of sampled anchors (…, S); deltas (…, S, 4).
+
+    Both are over the number of sampled anchors; boxes by L1 on positives (Ren et al. 2015, mmdet's form).
+    """
+    count = valid.sum()
+    objectness = _sum(binary_cross_entropy(logits, positive), valid)
+    distance = jnp.abs(deltas - target_deltas).sum(-1)
+    return {"rpn_cls": (objectness, count), "rpn_box": (_sum(distance, valid & positive), count)}
+
+
+def box_losses(logits, deltas, labels, positive, target_deltas, valid):
+    """Class and box loss of sampled RoIs: logits (…, S, K + 1), deltas (…, S, K, 4), labels (…, S).
+
+    `labels` are K for background. Both are over the number of sampled RoIs; only the deltas of the RoI's
+    own class are compared (Girshick 2015).
+    """
+    count = valid.sum()
+    own = jnp.minimum(labels, deltas.shape[-2] - 1)[..., None, None]
+    chosen = jnp.take_along_axis(deltas, own, axis=-2)[..., 0, :]
+    distance = jnp.abs(chosen - target_deltas).sum(-1)
+    classes = _sum(cross_entropy(logits, labels), valid)
+    return {"cls": (classes, count), "box": (_sum(distance, valid & positive), count)}
+
+
+def mask_loss(logits, targets, valid):
+    """Mean binary cross-entropy over the pixels of positive RoIs: logits, targets (…, P, 28, 28)."""
+    pixels = logits.shape[-1] * logits.shape[-2]
+    per_roi = binary_cross_entropy(logits, targets).sum((-1, -2))
+    return {"mask": (_sum(per_roi, valid), valid.sum() * pixels)}
+
+
+def match_loss(logits, targets, valid, reference_valid):
+    """Cross-entropy of "which reference object, or new" for positive RoIs, a mean over images.
+
+    `logits` (B, P, M + 1), column 0 "new"; `targets` (B, P); `reference_valid` (B, M). An image's sum is
+    over its number of positives that do have a match, at least 1 (mmtracking's RoIEmbedHead; positives
+    without a match are in the sum all the same).
+    """
+    exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
+    masked = jnp.where(exists[:, None], logits, -1e9)
+    nll = jnp.where(valid, cross_entropy(masked, targets), 0.0).sum(1)
+    matched = (valid & (targets > 0)).sum(1)
+    return {"match": (jnp.sum(nll / jnp.maximum(matched, 1)), jnp.array(logits.shape[0]))}
+
+
+def match_accuracy(logits, targets, valid, reference_valid):
+    """How many positives (and of how many) have their highest logit at the right object or "new"."""
+    exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
+    right = jnp.argmax(jnp.where(exists[:, None], logits, -jnp.inf), axis=-1) == targets
+    return _sum(right, valid), valid.sum()

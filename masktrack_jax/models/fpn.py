@@ -1,0 +1,35 @@
+"""Feature pyramid network (Lin et al. 2017): P2–P5 and a subsampled P6."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from masktrack_jax.models.layers import ConvNorm, xavier_uniform
+
+
+def upsample(x):
+    """Nearest neighbour, twice the size."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+class FPN(nn.Module):
+    """Levels P2–P6 (B, H_l, W_l, `channels`) from C2–C5."""
+
+    channels: int = 256
+    norm: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features):
+        def conv(name, size):
+            return ConvNorm(
+                self.channels, self.norm, size, kernel_init=xavier_uniform, dtype=self.dtype, name=name
+            )
+
+        laterals = [conv(f"lateral{i + 2}", 1)(c) for i, c in enumerate(features)]
+        for i in range(len(laterals) - 1, 0, -1):
+            laterals[i - 1] += upsample(laterals[i])
+        levels = [conv(f"output{i + 2}", 3)(x) for i, x in enumerate(laterals)]
+        return (*levels, levels[-1][:, ::2, ::2])

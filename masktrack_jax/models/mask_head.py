@@ -1,0 +1,46 @@
+"""Mask head (He et al. 2017): convolutions, a deconvolution, one mask a class."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from masktrack_jax.models.layers import ConvNorm, kaiming_fan_out
+
+
+class Deconv(nn.Module):
+    """2×2 transposed convolution of stride 2 as one matrix product: its output tiles do not overlap."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", kaiming_fan_out, (2, 2, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        n, h, w, _ = x.shape
+        y = jnp.einsum("nhwc,abcd->nhawbd", x, kernel)
+        return y.reshape(n, 2 * h, 2 * w, self.features) + bias
+
+
+class MaskHead(nn.Module):
+    """Mask logits (M, 28, 28) of the class `labels` (M,) from RoI features (M, 14, 14, C)."""
+
+    num_classes: int
+    convs: int = 4
+    channels: int = 256
+    norm: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, roi, labels):
+        x = roi
+        for i in range(self.convs):
+            x = ConvNorm(self.channels, self.norm, 3, relu=True, dtype=self.dtype, name=f"conv{i + 1}")(x)
+        x = nn.relu(Deconv(self.channels, self.dtype, name="deconv")(x))
+        kernel = self.param("logits_kernel", kaiming_fan_out, (self.channels, self.num_classes))
+        bias = self.param("logits_bias", nn.initializers.zeros, (self.num_classes,))
+        # One class a RoI is looked at, so one class a RoI is computed.
+        x = jnp.einsum("nhwc,nc->nhw", x, kernel.T[labels].astype(self.dtype))
+        return x.astype(jnp.float32) + bias[labels][:, None, None]

@@ -1,0 +1,134 @@
+"""MaskTrack R-CNN: the detector as a composition of its parts."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from masktrack_jax.models import box_head, rpn_head
+from masktrack_jax.models.fpn import FPN
+from masktrack_jax.models.mask_head import MaskHead
+from masktrack_jax.models.resnet import ResNet
+from masktrack_jax.models.track_head import TrackHead
+from masktrack_jax.ops.anchors import anchor_grid, cell_origins
+from masktrack_jax.ops.roi_align import roi_align
+
+MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
+STD = (58.395, 57.12, 57.375)
+PAD_MULTIPLE = 32  # the coarsest stride of the backbone
+
+
+class Detections(NamedTuple):
+    """Padded detections of a batch, by falling score; boxes in pixels of the resized frame."""
+
+    boxes: jnp.ndarray  # (B, D, 4)
+    scores: jnp.ndarray  # (B, D)
+    labels: jnp.ndarray  # (B, D) int32
+    valid: jnp.ndarray  # (B, D) bool
+    masks: jnp.ndarray  # (B, D, 28, 28) probabilities of the detected class
+    embeddings: jnp.ndarray  # (B, D, E)
+
+
+def normalise(images, image_sizes, dtype=jnp.float32):
+    """Network input (B, H, W, 3) from RGB uint8; zero outside `image_sizes` (B, 2), after normalising."""
+    x = (images.astype(jnp.float32) - jnp.asarray(MEAN)) / jnp.asarray(STD)
+    rows = jnp.arange(images.shape[1])[None] < image_sizes[:, :1]
+    columns = jnp.arange(images.shape[2])[None] < image_sizes[:, 1:]
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], x, 0).astype(dtype)
+
+
+class Anchors(NamedTuple):
+    """Constants of a padded image size: boxes (A, 4), levels (A,), cell origins (A, 2)."""
+
+    boxes: Any
+    levels: Any
+    origins: Any
+
+    def valid(self, image_size):
+        """Anchors (A,) whose cell lies in the image padded to a multiple of 32, not in a bucket's rest."""
+        return jnp.all(self.origins < -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE, axis=-1)
+
+
+class MaskTrackRCNN(nn.Module):
+    """The network. `config` is the `model` section of a config, frozen; arrays in, arrays out.
+
+    `detect` is what inference runs. Training composes the other methods (see training/objective.py).
+    """
+
+    config: Any
+    num_classes: int
+
+    def setup(self):
+        c = self.config
+        self.backbone = ResNet(**c.backbone, dtype=self.dtype)
+        self.fpn = FPN(**c.fpn, dtype=self.dtype)
+        self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, len(c.anchors.ratios), dtype=self.dtype)
+        self.box_head = box_head.BoxHead(self.num_classes, **c.box_head, dtype=self.dtype)
+        self.mask_head = MaskHead(self.num_classes, **c.mask_head, dtype=self.dtype)
+        self.track_head = TrackHead(**c.track_head, dtype=self.dtype)
+
+    @property
+    def dtype(self):
+        return jnp.dtype(self.config.dtype)
+
+    def features(self, images, image_sizes):
+        """Pyramid levels P2–P6 of RGB uint8 images (B, H, W, 3), H and W multiples of 32."""
+        return self.fpn(self.backbone(normalise(images, image_sizes, self.dtype)))
+
+    def anchors(self, height, width):
+        """Anchors of images padded to `height` × `width`."""
+        c = self.config.anchors
+        boxes, levels = anchor_grid(height, width, c.strides, c.scale, c.ratios)
+        return Anchors(boxes, levels, cell_origins(height, width, c.strides, len(c.ratios)))
+
+    def propose(self, logits, deltas, anchors, image_sizes):
+        """Proposals (B, N, 4) and validity (B, N) from the RPN's outputs."""
+        one = partial(rpn_head.propose, **self.config.proposals)
+        return jax.vmap(
+            lambda logits, deltas, size: one(
+                logits, deltas, anchors.boxes, anchors.levels, anchors.valid(size), size
+            )
+        )(logits, deltas, image_sizes)
+
+    def pool(self, features, boxes, valid, bins):
+        """RoI features (B·N, bins, bins, C) of boxes (B, N, 4) from the levels P2–P5."""
+        c = self.config
+        levels, strides = features[:-1], c.anchors.strides[:-1]
+        roi = roi_align(levels, strides, boxes, valid, bins=bins, **c.roi_align)
+        return roi.reshape(-1, *roi.shape[2:])
+
+    def classify(self, roi, batch):
+        """Class logits (B, N, K + 1) and deltas (B, N, K, 4) of RoI features (B·N, 7, 7, C)."""
+        logits, deltas = self.box_head(roi)
+        return logits.reshape(batch, -1, *logits.shape[1:]), deltas.reshape(batch, -1, *deltas.shape[1:])
+
+    def embed(self, roi, batch):
+        """Embeddings (B, N, E) of RoI features (B·N, 7, 7, C)."""
+        return self.track_head(roi).reshape(batch, -1, self.config.track_head.features)
+
+    def mask_logits(self, features, boxes, valid, labels):
+        """Mask logits (B, N, 28, 28) of boxes (B, N, 4), each for its own label (B, N)."""
+        roi = self.pool(features, boxes, valid, 14)
+        logits = self.mask_head(roi, labels.reshape(-1))
+        return logits.reshape(*labels.shape, *logits.shape[1:])
+
+    def detect(self, images, image_sizes):
+        """`Detections` of RGB uint8 images (B, H, W, 3) whose contents are `image_sizes` (B, 2) large."""
+        batch, height, width = images.shape[:3]
+        features = self.features(images, image_sizes)
+        anchors = self.anchors(height, width)
+        proposals, valid = self.propose(*self.rpn_head(features), anchors, image_sizes)
+        logits, deltas = self.classify(self.pool(features, proposals, valid, 7), batch)
+        one = partial(box_head.detect, **self.config.detections)
+        boxes, scores, labels, valid = jax.vmap(one)(logits, deltas, proposals, valid, image_sizes)
+        masks = jax.nn.sigmoid(self.mask_logits(features, boxes, valid, labels))
+        embeddings = self.embed(self.pool(features, boxes, valid, 7), batch)
+        return Detections(boxes, scores, labels, valid, masks, embeddings)
+
+    @nn.nowrap
+    def init_variables(self, key, height=64, width=64):
+        """Variables {"params", "batch_stats"?} of the network; the image size does not matter."""
+        images = jnp.zeros((1, height, width, 3), jnp.uint8)
+        return jax.jit(partial(self.init, method="detect"))(key, images, jnp.array([[height, width]]))

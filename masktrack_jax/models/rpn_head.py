@@ -1,0 +1,67 @@
+"""Region proposal network (Ren et al. 2015): its head and its proposals."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from masktrack_jax.models.layers import Conv
+from masktrack_jax.ops import boxes as box_ops
+from masktrack_jax.ops.nms import nms
+
+STDS = (1.0, 1.0, 1.0, 1.0)
+normal_001 = nn.initializers.normal(0.01)
+
+
+class RPNHead(nn.Module):
+    """Objectness logits (B, A) and box deltas (B, A, 4), anchors ordered (level, y, x, ratio)."""
+
+    channels: int
+    num_ratios: int = 3
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features):
+        conv = Conv(self.channels, 3, kernel_init=normal_001, dtype=self.dtype, name="conv")
+        logits = Conv(self.num_ratios, 1, kernel_init=normal_001, dtype=self.dtype, name="logits")
+        deltas = Conv(self.num_ratios * 4, 1, kernel_init=normal_001, dtype=self.dtype, name="deltas")
+        hidden = [nn.relu(conv(x)) for x in features]
+        batch = features[0].shape[0]
+        all_logits = [logits(x).reshape(batch, -1) for x in hidden]
+        all_deltas = [deltas(x).reshape(batch, -1, 4) for x in hidden]
+        return (
+            jnp.concatenate(all_logits, axis=1).astype(jnp.float32),
+            jnp.concatenate(all_deltas, axis=1).astype(jnp.float32),
+        )
+
+
+def propose(logits, deltas, anchors, levels, anchor_valid, image_size, *, pre_nms, post_nms, nms_iou):
+    """Proposals of one image: boxes (post_nms, 4) by falling score and their validity.
+
+    `logits` (A,), `deltas` (A, 4), `anchors` (A, 4) and `levels` (A,) NumPy constants, `anchor_valid` (A,),
+    `image_size` (2,). Of each level the best `pre_nms` are decoded, clipped to the image and suppressed
+    among themselves; the best `post_nms` of all levels remain.
+    """
+    scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
+    picked, groups = [], []
+    for level in range(int(levels.max()) + 1):
+        inside = np.flatnonzero(levels == level)  # a constant, and contiguous
+        k = min(pre_nms, len(inside))
+        _, best = lax.top_k(scores[inside[0] : inside[-1] + 1], k)
+        picked.append(best + inside[0])
+        groups.append(np.full(k, level, np.int32))
+    picked, groups = jnp.concatenate(picked), np.concatenate(groups)
+    scores = scores[picked]
+    boxes = box_ops.clip(box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS), image_size)
+    width, height = box_ops.sizes(boxes)
+    valid = (scores >= 0) & (width > 0) & (height > 0)
+    scores = jnp.where(valid, scores, -1.0)
+    scores, order = lax.top_k(scores, len(groups))
+    boxes, valid = boxes[order], valid[order]
+    keep = nms(boxes, valid, nms_iou, jnp.asarray(groups)[order])
+    # Sorted already: the first post_nms survivors are the best ones.
+    _, order = lax.top_k(jnp.where(keep, scores, -1.0), min(post_nms, len(groups)))
+    return boxes[order], keep[order]

@@ -1,0 +1,38 @@
+"""Anchors of a feature pyramid: NumPy constants of the padded image size."""
+
+import math
+
+import numpy as np
+
+
+def level_shapes(height, width, strides):
+    """Heights and widths of the pyramid's levels for a padded image of `height` × `width` pixels."""
+    return tuple((math.ceil(height / s), math.ceil(width / s)) for s in strides)
+
+
+def base_anchors(stride, scale, ratios):
+    """Anchors (R, 4) of the cell at the origin: area (stride · scale)², height / width = ratio."""
+    roots = np.sqrt(np.asarray(ratios, np.float64))
+    half_w, half_h = 0.5 * stride * scale / roots, 0.5 * stride * scale * roots
+    return np.stack([-half_w, -half_h, half_w, half_h], axis=-1)
+
+
+def anchor_grid(height, width, strides, scale, ratios):
+    """All anchors (A, 4) float32 of an image, ordered (level, y, x, ratio), and their levels (A,) int32."""
+    anchors, levels = [], []
+    for level, ((rows, cols), stride) in enumerate(zip(level_shapes(height, width, strides), strides)):
+        y, x = np.meshgrid(np.arange(rows) * stride, np.arange(cols) * stride, indexing="ij")
+        shift = np.stack([x, y, x, y], axis=-1)[:, :, None]
+        grid = (shift + base_anchors(stride, scale, ratios)).reshape(-1, 4)
+        anchors.append(grid.astype(np.float32))
+        levels.append(np.full(len(grid), level, np.int32))
+    return np.concatenate(anchors), np.concatenate(levels)
+
+
+def cell_origins(height, width, strides, num_ratios):
+    """Top left corners (A, 2) float32 `y, x` in pixels of the cells that the anchors belong to."""
+    origins = []
+    for (rows, cols), stride in zip(level_shapes(height, width, strides), strides):
+        y, x = np.meshgrid(np.arange(rows) * stride, np.arange(cols) * stride, indexing="ij")
+        origins.append(np.repeat(np.stack([y, x], axis=-1).reshape(-1, 2), num_ratios, axis=0))
+    return np.concatenate(origins).astype(np.float32)

@@ -1,0 +1,169 @@
+"""RoIAlign over a feature pyramid: exact, bounded memory, forward and backward.
+
+Every output bin is a weighted sum over a small rectangle of feature cells, and the weights are a product
+of a row part and a column part. So a chunk of boxes is pooled by walking over the rows and columns of the
+largest rectangle in it and adding one gathered, weighted (n, P, P, C) array for each cell: nothing larger
+is ever stored, and the backward pass is the same walk with scatter-adds.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+CHUNK = 64  # boxes a chunk: large enough to fill the vector units, small enough to stay in cache
+
+
+def bin_samples(start, length, bins, limit, sampling, max_samples):
+    """Positions (…, P, S) and weights (…, P, S) of the samples of the `bins` parts of an interval.
+
+    `start`, `length` (…,) in cells, `limit` (…,) the number of cells. `sampling` samples a bin, or the
+    length of a bin rounded up where 0 (mmcv's adaptive grid; at most `max_samples`). A sample more than
+    one cell outside weighs nothing, others are moved to the border cell, as in the published kernels.
+    """
+    size = length / bins
+    count = jnp.ceil(size) if sampling == 0 else jnp.full_like(size, sampling)
+    s = jnp.arange(max_samples, dtype=start.dtype)
+    step = (size / jnp.maximum(count, 1))[..., None, None]
+    first = start[..., None] + jnp.arange(bins, dtype=start.dtype) * size[..., None]
+    position = first[..., None] + (s + 0.5) * step
+    cells = limit[..., None, None].astype(start.dtype)
+    inside = (s < count[..., None, None]) & (position >= -1) & (position <= cells)
+    weight = inside / jnp.maximum(count, 1)[..., None, None]
+    return jnp.clip(position, 0, cells - 1), weight
+
+
+def _axis_taps(start, length, bins, limit, sampling, reach):
+    """First cell (N, P), weights (N, P, K) of the K cells from there on, and how many are in use (N,)."""
+    max_samples = reach if sampling == 0 else sampling
+    position, weight = bin_samples(start, length, bins, limit, sampling, max_samples)
+    used = weight > 0
+    first = jnp.floor(jnp.min(jnp.where(used, position, np.inf), axis=-1))
+    first = jnp.where(jnp.isfinite(first), first, 0)
+    last = jnp.floor(jnp.max(jnp.where(used, position, -1), axis=-1)) + 1
+    cell = first[..., None] + jnp.arange(reach + 2)
+    tent = jnp.maximum(1 - jnp.abs(position[..., None, :] - cell[..., None]), 0)
+    taps = jnp.sum(tent * weight[..., None, :], axis=-1)
+    count = jnp.max(jnp.where(jnp.any(used, -1), last - first + 1, 0), axis=-1)
+    return first.astype(jnp.int32), taps, count.astype(jnp.int32)
+
+
+def roi_levels(boxes, num_levels, finest_scale):
+    """Pyramid level (…,) int32 of boxes (…, 4): floor(log2(√area / finest_scale)), FPN's equation 1."""
+    area = jnp.maximum((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 0)
+    level = jnp.floor(jnp.log2(jnp.sqrt(area) / finest_scale + 1e-6))
+    return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
+
+
+def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling):
+    """Where each of the B·N boxes reads the table of all cells: (base, width, rows, columns)."""
+    batch = boxes.shape[0]
+    sizes = np.array([h * w for h, w in shapes])
+    starts = batch * (np.cumsum(sizes) - sizes)
+    level = roi_levels(boxes, len(shapes), finest_scale)
+    height, width = (jnp.asarray(np.array(shapes, np.int32)[:, axis])[level] for axis in (0, 1))
+    scale = jnp.asarray(1 / np.array(strides, np.float32))[level]
+    base = jnp.asarray(starts, jnp.int32)[level]
+    base += jnp.arange(batch, dtype=jnp.int32)[:, None] * jnp.asarray(sizes, jnp.int32)[level]
+    scaled = jnp.where(valid[..., None], boxes, 0) * scale[..., None] - 0.5
+
+    def taps(axis, limit):
+        start, length = scaled[..., axis], scaled[..., axis + 2] - scaled[..., axis]
+        reach = -(-max(shape[1 - axis] for shape in shapes) // bins) + 1
+        parts = (start.reshape(-1), length.reshape(-1), bins, limit.reshape(-1), sampling, reach)
+        return _axis_taps(*parts)
+
+    x, wx, nx = taps(0, width)
+    y, wy, ny = taps(1, height)
+    rows = (jnp.minimum(y, height.reshape(-1, 1) - 1), wy, ny, height.reshape(-1))
+    columns = (jnp.minimum(x, width.reshape(-1, 1) - 1), wx, nx, width.reshape(-1))
+    return base.reshape(-1), rows, columns
+
+
+def _chunks(tree, n):
+    """Arrays (M, …) padded with zeros and cut into (chunks, n, …)."""
+
+    def cut(array):
+        missing = -array.shape[0] % n
+        padded = jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+        return padded.reshape(-1, n, *array.shape[1:])
+
+    return jax.tree.map(cut, tree)
+
+
+def _walk(plan, visit, carry):
+    """Fold `visit(index (n, P, P), weight (n, P, P, 1), carry)` over the cells that a chunk needs."""
+    base, (y, wy, ny, height), (x, wx, nx, width) = plan
+
+    def row(k, carry):
+        yk = jnp.minimum(y + k, height[:, None] - 1)
+        wk = lax.dynamic_index_in_dim(wy, k, 2, keepdims=False)
+
+        def column(j, carry):
+            xj = jnp.minimum(x + j, width[:, None] - 1)
+            wj = lax.dynamic_index_in_dim(wx, j, 2, keepdims=False)
+            index = base[:, None, None] + yk[:, :, None] * width[:, None, None] + xj[:, None, :]
+            return visit(index, (wk[:, :, None] * wj[:, None, :])[..., None], carry)
+
+        return lax.fori_loop(0, jnp.max(nx), column, carry)
+
+    return lax.fori_loop(0, jnp.max(ny), row, carry)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _pool(table, plan, bins):
+    """Pooled features (M, P, P, C) from the table (cells, C) of all levels of all images."""
+    m, channels = plan[0].shape[0], table.shape[1]
+
+    def chunk(part):
+        def visit(index, weight, out):
+            cells = table.at[index].get(mode="promise_in_bounds")
+            return out + cells.astype(jnp.float32) * weight
+
+        return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), jnp.float32))
+
+    out = lax.map(chunk, _chunks(plan, min(CHUNK, m)))
+    return out.reshape(-1, bins, bins, channels)[:m].astype(table.dtype)
+
+
+def _pool_forward(table, plan, bins):
+    return _pool(table, plan, bins), (plan, table.shape[0], jnp.zeros((0,), table.dtype))
+
+
+def _pool_backward(bins, residuals, gradient):
+    plan, cells, like = residuals
+    m, channels = gradient.shape[0], gradient.shape[-1]
+
+    def chunk(total, part):
+        plan, g = part
+
+        def visit(index, weight, total):
+            return total.at[index].add(g.astype(jnp.float32) * weight, mode="promise_in_bounds")
+
+        return _walk(plan, visit, total), None
+
+    parts = _chunks((plan, gradient), min(CHUNK, m))
+    total, _ = lax.scan(chunk, jnp.zeros((cells, channels), jnp.float32), parts)
+    return total.astype(like.dtype), None
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def roi_align(features, strides, boxes, valid, *, bins, finest_scale=56.0, sampling=0):
+    """Pooled features (B, N, P, P, C) of `boxes` (B, N, 4), each from the level that fits its size.
+
+    `features`: levels (B, H_l, W_l, C) of one padded image size, `strides` their cells in pixels, `bins`
+    = P. Boxes lie inside the padded image; where `valid` (B, N) is False the output is 0. `sampling` 0 is
+    the adaptive grid of mmcv's aligned RoIAlign, a number is that many samples a bin and axis. Gradients
+    flow to the features only: boxes are constants here, as in the paper.
+    """
+    batch, n = boxes.shape[:2]
+    channels = features[0].shape[-1]
+    shapes = tuple(level.shape[1:3] for level in features)
+    boxes = lax.stop_gradient(boxes)
+    plan = _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling)
+    table = jnp.concatenate([level.reshape(-1, channels) for level in features])
+    return _pool(table, plan, bins).reshape(batch, n, bins, bins, channels)

@@ -1,0 +1,122 @@
+"""What `track.py` does: one video in; overlay video, tracks and detections of every frame out."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from masktrack_jax.data.images import resize_image
+from masktrack_jax.errors import UserError
+from masktrack_jax.tracking.tracks import VideoTracks
+from masktrack_jax.video import VideoWriter, open_video
+from masktrack_jax.visualization import draw_tracks, overlay_scale
+
+VIDEO_ID = 1  # of the only video of a results file
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run of `track_video` did: numbers of frames and tracks, and the seconds it took."""
+
+    frames: int
+    tracks: int
+    seconds: float
+
+    def __str__(self):
+        speed = self.frames / max(self.seconds, 1e-9)
+        return f"{self.frames} frames, {self.tracks} tracks, {self.seconds:.1f} s ({speed:.1f} frames/s)"
+
+
+def track_video(segmenter, input_path, output_dir):
+    """Track a video's objects; return a `Summary`.
+
+    segmenter: a `VideoSegmenter`; input_path: a video file or a folder of frames. Writes to `output_dir`:
+    `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with `track_id`; and
+    `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
+    All three appear together at the end; on an error none does. Raises `UserError` for unreadable input and
+    for an output folder that cannot be written to.
+    """
+    video = open_video(input_path)
+    with staging_folder(output_dir) as staging:
+        started = time.perf_counter()
+        tracks = _write_frames(segmenter, video, staging)
+        records = tracks.finish(VIDEO_ID, segmenter.category_ids)
+        (staging / "results.json").write_text(json.dumps(records))
+        return Summary(tracks.frame_count, len(records), time.perf_counter() - started)
+
+
+def _write_frames(segmenter, video, folder):
+    """Write `overlay.mp4` and `frames.jsonl` while the video streams through; return its `VideoTracks`."""
+    scale = overlay_scale(video.height, video.width)
+    waiting = deque()  # frames whose result is not there yet: at most three batches
+
+    def remembered():
+        for frame in video.frames():
+            waiting.append(frame)
+            yield frame
+
+    tracks = VideoTracks()
+    with (
+        VideoWriter(folder / "overlay.mp4", video.fps, video.height * scale, video.width * scale) as overlay,
+        open(folder / "frames.jsonl", "w") as lines,
+        tqdm(total=video.length, unit="frame", disable=None) as progress,
+    ):
+        for result in segmenter.stream(remembered()):
+            tracks.add(result.track_ids, result.labels, result.scores, result.rles)
+            lines.write(json.dumps(frame_record(result, segmenter.category_ids)) + "\n")
+            names = [segmenter.names[label] for label in result.labels]
+            drawn = draw_tracks(
+                waiting.popleft(), result.rles, result.boxes, names, result.track_ids, result.scores, scale
+            )
+            if drawn.shape[:2] != (overlay.height, overlay.width):  # a frame that differs from the first
+                drawn = resize_image(drawn, overlay.height, overlay.width)
+            overlay.write(drawn)
+            progress.update()
+    return tracks
+
+
+def frame_record(result, category_ids):
+    """Return a `FrameResult` as a line of `frames.jsonl`: a dict of plain lists."""
+    return {
+        "frame": result.index,
+        "boxes": np.round(result.boxes.astype(float), 2).tolist(),
+        "scores": np.round(result.scores.astype(float), 4).tolist(),
+        "category_ids": [category_ids[label] for label in result.labels],
+        "track_ids": result.track_ids.tolist(),
+    }
+
+
+@contextlib.contextmanager
+def staging_folder(output_dir):
+    """Give a folder whose files move to `output_dir` when the block ends well; else nothing remains.
+
+    Creates `output_dir` where it is missing, and takes it away again after an error.
+    """
+    output_dir = Path(output_dir)
+    created = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
+    staging = None
+    try:
+        try:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
+        except OSError as error:
+            raise UserError(f"{output_dir}: output folder cannot be written to ({error.strerror})") from error
+        yield staging
+        for file in sorted(staging.iterdir()):
+            os.replace(file, output_dir / file.name)
+        staging.rmdir()
+    except BaseException:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        for folder in created:
+            with contextlib.suppress(OSError):  # not ours alone any more
+                folder.rmdir()
+        raise

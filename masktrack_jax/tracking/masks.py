@@ -1,0 +1,77 @@
+"""Mask probabilities of boxes → masks of the frame → run lengths, on the host.
+
+A mask at the frame's size lives only as long as it takes to encode it, so memory does not depend on
+how many objects a frame has or how many frames a video has.
+"""
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+
+def paste_masks(probabilities, boxes, height, width, threshold=0.5):
+    """Return the masks (n, height, width) uint8 of probabilities (n, m, m) stretched over boxes (n, 4).
+
+    Each `[i]` is Fortran-ordered, as run-length encoding wants it. Boxes are continuous x1, y1, x2, y2 in
+    pixels and may reach out of the frame. The centre of pixel x lies at (x + 0.5 − x1) / (x2 − x1) · m − 0.5
+    of the mask's cells; between cells the value is bilinear, outside the mask zero, and a pixel is set
+    where it is ≥ `threshold` (> 0). This is mmdet's grid_sample with align_corners=False. A box without
+    area gives an empty mask.
+    """
+    masks = np.zeros((len(boxes), width, height), np.uint8)
+    for mask, probability, box in zip(masks, probabilities, boxes):
+        _paste(mask, probability, box, threshold)
+    return masks.transpose(0, 2, 1)
+
+
+def encode_masks(masks):
+    """Return the compressed RLEs of masks (n, height, width): dicts of `size` [h, w] and `counts` (str).
+
+    Fast for what `paste_masks` returns; other layouts are copied first.
+    """
+    stacked = np.asfortranarray(np.transpose(masks, (1, 2, 0)), np.uint8)
+    return [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in mask_api.encode(stacked)]
+
+
+def decode_masks(rles, height, width):
+    """Return the masks (n, height, width) uint8 of `encode_masks`'s RLEs; the size serves for n = 0."""
+    if not rles:
+        return np.zeros((0, height, width), np.uint8)
+    return mask_api.decode(rles).transpose(2, 0, 1)
+
+
+def encode_pasted(probabilities, boxes, height, width, threshold=0.5):
+    """Return `encode_masks(paste_masks(...))`, holding one mask at a time instead of all."""
+    return [
+        encode_masks(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, threshold))[0]
+        for i in range(len(boxes))
+    ]
+
+
+def _paste(mask, probability, box, threshold):
+    """Write one probability (m, m) over `box` into a zeroed, transposed mask (width, height)."""
+    x1, y1, x2, y2 = (np.float32(value) for value in box)
+    if not (x2 > x1 and y2 > y1):
+        return
+    cells_y, cells_x = probability.shape
+    left, columns = _interpolation(x1, x2, cells_x, mask.shape[0])
+    top, rows = _interpolation(y1, y2, cells_y, mask.shape[1])
+    # Bilinear interpolation is separable: two products with thin matrices. Transposed throughout, so
+    # that the comparison writes a contiguous column of the final mask.
+    values = (columns @ np.asarray(probability, np.float32).T) @ rows.T
+    region = mask[left : left + len(columns), top : top + len(rows)]
+    np.greater_equal(values, threshold, out=region.view(bool))
+
+
+def _interpolation(start, end, cells, size):
+    """Return (first, weights (pixels, cells)): the pixels of 0…size−1 within a mask's reach on one axis.
+
+    Row p holds the weights of the mask's cells at pixel first + p. Between a half and one cell outside the
+    box, the bilinear value falls off to the zero padding, so the reach is half a cell wider than the box.
+    """
+    margin = (end - start) / (2 * cells)
+    first = int(np.clip(np.floor(start - margin), 0, size))
+    last = int(np.clip(np.ceil(end + margin), first, size))
+    centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
+    positions = (centres - start) / (end - start) * np.float32(cells) - np.float32(0.5)
+    distance = np.abs(positions[:, None] - np.arange(cells, dtype=np.float32))
+    return first, np.maximum(1 - distance, 0)

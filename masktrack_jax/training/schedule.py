@@ -1,0 +1,52 @@
+"""Learning rate and optimiser from a config's `optimizer` section."""
+
+import jax
+import optax
+
+from masktrack_jax.errors import UserError
+
+
+def learning_rate(options, total_steps):
+    """Learning rate by step: linear warm-up from `warmup_factor`, then steps (÷ 10) or cosine to 0."""
+
+    def warmed(step):
+        start = options.warmup_factor
+        grown = start + (1 - start) * step / max(options.warmup_steps, 1)
+        return jax.numpy.minimum(grown, 1.0)
+
+    if options.schedule == "steps":
+        edges = {int(total_steps * fraction): options.decay_factor for fraction in options.decay_at}
+        decay = optax.piecewise_constant_schedule(1.0, edges)
+    elif options.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(1.0, total_steps)
+    else:
+        raise UserError(f"config.optimizer.schedule is {options.schedule!r}: use 'steps' or 'cosine'")
+    return lambda step: options.learning_rate * warmed(step) * decay(step)
+
+
+def trainable(params, frozen):
+    """Tree of bool: False for backbone parameters whose name starts with one of `frozen`."""
+
+    def is_trainable(path, _):
+        names = [key.key for key in path]
+        return not (names[0] == "backbone" and names[1].startswith(frozen)) if frozen else True
+
+    return jax.tree_util.tree_map_with_path(is_trainable, params)
+
+
+def make_optimizer(options, total_steps, mask):
+    """Gradient transformation; parameters outside `mask` are left alone (no decay, no moments)."""
+    rate = learning_rate(options, total_steps)
+    if options.name == "sgd":
+        # Decay before momentum, on every parameter: PyTorch's SGD, the reference's choice.
+        update = optax.chain(
+            optax.add_decayed_weights(options.weight_decay), optax.sgd(rate, options.momentum)
+        )
+    elif options.name == "adamw":
+        matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)  # noqa: E731
+        update = optax.adamw(rate, weight_decay=options.weight_decay, mask=matrices)
+    else:
+        raise UserError(f"config.optimizer.name is {options.name!r}: use 'sgd' or 'adamw'")
+    update = optax.chain(optax.clip_by_global_norm(options.clip_norm), update)
+    labels = jax.tree.map(lambda t: "train" if t else "freeze", mask)
+    return optax.multi_transform({"train": update, "freeze": optax.set_to_zero()}, labels)

@@ -1,0 +1,79 @@
+"""Training targets of one image: which anchors and proposals learn what. `vmap` them over a batch.
+
+Labelled objects are padded arrays: boxes (G, 4), labels (G,), valid (G,).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from masktrack_jax.models import box_head, rpn_head
+from masktrack_jax.ops import boxes as box_ops
+from masktrack_jax.ops.assignment import assign, sample
+
+
+class AnchorTargets(NamedTuple):
+    """Sampled anchors (S,): index, positive, valid; and deltas (S, 4) to their objects."""
+
+    index: jnp.ndarray
+    positive: jnp.ndarray
+    valid: jnp.ndarray
+    deltas: jnp.ndarray
+
+
+class RoITargets(NamedTuple):
+    """Sampled RoIs (S,), positives first: boxes (S, 4), labels (K = background), object index, deltas."""
+
+    boxes: jnp.ndarray
+    labels: jnp.ndarray
+    target: jnp.ndarray
+    positive: jnp.ndarray
+    valid: jnp.ndarray
+    deltas: jnp.ndarray
+
+
+def max_positives(options):
+    """The quota of positives among `options.samples`."""
+    return int(options.samples * options.positive_fraction)
+
+
+def _assign_and_sample(priority, boxes, valid, objects, objects_valid, options):
+    assigned = assign(
+        boxes,
+        valid,
+        objects,
+        objects_valid,
+        positive_iou=options.positive_iou,
+        negative_iou=options.negative_iou,
+        min_positive_iou=options.min_positive_iou,
+    )
+    quota = dict(size=options.samples, max_positive=max_positives(options))
+    return assigned.target, sample(priority, assigned.positive, assigned.negative, **quota)
+
+
+def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
+    """`AnchorTargets` of `anchors` (A, 4); `priority` (A,) decides the draw (uniform noise)."""
+    target, drawn = _assign_and_sample(priority, anchors, valid, objects, objects_valid, options)
+    mine = objects[target[drawn.index]]
+    deltas = box_ops.encode(jnp.asarray(anchors)[drawn.index], mine, rpn_head.STDS)
+    return AnchorTargets(*drawn, deltas)
+
+
+def roi_targets(priority, proposals, valid, objects, labels, objects_valid, num_classes, options):
+    """`RoITargets` of `proposals` (N, 4), with the objects themselves added in front as proposals.
+
+    `priority` (G + N,) decides the draw (uniform noise).
+    """
+    boxes = jnp.concatenate([objects, proposals])
+    valid = jnp.concatenate([objects_valid, valid])
+    target, drawn = _assign_and_sample(priority, boxes, valid, objects, objects_valid, options)
+    boxes, target = boxes[drawn.index], target[drawn.index]
+    classes = jnp.where(drawn.positive, labels[target], num_classes)
+    deltas = box_ops.encode(boxes, objects[target], box_head.STDS)
+    return RoITargets(boxes, classes, target, drawn.positive, drawn.valid, deltas)
+
+
+def priorities(keys, n):
+    """Uniform noise (B, n), a key (B,) a sample."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (n,)))(keys)

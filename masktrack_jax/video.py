@@ -1,0 +1,168 @@
+"""Frames of a video file or of a folder of images in, H.264 files out."""
+
+import math
+import os
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from masktrack_jax.data.images import read_image
+from masktrack_jax.errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+FAILURES = (av.error.FFmpegError, OSError)  # all that reading or writing a file may raise
+FOLDER_FPS = 10.0  # a folder of frames does not tell; the sets of YouTube-VIS kind hold 5 or 6 a second
+
+
+def open_video(path):
+    """Return the frames of a video file or of a folder of images, as a `VideoFile` or `FrameFolder`.
+
+    Both have `height`, `width` (of the first frame), `fps`, `length` (frames; None if the file does not
+    tell) and `frames()`, which iterates from the start over (H, W, 3) uint8 RGB arrays. Raises `UserError`
+    when there is nothing at `path`, when it is no video or holds no frame; and while iterating, on a
+    damaged frame.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FrameFolder(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such video or folder of frames")
+    return VideoFile(path)
+
+
+class VideoFile:
+    """A video file, decoded by PyAV; frames are turned as the file's display matrix says."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        first = next(self.frames(), None)
+        if first is None:
+            raise UserError(f"{self.path}: holds no frame; give a video with at least one")
+        self.height, self.width = first.shape[:2]
+        with self._open() as container:
+            stream = container.streams.video[0]
+            self.fps = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+            self.length = stream.frames or None
+
+    def frames(self):
+        """Iterate over the frames as (H, W, 3) uint8 RGB."""
+        with self._open() as container:
+            if not container.streams.video:
+                raise UserError(f"{self.path}: has no video stream; give a video or a folder of images")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            index = 0
+            try:
+                for frame in container.decode(stream):
+                    yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                    index += 1
+            except av.error.FFmpegError as error:
+                raise UserError(f"{self.path}: cannot decode frame {index} ({reason(error)})") from error
+
+    def _open(self):
+        try:
+            return av.open(str(self.path))
+        except FAILURES as error:
+            raise UserError(f"{self.path}: not a video that can be read ({reason(error)})") from error
+
+
+class FrameFolder:
+    """A folder of images, one a frame, in natural order of their names (2.jpg before 10.jpg)."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        names = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+        self.files = sorted(names, key=natural_order)
+        if not self.files:
+            raise UserError(f"{self.path}: holds no images; expected frames such as 00000.jpg")
+        self.height, self.width = read_image(self.files[0]).shape[:2]
+        self.fps = FOLDER_FPS
+        self.length = len(self.files)
+
+    def frames(self):
+        """Iterate over the frames as (H, W, 3) uint8 RGB."""
+        return (read_image(file) for file in self.files)
+
+
+class VideoWriter:
+    """Writes an H.264 mp4 that plays everywhere (yuv420p); a context manager.
+
+    The file appears at `path` when it is complete; on an error nothing is left. A size that is not even is
+    padded by repeating the last row or column, because yuv420p halves both axes.
+    """
+
+    def __init__(self, path, fps, height, width):
+        self.path = Path(path)
+        self.height, self.width = height, width
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        try:
+            self._partial.touch()
+            self._container = av.open(str(self._partial), "w", format="mp4")
+        except FAILURES as error:
+            raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
+        self._stream = self._container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "20", "preset": "veryfast"}
+        )
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+
+    def write(self, frame):
+        """Append a frame (height, width, 3) uint8 RGB."""
+        if frame.shape != (self.height, self.width, 3):
+            raise ValueError(f"frame of shape {frame.shape} in a video of {self.height}x{self.width}")
+        padded = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        self._encode(av.VideoFrame.from_ndarray(padded, format="rgb24"))
+
+    def close(self):
+        """Finish the file and put it at `path`."""
+        self._encode(None)
+        self._container.close()
+        os.replace(self._partial, self.path)
+
+    def discard(self):
+        """Give up: leave no file."""
+        try:
+            self._container.close()
+        except FAILURES:
+            pass  # the file goes away in any case
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, error, traceback):
+        if error_type is not None:
+            self.discard()
+            return
+        try:
+            self.close()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _encode(self, frame):
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except FAILURES as error:
+            raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
+
+
+def upright(frame, rotation):
+    """Return the frame (H, W, 3) turned counterclockwise by the right angle nearest to `rotation`."""
+    turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame, turns)) if turns else frame
+
+
+def natural_order(path):
+    """Return a sorting key under which frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (math.inf, part) for part in parts], path.name
+
+
+def reason(error):
+    """Return an operating system's or FFmpeg's error as a few words."""
+    return getattr(error, "strerror", None) or str(error)

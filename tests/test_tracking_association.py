@@ -1,0 +1,229 @@
+"""The association against a slow version written from the rule, and cases worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from masktrack_jax.tracking.association import (
+    AssociationOptions,
+    Memory,
+    Tracker,
+    box_iou,
+    claim,
+    match_scores,
+)
+
+EMBEDDING = 6
+
+
+class SlowTracker:
+    """The rule, one detection and one object at a time, in Python numbers."""
+
+    def __init__(self, options):
+        self.options, self.memory, self.count, self.frame = options, [], 0, -1
+
+    def update(self, boxes, scores, labels, embeddings):
+        self.frame += 1
+        ids, owners = [], {}  # owners: object → (detection, match score)
+        for i in range(len(boxes)):
+            row = self.match(boxes[i], scores[i], labels[i], embeddings[i])
+            best = max(range(len(row)), key=lambda j: row[j])
+            ids.append(-1)
+            if best == 0:
+                ids[i] = self.count
+                self.count += 1
+            elif best not in owners or row[best] > owners[best][1]:
+                if best in owners:
+                    ids[owners[best][0]] = -1
+                owners[best] = (i, row[best])
+                ids[i] = self.memory[best - 1]["id"]
+        known = {known["id"]: known for known in self.memory}
+        for i, track_id in enumerate(ids):
+            if track_id >= 0:
+                seen = dict(id=track_id, box=boxes[i], label=labels[i], e=embeddings[i], frame=self.frame)
+                known[track_id] = seen
+        retained = self.options.frames_retained or math.inf
+        self.memory = [known[k] for k in sorted(known) if self.frame - known[k]["frame"] < retained]
+        return ids
+
+    def match(self, box, score, label, embedding):
+        logits = [0.0] + [float(np.dot(embedding, m["e"])) for m in self.memory]
+        if not self.options.use_embedding:
+            logits = [0.0] * len(logits)
+        total = math.log(sum(math.exp(x) for x in logits))
+        row = []
+        for j, logit in enumerate(logits):
+            value = logit - total + self.options.score_weight * math.log(score)
+            if j == 0:
+                value += self.options.label_weight
+            else:
+                value += self.options.iou_weight * slow_iou(box, self.memory[j - 1]["box"])
+                value += self.options.label_weight * (label == self.memory[j - 1]["label"])
+            row.append(value)
+        return row
+
+
+def slow_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def random_frame(rng, objects):
+    """Noisy sights of a few of the objects, some of them twice, in random order."""
+    seen = rng.choice(len(objects), rng.integers(0, 8))
+    boxes = np.array([objects[i]["box"] for i in seen]).reshape(-1, 4) + rng.normal(0, 3, (len(seen), 4))
+    embeddings = np.array([objects[i]["e"] for i in seen]).reshape(-1, EMBEDDING)
+    labels = np.array([objects[i]["label"] for i in seen], int)
+    wrong = rng.random(len(seen)) < 0.15
+    labels[wrong] = rng.integers(0, 3, wrong.sum())
+    return (
+        boxes.astype(np.float32),
+        rng.uniform(0.05, 1, len(seen)).astype(np.float32),
+        labels,
+        (embeddings + rng.normal(0, 0.4, embeddings.shape)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        AssociationOptions(),
+        AssociationOptions(frames_retained=3),
+        AssociationOptions(frames_retained=None, use_embedding=False),
+        AssociationOptions(score_weight=0.3, iou_weight=5.0, label_weight=1.0),
+    ],
+)
+def test_equals_the_rule_written_out(options):
+    dropped = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        corners = rng.uniform(0, 200, (6, 2))
+        objects = [
+            {"box": [*c, *(c + rng.uniform(20, 80, 2))], "e": rng.normal(0, 1.5, EMBEDDING), "label": i % 3}
+            for i, c in enumerate(corners)
+        ]
+        fast, slow = Tracker(options), SlowTracker(options)
+        for _ in range(25):
+            frame = random_frame(rng, objects)
+            ids = fast.update(*frame)
+            assert ids.dtype == np.int64
+            assert ids.tolist() == slow.update(*frame)
+            kept = ids[ids >= 0]
+            assert len(kept) == len(set(kept.tolist())), "one object, two detections"
+            dropped += (ids < 0).sum()
+    assert dropped > 20, "the frames were meant to hold competing detections"
+
+
+def detections(*rows):
+    """(x, score, label, axis of the embedding) → a frame with 10×10 boxes at x."""
+    boxes = np.array([[x, 0, x + 10, 10] for x, *_ in rows], np.float32).reshape(-1, 4)
+    embeddings = np.array([5 * np.eye(4)[axis] for *_, axis in rows], np.float32).reshape(-1, 4)
+    return boxes, [r[1] for r in rows], np.array([r[2] for r in rows], int), embeddings
+
+
+def test_first_frame_numbers_all_detections_in_order():
+    frame = detections((0, 0.9, 1, 0), (0, 0.8, 1, 0), (50, 0.2, 0, 1))
+    assert Tracker().update(*frame).tolist() == [0, 1, 2]
+
+
+def test_empty_frames_before_between_and_after():
+    tracker = Tracker()
+    assert tracker.update(*detections()).shape == (0,)
+    assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [0]
+    assert tracker.update(*detections()).shape == (0,)
+    assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [0]
+
+
+def test_appearance_tells_neighbours_apart_and_box_and_label_change_with_the_object():
+    tracker = Tracker()
+    tracker.update(*detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
+    # The two have swapped places: IoU says the opposite of the embedding and loses.
+    assert tracker.update(*detections((20, 0.9, 0, 0), (0, 0.9, 0, 1))).tolist() == [0, 1]
+    blind = Tracker(AssociationOptions(use_embedding=False))
+    blind.update(*detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
+    assert blind.update(*detections((20, 0.9, 0, 0), (0, 0.9, 0, 1))).tolist() == [1, 0]
+
+
+def test_label_of_a_matched_object_is_updated():
+    weak_label = AssociationOptions(label_weight=1.0)
+    tracker = Tracker(weak_label)
+    tracker.update(*detections((0, 0.9, 0, 0)))
+    assert tracker.update(*detections((0, 0.9, 2, 0))).tolist() == [0]
+    tracker.options = AssociationOptions(label_weight=1000.0)
+    assert tracker.update(*detections((0, 0.9, 2, 0))).tolist() == [0]
+    assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "scores, expected", [((0.9, 0.5), [0, -1]), ((0.5, 0.9), [-1, 0]), ((0.7, 0.7), [0, -1])]
+)
+def test_of_two_claims_the_better_keeps_the_object_and_of_equals_the_first(scores, expected):
+    tracker = Tracker()
+    tracker.update(*detections((0, 0.9, 0, 0)))
+    assert tracker.update(*detections((0, scores[0], 0, 0), (0, scores[1], 0, 0))).tolist() == expected
+
+
+def test_dropped_detection_leaves_no_trace_in_the_memory():
+    tracker = Tracker()
+    tracker.update(*detections((0, 0.9, 0, 0)))
+    tracker.update(*detections((0, 0.9, 0, 0), (3, 0.1, 0, 0)))
+    assert tracker._memory.boxes.tolist() == [[0, 0, 10, 10]]
+
+
+@pytest.mark.parametrize("unseen, expected", [(19, 0), (20, 1)])
+@pytest.mark.parametrize("others", [False, True])
+def test_forgets_after_exactly_twenty_unseen_frames(unseen, expected, others):
+    tracker = Tracker()
+    tracker.update(*detections((0, 0.9, 0, 0)))
+    other = [(80, 0.9, 1, 2)] if others else []
+    for _ in range(unseen):
+        tracker.update(*detections(*other))
+    expected += others and expected  # the other object has taken id 1
+    assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [expected]
+
+
+def test_never_forgetting_and_reset():
+    tracker = Tracker(AssociationOptions(frames_retained=None))
+    tracker.update(*detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
+    for _ in range(100):
+        tracker.update(*detections())
+    assert tracker.update(*detections((20, 0.9, 0, 1))).tolist() == [1]
+    tracker.reset()
+    assert tracker.update(*detections((20, 0.9, 0, 1))).tolist() == [0]
+
+
+def test_match_scores_by_hand():
+    memory = Memory(*map(np.array, ([0], [[0.0, 0, 10, 10]], [4], [[2.0]], [0])))
+    scores = match_scores(
+        memory,
+        np.array([[0.0, 0, 10, 5]]),
+        np.array([0.5]),
+        np.array([4]),
+        np.array([[1.5]]),
+        AssociationOptions(),
+    )
+    total = math.log(1 + math.exp(3))
+    np.testing.assert_allclose(scores, [[-total + math.log(0.5) + 10, 3 - total + math.log(0.5) + 1 + 10]])
+
+
+def test_large_logits_and_zero_scores_stay_finite():
+    memory = Memory(*map(np.array, ([0], [[0.0, 0, 10, 10]], [4], [[3e3]], [0])))
+    scores = match_scores(
+        memory,
+        np.array([[0.0, 0, 10, 10]]),
+        np.array([0.0]),
+        np.array([4]),
+        np.array([[1.0]]),
+        AssociationOptions(),
+    )
+    assert np.isfinite(scores).all()
+    assert claim(scores).tolist() == [1]
+
+
+def test_iou_of_empty_boxes_is_zero():
+    assert box_iou([[5, 5, 5, 5]], [[5, 5, 5, 5], [0, 0, 10, 10]]).tolist() == [[0, 0]]

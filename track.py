@@ -1,0 +1,41 @@
+"""Segments and tracks the objects of a video.
+
+python track.py --checkpoint DIR --input VIDEO_OR_FRAME_FOLDER --output DIR
+"""
+
+import re
+
+from absl import app, flags
+
+from masktrack_jax.errors import exit_with_message
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.", required=True)
+flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
+flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
+flags.DEFINE_float("score_threshold", 0.3, "Leave out detections that score no more than this.")
+flags.DEFINE_integer("max_detections", 20, "Keep the best so many detections of a frame.", lower_bound=1)
+
+
+def parse_flags(argv):
+    """Parse the command line; --score-threshold is as good as --score_threshold."""
+    spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
+    return app.parse_flags_with_usage(spelled)
+
+
+def main(argv):
+    """Load the checkpoint, track the video and say where the results are."""
+    del argv
+    # Not at the top: --help and a mistyped flag need not wait for JAX.
+    from masktrack_jax.inference import VideoSegmenter
+    from masktrack_jax.track_video import track_video
+
+    segmenter = VideoSegmenter.from_checkpoint(
+        FLAGS.checkpoint, score_threshold=FLAGS.score_threshold, max_detections=FLAGS.max_detections
+    )
+    summary = track_video(segmenter, FLAGS.input, FLAGS.output)
+    print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
+
+
+if __name__ == "__main__":
+    app.run(lambda argv: exit_with_message(main, argv), flags_parser=parse_flags)
