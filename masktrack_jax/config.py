@@ -3,6 +3,10 @@
 from ml_collections import ConfigDict
 
 from masktrack_jax.errors import UserError
+from masktrack_jax.models.layers import NORMS
+from masktrack_jax.models.resnet import DEPTHS
+
+NORM_NAMES = ("none", *NORMS)
 
 
 def base_config():
@@ -114,3 +118,24 @@ def inference_config():
             "use_embedding": True,
         },
     }
+
+
+def validate(config):
+    """`config` itself, once its values fit together; raises a UserError naming the key otherwise."""
+    model, train = config.model, config.train
+
+    def check(good, key, problem):
+        if not good:
+            raise UserError(f"config.{key}: {problem}")
+
+    check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
+    check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
+    check(0 <= model.backbone.frozen_stages <= 4, "model.backbone.frozen_stages", "use 0 to 4")
+    for part in ("backbone", "fpn", "mask_head"):
+        check(model[part].norm in NORM_NAMES, f"model.{part}.norm", f"use one of {NORM_NAMES}")
+    check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
+    check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
+    check(train.batch_size > 0, "train.batch_size", "must be positive")
+    check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
+    check(train.log_every > 0 and train.checkpoint_every > 0, "train.log_every", "must be positive")
+    return config

@@ -1,6 +1,7 @@
 """Errors that a person can act on."""
 
 import sys
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -14,3 +15,16 @@ def exit_with_message(main, *args):
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def make_folder(path):
+    """`path` as a Path, made if need be and tried for writing."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
+    return path

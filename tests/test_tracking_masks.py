@@ -53,8 +53,7 @@ def test_paste_equals_the_slow_version_at_every_pixel(threshold):
 def test_full_probability_fills_exactly_the_pixels_whose_centres_lie_in_the_box():
     mask = paste_masks(np.ones((1, 28, 28), np.float32), np.array([[2.5, 1.6, 6.5, 4.4]]), 8, 10)[0]
     expected = np.zeros((8, 10), np.uint8)
-    expected[2:4, 2:6] = 1  # columns: the edge at 2.5 passes through a centre, where the value is just 0.5
-    expected[2:4, 6] = 1
+    expected[2:4, 2:7] = 1  # both edges in x pass through centres, where the value is just 0.5
     np.testing.assert_array_equal(mask, expected)
 
 

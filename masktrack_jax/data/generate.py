@@ -53,13 +53,13 @@ def _write_video(task):
         for sprite in scene.sprites
     ]
     for frame in range(options.frames):
-        image, owner, alone = render_frame(scene, frame)
+        image, owner = render_frame(scene, frame)
         path = root / "JPEGImages" / file_names[frame]
         Image.fromarray(image).save(path, quality=options.jpeg_quality)
-        for i, record in enumerate(objects):
+        for i, (sprite, record) in enumerate(zip(scene.sprites, objects)):
             mask = owner == i + 1
             seen = int(mask.sum())
-            if seen == 0 or seen < options.min_visible * alone[i]:
+            if seen == 0 or seen < options.min_visible * sprite.area(frame):
                 continue
             rle = coco_mask.encode(mask.astype("uint8", order="F"))
             record["bboxes"][frame] = coco_mask.toBbox(rle).tolist()

@@ -1,6 +1,7 @@
-"""Batches of training pairs. Batch k is a function of (seed, k) and of nothing else: not of the number of threads
-or processes that load it, and not of where the run began."""
+"""Batches of training pairs. Batch k is a function of (seed, k) and of nothing else: not of the number of
+threads or processes that load it, and not of where the run began."""
 
+import os
 import sys
 
 import numpy as np
@@ -15,9 +16,9 @@ _ORDER, _SAMPLE = 0, 1
 class PairSchedule:
     """Which frame stands in which place of which batch, for every step there will ever be.
 
-    An epoch shows every candidate once, but for the few that fill no whole batch; a bucket with fewer candidates
-    than a batch repeats them to fill one. Batches hold one bucket each, in a shuffled order. Each epoch is
-    shuffled anew.
+    An epoch shows every candidate once, but for the few that fill no whole batch; a bucket with fewer
+    candidates than a batch repeats them to fill one. Batches hold one bucket each, in a shuffled order. Each
+    epoch is shuffled anew.
     """
 
     def __init__(self, dataset, options, *, seed, batch_size):
@@ -51,7 +52,7 @@ class PairSchedule:
         return sys.maxsize // 2
 
     def __getitem__(self, place):
-        """Sample `place` (batch k holds places k·B … k·B+B-1): video index, frame and the sample's own seed."""
+        """Sample `place` (batch k holds k·B … k·B+B-1): video index, frame and the sample's own seed."""
         step, row = divmod(int(place), self.batch_size)
         epoch, step = divmod(step, self.steps_per_epoch)
         video_index, frame = self.candidates[self.epoch(epoch)[step, row]]
@@ -74,12 +75,12 @@ def steps_per_epoch(dataset, options, *, batch_size):
     return PairSchedule(dataset, options, seed=0, batch_size=batch_size).steps_per_epoch
 
 
-def training_batches(dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=4):
+def training_batches(dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=None):
     """An endless iterator of batches from step `start_step` on; close it with its `close()` when done.
 
-    A batch is the dict of `PairLoader` with every array stacked to (B, …); B is `batch_size` and all samples share
-    one bucket. `workers` 0 loads in `threads` threads of this process, more in that many processes. Raises
-    UserError, also from the iterator when a frame cannot be read.
+    A batch is the dict of `PairLoader` with every array stacked to (B, …); B is `batch_size` and all samples
+    share one bucket. `workers` 0 loads in `threads` threads of this process (by default one a core, 8 at
+    most), more in that many processes. Raises UserError, also from the iterator when a frame cannot be read.
     """
     import grain
 
@@ -87,14 +88,20 @@ def training_batches(dataset, options, *, seed, batch_size, start_step=0, worker
     schedule = PairSchedule(dataset, options, seed=seed, batch_size=batch_size)
     samples = grain.MapDataset.source(schedule).map(_Load(PairLoader(dataset, options)))
     batches = samples.batch(batch_size, drop_remainder=True)[start_step:]
+    threads = threads or min(os.cpu_count() or 1, 8)
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 4))
     batches = batches.to_iter_dataset(reading)
     if workers:
         _mark_flags_parsed()
-        batches = batches.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        )
+        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        batches = batches.mp_prefetch(processes).map(_copy_batch)
     return iter(batches)
+
+
+def _copy_batch(batch):
+    """The batch in memory of its own: Grain's processes hand over shared memory, which must be gone before
+    the interpreter ends."""
+    return {name: np.array(values) for name, values in batch.items()}
 
 
 def _mark_flags_parsed():

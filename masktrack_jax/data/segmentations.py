@@ -8,8 +8,8 @@ from masktrack_jax.errors import UserError
 def compact_segmentation(segmentation, height, width):
     """Check a raw segmentation of a frame of this size and make it small: (segmentation, problem).
 
-    RLE whose counts are a list becomes the equal compressed RLE (a data set's lists take gigabytes); anything else
-    stays as it is. `problem` is None or says in a few words what is wrong.
+    RLE whose counts are a list becomes the equal compressed RLE (a data set's lists take gigabytes); anything
+    else stays as it is. `problem` is None or says in a few words what is wrong.
     """
     if isinstance(segmentation, list):
         for polygon in segmentation:
@@ -60,8 +60,8 @@ def _to_rle(segmentation, height, width):
 def decode_segmentation(segmentation, height, width):
     """The mask of a segmentation: (height, width) uint8 of 0 and 1.
 
-    Takes RLE with counts as a list, RLE with compressed counts, or a list of polygons (x, y, x, y, … in pixels).
-    Raises UserError, in one line, when it is none of these or not of this size.
+    Takes RLE with counts as a list, RLE with compressed counts, or a list of polygons (x, y, x, y, … in
+    pixels). Raises UserError, in one line, when it is none of these or not of this size.
     """
     from pycocotools import mask as coco_mask
 
@@ -71,7 +71,8 @@ def decode_segmentation(segmentation, height, width):
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"a frame of {height}x{width} has RLE that cannot be decoded ({reason}); correct the annotations file"
+            f"a frame of {height}x{width} has RLE that cannot be decoded ({reason}); "
+            "correct the annotations file"
         ) from None
 
 

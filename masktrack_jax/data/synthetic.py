@@ -30,7 +30,7 @@ class GeneratorOptions:
     categories: tuple[str, ...] = SHAPES
     same_category: float = 0.8  # probability that two or more objects share a category
     leave: float = 0.25  # probability that an object goes out of the frame and comes back
-    min_visible: float = 0.05  # an object showing less of its area than this is not labelled in that frame
+    min_visible: float = 0.05  # part of its area; an object of which less is seen is not labelled
     jpeg_quality: int = 92
 
     def __post_init__(self):
@@ -69,6 +69,10 @@ class Sprite:
     diameters: np.ndarray  # (T,) pixels
     aspect: float  # width over height before turning
 
+    def area(self, frame):
+        """The pixels the whole object would cover in a frame."""
+        return float(self.alpha.sum()) * (self.diameters[frame] / self.alpha.shape[0]) ** 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -85,13 +89,13 @@ class Scene:
 
 
 def _wave(rng, times, low, high, periods):
-    """A smooth periodic path between `low` and `high`: (T,), with `periods` the range of its length in frames."""
+    """A smooth periodic path between `low` and `high`: (T,); `periods` is the range of its period, frames."""
     phase, period = rng.uniform(0, 2 * math.pi), rng.uniform(*periods)
     return low + (high - low) * (0.5 + 0.5 * np.sin(2 * math.pi * times / period + phase))
 
 
 def _bounce(rng, times, low, high, speeds):
-    """A path of constant speed (pixels a frame, drawn from the range) thrown back at `low` and `high`: (T,)."""
+    """A path of constant speed (pixels a frame, drawn from the range), thrown back at both ends: (T,)."""
     span = max(high - low, 1e-3)
     travelled = (rng.uniform(0, 2 * span) + rng.uniform(*speeds) * times) % (2 * span)
     return low + np.where(travelled < span, travelled, 2 * span - travelled)
@@ -191,8 +195,8 @@ def sample_scene(options, index):
 
 
 def _warp(sprite, frame, height, width):
-    """A sprite as it lies in one frame: colours (h, w, 3) and coverage (h, w), float32, and the corner (x, y) of
-    that patch in the frame; None where it is wholly outside. Warped at twice the size, then averaged."""
+    """A sprite as it lies in one frame: colours (h, w, 3) and coverage (h, w), float32, and the corner (x, y)
+    of that patch in the frame; None where it is wholly outside. Warped at twice the size, then averaged."""
     diameter, angle = sprite.diameters[frame], sprite.angles[frame]
     x, y = sprite.centres[frame]
     half = 0.5 * diameter * math.hypot(1, 1) * math.sqrt(max(sprite.aspect, 1 / sprite.aspect)) + 2
@@ -215,16 +219,14 @@ def _warp(sprite, frame, height, width):
 
 
 def render_frame(scene, frame):
-    """Paint one frame: image (H, W, 3) uint8, owner (H, W) uint8 and areas (N,) int.
+    """Paint one frame: image (H, W, 3) uint8 and owner (H, W) uint8.
 
-    `owner` is 1 + the index of the sprite that is seen at a pixel, or 0; `areas` counts the pixels each sprite
-    would own alone and inside the frame, so the share of it that is hidden can be told.
+    `owner` is 1 + the index of the sprite that is seen at a pixel, or 0.
     """
     centre = scene.offsets[frame] + np.array([(scene.width - 1) / 2, (scene.height - 1) / 2])
     cut = cv2.getRectSubPix(scene.backdrop, (scene.width, scene.height), tuple(map(float, centre)))
     canvas = cut.astype(np.float32)
     owner = np.zeros((scene.height, scene.width), np.uint8)
-    areas = np.zeros(len(scene.sprites), np.int64)
     for index, sprite in enumerate(scene.sprites):
         warped = _warp(sprite, frame, scene.height, scene.width)
         if warped is None:
@@ -232,10 +234,8 @@ def render_frame(scene, frame):
         colour, alpha, (left, top) = warped
         window = (slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1]))
         canvas[window] += (colour - canvas[window]) * alpha[..., None]
-        covers = alpha >= 0.5
-        owner[window][covers] = index + 1
-        areas[index] = np.count_nonzero(covers)
+        owner[window][alpha >= 0.5] = index + 1
     x, y = scene.noise_offsets[frame]
     canvas *= np.float32(scene.gains[frame])
     canvas += scene.noise[y : y + scene.height, x : x + scene.width]
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner, areas
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner

@@ -49,7 +49,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 
 def shape_alpha(shape, side):
-    """Coverage of a shape named in `SHAPES` inscribed in a square of `side` pixels: (side, side) float32 in 0..1."""
+    """Coverage of a shape named in `SHAPES` in a square of `side` pixels: (side, side) float32 in 0..1."""
     oversample = 2
     size = side * oversample
     canvas = np.zeros((size, size), np.uint8)
@@ -66,8 +66,8 @@ def shape_alpha(shape, side):
 
 
 def smooth_noise(rng, height, width, cells, octaves=3):
-    """Multi-scale noise: (height, width) float32 in 0..1; `cells` is the grid of the coarsest octave along the
-    shorter side, and each further octave is twice as fine and half as strong."""
+    """Multi-scale noise: (height, width) float32 in 0..1; `cells` is the grid of the coarsest octave along
+    the shorter side, and each further octave is twice as fine and half as strong."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         step = max(min(height, width) / (cells * 2**octave), 1.0)
@@ -104,9 +104,9 @@ def _pattern_weight(rng, pattern, side):
 
 
 def surface(rng, pattern, hue, side):
-    """An object's skin: (side, side, 3) float32 in 0..255, two colours mixed by a pattern named in `PATTERNS`.
+    """An object's skin: (side, side, 3) float32 in 0..255, two colours mixed by a pattern of `PATTERNS`.
 
-    `hue` (turns) sets the main colour; the second is another hue or a much lighter or darker tone of the same.
+    `hue` (turns) sets the main colour; the second is another hue or a much lighter or darker tone of it.
     """
     value = rng.uniform(0.6, 1.0)
     first = hsv_colour(hue, rng.uniform(0.55, 1.0), value)
@@ -142,8 +142,8 @@ def _draw_distractors(rng, canvas, unit):
 
 
 def background(rng, height, width, unit):
-    """A cluttered scene without labelled objects: (height, width, 3) uint8; `unit` is the frame height the sizes
-    of its clutter are measured in."""
+    """A cluttered scene without labelled objects: (height, width, 3) uint8; `unit` is the frame height, in
+    pixels, that the sizes of its clutter are measured in."""
     rows, columns = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     ramp = 0.5 + 0.35 * (rows[:, None] * math.sin(angle) + columns[None] * math.cos(angle))

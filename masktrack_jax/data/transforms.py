@@ -15,8 +15,8 @@ from masktrack_jax.data.images import fit_size, resize_image
 class Transform:
     """One draw of the random changes.
 
-    The light changes alike in both frames: appearance is what tells objects apart, and a change of one frame alone
-    would teach the track head to look past colour.
+    The light changes alike in both frames: appearance is what tells objects apart, and a change of one frame
+    alone would teach the track head to look past colour.
     """
 
     long_edge: int
@@ -33,13 +33,12 @@ def draw_transform(rng, options):
 
 
 def _draw_light(rng, options):
-    """A table of new pixel values, or None when every strength is 0."""
-    strengths = (options.jitter_brightness, options.jitter_contrast, options.jitter_colour)
-    if not any(strengths):
+    """A table of new pixel values, or None when the strength is 0."""
+    if options.jitter == 0:
         return None
-    shift = 255 * rng.uniform(-strengths[0], strengths[0])
-    contrast = 1 + rng.uniform(-strengths[1], strengths[1])
-    gains = 1 + rng.uniform(-strengths[2], strengths[2], 3)
+    shift = 255 * rng.uniform(-options.jitter, options.jitter)
+    contrast = 1 + rng.uniform(-options.jitter, options.jitter)
+    gains = 1 + rng.uniform(-options.jitter, options.jitter, 3)
     values = np.arange(256)[:, None] * gains
     table = (values - 128) * contrast + 128 + shift
     return np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]
@@ -55,7 +54,7 @@ def transform_image(image, transform):
 
 
 def transform_boxes(boxes, height, width, transform):
-    """Boxes (N, 4) of an image of this size, as `transform_image` moves them: (N, 4) float32, inside the image."""
+    """Boxes (N, 4) of an image of this size as `transform_image` moves them: (N, 4) float32, inside it."""
     new_height, new_width = fit_size(height, width, transform.long_edge, transform.short_edge)
     scale = np.array([new_width / width, new_height / height] * 2)
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4) * scale

@@ -1,7 +1,7 @@
 """The index of a video instance segmentation data set: YouTube-VIS 2019/2021/2022, OVIS, or a generated one.
 
-`read_vis` checks the whole file once, so what comes later may trust it. A bad file is one UserError that names the
-file and the record.
+`read_vis` checks the whole file once, so what comes later may trust it. A bad file is one UserError naming
+the file and the record.
 """
 
 import dataclasses
@@ -48,7 +48,8 @@ class Video:
 class VisObject:
     """One object of a video; per-frame tuples have the video's length, None where it is not seen.
 
-    `segmentations` hold what `decode_segmentation` reads; `boxes` are x1, y1, x2, y2 in pixels, inside the frame.
+    `segmentations` hold what `decode_segmentation` reads; `boxes` are x1, y1, x2, y2 in pixels, inside the
+    frame.
     """
 
     annotation_id: int
@@ -61,7 +62,7 @@ class VisObject:
 
 @dataclasses.dataclass(frozen=True)
 class VisDataset:
-    """A read annotations file. `labelled` is False for files without annotations (public validation, test)."""
+    """A read annotations file. `labelled` is False for one without annotations (public validation, test)."""
 
     categories: tuple[Category, ...]
     videos: tuple[Video, ...]
@@ -81,8 +82,8 @@ class VisDataset:
 def read_vis(annotations_path, frames_root=None):
     """Read and check an annotations file in the YouTube-VIS format: VisDataset.
 
-    `frames_root` is the folder that `file_names` are relative to; by default `JPEGImages` beside the file, or in a
-    folder of the file's own name beside it. The frames themselves are not looked at. Raises UserError.
+    `frames_root` is the folder that `file_names` are relative to; by default `JPEGImages` beside the file, or
+    in a folder of the file's own name beside it. The frames themselves are not looked at. Raises UserError.
     """
     path = pathlib.Path(annotations_path)
     content = _load_json(path)

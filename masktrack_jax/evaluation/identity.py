@@ -29,8 +29,8 @@ def identity_metrics(overlaps, score_threshold=0.5):
     Returns a dict:
       score_threshold: tracks below it are left out.
       pooled: metrics over all objects (TrackEval's `cls_comb_det_av`).
-      class_average: mean over the categories with a label or a prediction, counts summed
-        (`cls_comb_cls_av`); None values if there is no such category.
+      class_average: mean over all categories of the file, counts summed (`cls_comb_cls_av`). A
+        category without labels and predictions counts 0, as in TrackEval 1.3.0.
       per_category: category id → {"name", metrics}.
     Metrics are HOTA, DetA, AssA, DetRe, DetPr, AssRe, AssPr, LocA (means over 19 thresholds),
     MOTA, MOTP, IDF1, IDR, IDP (fractions; MOTA may be negative), and the counts IDSW, Frag, MT, PT, ML,
@@ -43,11 +43,10 @@ def identity_metrics(overlaps, score_threshold=0.5):
     for counts in sums.values():
         pooled = _add(pooled, counts)
     finished = {category_id: _finish(counts) for category_id, counts in sums.items()}
-    present = [finished[c] for c, counts in sums.items() if counts["gt_dets"] + counts["dets"] > 0]
     return {
         "score_threshold": float(score_threshold),
         "pooled": _finish(pooled),
-        "class_average": _average(present),
+        "class_average": _average(list(finished.values())),
         "per_category": {c: {"name": overlaps.categories[c]} | row for c, row in finished.items()},
     }
 
@@ -197,11 +196,8 @@ def _finish(counts):
 
 def _average(rows):
     """Mean of the ratios, sum of the counts, of several rows of metrics."""
-    if not rows:
-        return {name: None for name in _finish(_no_counts())}
-    return {
-        name: sum(row[name] for row in rows)
-        if isinstance(rows[0][name], int)
-        else float(np.mean([row[name] for row in rows]))
-        for name in rows[0]
-    }
+    average = {}
+    for name, zero in _finish(_no_counts()).items():
+        total = sum(row[name] for row in rows)
+        average[name] = total if isinstance(zero, int) else float(total / max(1, len(rows)))
+    return average

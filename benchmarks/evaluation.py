@@ -1,0 +1,134 @@
+"""Times the scoring of a results file: seconds a stage, peak memory, masks a second.
+
+    python benchmarks/evaluation.py                  # 60 videos, a few seconds
+    python benchmarks/evaluation.py --videos 300     # 30 frames of 720p, 40 predictions: 200 MB of json
+
+The problem is generated (blobs that move, predictions late by some frames and partly of a wrong
+category), written as json, then read and scored in a fresh process. The last line printed is json.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from pycocotools import mask as rle_library
+
+from masktrack_jax.evaluation.identity import identity_metrics
+from masktrack_jax.evaluation.overlaps import compute_overlaps
+from masktrack_jax.evaluation.results import read_ground_truth, read_results
+from masktrack_jax.evaluation.vis_ap import average_precision
+
+HEIGHT, WIDTH, CATEGORIES, OBJECTS = 720, 1280, 40, 4
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--videos", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--predictions", type=int, default=40)
+    parser.add_argument("--folder", help="keep gt.json and results.json here, and reuse them if there")
+    parser.add_argument("--score-only", action="store_true", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.score_only:
+        print(json.dumps(score(flags.folder)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = flags.folder or temporary
+        if not os.path.exists(os.path.join(folder, "results.json")):
+            generate(folder, flags.videos, flags.frames, flags.predictions)
+        command = [sys.executable, os.path.abspath(__file__), "--score-only", "--folder", folder]
+        subprocess.run(command, check=True)
+
+
+def score(folder):
+    """Reads and scores, timing each stage."""
+    paths = [os.path.join(folder, name) for name in ("gt.json", "results.json")]
+    times = [time.process_time()]
+    ground_truth, results = read_ground_truth(paths[0]), read_results(paths[1])
+    times.append(time.process_time())
+    overlaps = compute_overlaps(ground_truth, results, progress=True)
+    times.append(time.process_time())
+    metrics = average_precision(overlaps)
+    times.append(time.process_time())
+    identity = identity_metrics(overlaps)
+    times.append(time.process_time())
+    read, overlap, ap, identity_seconds = np.diff(times).tolist()
+    masks = sum(int((pair.predicted.areas >= 0).sum()) for pair in overlaps.pairs)
+    return {
+        "videos": len(ground_truth["videos"]),
+        "predicted_masks": masks,
+        "json_mb": round(sum(os.path.getsize(path) for path in paths) / 1e6, 1),
+        "read_s": round(read, 2),
+        "overlaps_s": round(overlap, 2),
+        "ap_s": round(ap, 2),
+        "identity_s": round(identity_seconds, 2),
+        "ap_end_to_end_s": round(read + overlap + ap, 2),
+        "masks_per_s": round(masks / (read + overlap + ap)),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "AP": metrics.stats["AP"],
+        "HOTA": identity["pooled"]["HOTA"],
+    }
+
+
+def generate(folder, videos, frames, predictions):
+    """Writes gt.json and results.json."""
+    rng = np.random.default_rng(0)
+    ground_truth = {
+        "videos": [{"id": v + 1, "height": HEIGHT, "width": WIDTH, "length": frames} for v in range(videos)],
+        "categories": [{"id": c + 1, "name": f"category {c + 1}"} for c in range(CATEGORIES)],
+        "annotations": [],
+    }
+    results = []
+    for video in range(1, videos + 1):
+        present = rng.integers(1, CATEGORIES + 1, 2)
+        objects = [(int(rng.choice(present)), blob(rng, frames)) for _ in range(OBJECTS)]
+        for category, rles in objects:
+            ground_truth["annotations"].append(
+                {
+                    "id": len(ground_truth["annotations"]) + 1,
+                    "video_id": video,
+                    "category_id": category,
+                    "iscrowd": 0,
+                    "areas": rle_library.area(rles).tolist(),
+                    "segmentations": rles,
+                }
+            )
+        for _ in range(predictions):
+            category, rles = objects[rng.integers(OBJECTS)]
+            late = int(rng.integers(0, 6))
+            results.append(
+                {
+                    "video_id": video,
+                    "score": float(rng.random()),
+                    "category_id": category if rng.random() < 0.6 else int(rng.integers(1, CATEGORIES + 1)),
+                    "segmentations": rles[late:] + rles[:late],
+                }
+            )
+    os.makedirs(folder, exist_ok=True)
+    for name, content in (("gt.json", ground_truth), ("results.json", results)):
+        with open(os.path.join(folder, name), "w") as file:
+            json.dump(content, file)
+
+
+def blob(rng, frames):
+    """RLEs of one jagged round shape that moves a few pixels a frame."""
+    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    radius = rng.uniform(40, 110) * (1 + 0.015 * rng.standard_normal(len(angle)))
+    start, speed = rng.uniform([200, 200], [WIDTH - 200, HEIGHT - 200]), rng.uniform(-6, 6, 2)
+    rles = []
+    for frame in range(frames):
+        x, y = start + frame * speed
+        outline = np.stack([x + 1.4 * radius * np.cos(angle), y + radius * np.sin(angle)], -1)
+        rle = rle_library.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)[0]
+        rles.append({"size": rle["size"], "counts": rle["counts"].decode()})
+    return rles
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Generated videos, from scratch, in minutes on a laptop CPU.
+
+    make demo
+
+which generates the videos and then runs
+
+    python train.py --config configs/demo.py --workdir runs/demo
+"""
+
+from masktrack_jax.config import base_config
+
+
+def get_config():
+    """The small network of the generated data, trained for a few minutes."""
+    config = base_config()
+    config.model.update(
+        {
+            "backbone": {"depth": 18, "width": 32, "norm": "group", "frozen_stages": 0},
+            "fpn": {"channels": 64, "norm": "group"},
+            # Objects are 17 to 43 pixels: anchors of 24, 48, … and RoIs of 28 pixels on the finest level.
+            "anchors": {"scale": 6.0},
+            "rpn_head": {"channels": 64},
+            "proposals": {"post_nms": 100},
+            "roi_align": {"finest_scale": 28.0},
+            "box_head": {"features": 256},
+            "mask_head": {"convs": 2, "channels": 64},
+            "track_head": {"features": 128},
+            "detections": {"max_detections": 20},
+        }
+    )
+    config.data.update(
+        {
+            "train_annotations": "data/demo/train/instances.json",
+            "val_annotations": "data/demo/val/instances.json",
+            "scales": ((160, 96),),
+            "buckets": ((96, 160),),
+            "max_objects": 8,
+            "cache_mb": 1024,
+        }
+    )
+    config.train.update({"batch_size": 8, "steps": 600, "log_every": 50})
+    config.train.roi.update({"samples": 32})
+    config.optimizer.update(
+        {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "clip_norm": 10.0,
+            "schedule": "cosine",
+            "warmup_steps": 50,
+        }
+    )
+    config.inference.update({"scale": (160, 96), "frames_per_call": 10, "max_detections": 20})
+    return config

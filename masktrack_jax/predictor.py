@@ -1,0 +1,102 @@
+"""From a checkpoint to a `VideoSegmenter`, and over the videos of a split."""
+
+import itertools
+from functools import partial
+from pathlib import Path
+
+import jax
+from ml_collections import FrozenConfigDict
+from tqdm import tqdm
+
+from masktrack_jax import checkpoints
+from masktrack_jax.data.images import read_image
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.errors import UserError, make_folder
+from masktrack_jax.evaluation.results import write_results
+from masktrack_jax.evaluation.score import score_files
+from masktrack_jax.inference import VideoSegmenter
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.tracking.association import AssociationOptions
+
+
+def build_model(config, num_classes):
+    """The network of a config."""
+    return MaskTrackRCNN(FrozenConfigDict(config.model), num_classes)
+
+
+def make_predict(model, variables):
+    """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it: jitted, parameters bound.
+
+    `predict.compiled_programs()` is the number of programs compiled so far.
+    """
+    run = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
+    predict = partial(run, jax.device_put(variables))
+    return predict, run._cache_size
+
+
+def build_segmenter(config, categories, variables, **overrides):
+    """`VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
+    options = config.inference
+    predict, _ = make_predict(build_model(config, len(categories)), variables)
+    arguments = {
+        "long_edge": options.scale[0],
+        "short_edge": options.scale[1],
+        "buckets": config.data.buckets,
+        "frames_per_call": options.frames_per_call,
+        "score_threshold": options.score_threshold,
+        "max_detections": options.max_detections,
+        "association": AssociationOptions(**options.association),
+    }
+    return VideoSegmenter(predict, categories, **(arguments | overrides))
+
+
+def load_variables(path, config, num_classes):
+    """Variables of a checkpoint, checked against the network of `config`."""
+    shapes = jax.eval_shape(build_model(config, num_classes).init_variables, jax.random.key(0))
+    return checkpoints.read_variables(path, shapes)
+
+
+def load_segmenter(path, **overrides):
+    """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters."""
+    about = checkpoints.read_about(path)
+    variables = load_variables(path, about.config, len(about.categories))
+    return build_segmenter(about.config, about.categories, variables, **overrides)
+
+
+def segment_split(segmenter, dataset):
+    """Tracks of all videos of a `VisDataset`, in the results file's form; shows a progress bar."""
+    tracks = []
+    for video in tqdm(dataset.videos, "segment", unit="video", disable=None):
+        paths = (dataset.frame_path(video, t) for t in range(video.length))
+        tracks += segmenter.segment(map(read_image, paths), video.id)
+    return tracks
+
+
+def evaluate_split(config, categories, variables, output):
+    """Segment the validation split of `config` and score it; returns the metrics, or None.
+
+    Writes `output` (metrics.json) and results.json beside it, and prints the table. A split without
+    labels gets its results.json for the server, and no metrics.
+    """
+    annotations = config.data.val_annotations
+    dataset = read_vis(annotations, config.data.val_frames or None)
+    check_categories(categories, dataset, annotations)
+    output = Path(output)
+    results = make_folder(output.parent) / "results.json"
+    write_results(results, segment_split(build_segmenter(config, categories, variables), dataset))
+    if not dataset.labelled:
+        print(f"{annotations} has no labels: upload {results} to the data set's server")
+        return None
+    return score_files(annotations, results, output)
+
+
+def check_categories(categories, dataset, annotations):
+    """The labels of a network mean the categories that it was trained on, in their order."""
+    there = [(category.id, category.name) for category in dataset.categories]
+    if there != categories:
+        pairs = itertools.zip_longest(there, categories)
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+        raise UserError(
+            f"{annotations}: its {len(there)} categories are not the checkpoint's {len(categories)} "
+            f"({ours} against {theirs}); use a checkpoint trained on them"
+        )

@@ -1,0 +1,144 @@
+"""The training run, top to bottom."""
+
+import time
+from functools import partial
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from masktrack_jax import checkpoints
+from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.errors import UserError, make_folder
+from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.predictor import build_model, load_variables
+from masktrack_jax.training import schedule
+from masktrack_jax.training.metrics import MetricsLog
+from masktrack_jax.training.step import create_train_state, parallel, train_step
+
+# What a step reads; the rest of a batch says where it comes from.
+STEP_ARRAYS = (
+    "image",
+    "image_size",
+    "boxes",
+    "labels",
+    "valid",
+    "masks",
+    "matches",
+    "reference_image",
+    "reference_size",
+    "reference_boxes",
+    "reference_valid",
+)
+
+
+def train(config, workdir):
+    """Train as `config` says, from the newest checkpoint in `workdir` if there is one.
+
+    Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state and the
+    categories (id, name).
+    """
+    workdir = make_folder(workdir)
+    dataset = read_vis(config.data.train_annotations, config.data.train_frames or None)
+    categories = [(category.id, category.name) for category in dataset.categories]
+    options = PairOptions.from_config(config.data)
+    total = total_steps(config, dataset, options)
+    devices = jax.local_devices()
+    check_divides(config.train.batch_size, len(devices))
+
+    model = build_model(config, len(categories))
+    init_key, run_key = jax.random.split(jax.random.key(config.seed))
+    variables = initial_variables(config, model, init_key)
+    mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
+    optimizer = schedule.make_optimizer(config.optimizer, total, mask)
+    state = create_train_state(run_key, variables, optimizer)
+    step_options = FrozenConfigDict(config.train)
+    run = parallel(partial(train_step, model=model, optimizer=optimizer, options=step_options))
+
+    with checkpoints.Checkpoints(workdir / "checkpoints") as store:
+        if (newest := store.latest()) is not None:
+            check_same_run(workdir, config, categories)
+            state = store.restore(newest, state)
+        start = int(state.step)
+        if start >= total:
+            return state, categories
+        batches = training_batches(
+            dataset,
+            options,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            start_step=start,
+            workers=config.data.workers,
+        )
+        log = MetricsLog(
+            workdir,
+            every=config.train.log_every,
+            start=start,
+            total=total,
+            frames=2 * config.train.batch_size,
+            rate=schedule.learning_rate(config.optimizer, total),
+        )
+        try:
+            for step in range(start + 1, total + 1):
+                waiting = time.perf_counter()
+                batch = split_batch(next(batches), len(devices))
+                log.waited(time.perf_counter() - waiting)
+                state, metrics = run(state, batch)
+                if devices[0].platform == "cpu":
+                    jax.block_until_ready(metrics)  # else forced host devices can deadlock in a reduction
+                log.add(step, metrics)
+                if step % config.train.checkpoint_every == 0 or step == total:
+                    store.save(state, config, categories)
+        finally:
+            log.close()
+            batches.close()
+    return state, categories
+
+
+def total_steps(config, dataset, options):
+    """Steps of the whole run: `train.steps`, or `train.epochs` passes over the labelled frames."""
+    if config.train.steps > 0:
+        return config.train.steps
+    return int(config.train.epochs * steps_per_epoch(dataset, options, batch_size=config.train.batch_size))
+
+
+def check_divides(batch_size, devices):
+    if batch_size % devices:
+        raise UserError(
+            f"config.train.batch_size={batch_size} cannot be shared by {devices} devices; use a multiple of them"
+        )
+
+
+def check_same_run(workdir, config, categories):
+    """A folder goes on with the run that it holds, not with another one."""
+    about = checkpoints.read_about(workdir)
+    if about.categories != categories:
+        raise UserError(
+            f"{workdir}: holds a run on other categories than {config.data.train_annotations}; "
+            "use another --workdir"
+        )
+    for key in ("seed", "model", "optimizer"):
+        there, here = about.config.get(key), config.get(key)
+        # Through JSON: a checkpoint's tuples are lists.
+        if _plain(there) != _plain(here):
+            raise UserError(f"{workdir}: holds a run with another config.{key}; use another --workdir")
+
+
+def _plain(value):
+    if hasattr(value, "items"):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def initial_variables(config, model, key):
+    """Variables at step 0: random, or those of the checkpoint `train.init_from`."""
+    if config.train.init_from:
+        return load_variables(config.train.init_from, config, model.num_classes)
+    return model.init_variables(key)
+
+
+def split_batch(batch, devices):
+    """The arrays of a step as (devices, B / devices, …)."""
+    return {name: np.reshape(batch[name], (devices, -1, *batch[name].shape[1:])) for name in STEP_ARRAYS}

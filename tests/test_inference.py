@@ -1,0 +1,253 @@
+"""VideoSegmenter and track_video with a detector that knows the answer: geometry, batches, order, files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from masktrack_jax.errors import UserError
+from masktrack_jax.inference import VideoSegmenter, select_detections
+from masktrack_jax.track_video import track_video
+from masktrack_jax.tracking.masks import decode_masks, paste_masks
+from masktrack_jax.video import VideoWriter, open_video
+
+CATEGORIES = [(4, "circle"), (9, "square")]
+DETECTIONS = 5
+RESIZE = dict(long_edge=64, short_edge=40, buckets=[(64, 64), (32, 64), (64, 32)])
+
+
+class KnownDetector:
+    """A `predict` that reads a frame's number off its first pixel and answers what `truth` holds for it.
+
+    truth: for each frame its (height, width) and a list of (box in the frame's pixels, score, label, object).
+    """
+
+    def __init__(self, truth):
+        self.truth, self.shapes = truth, []
+
+    def __call__(self, images, image_sizes):
+        assert images.dtype == np.uint8 and image_sizes.dtype == np.int32
+        self.shapes.append(images.shape)
+        count = len(images)
+        out = {
+            "boxes": np.full((count, DETECTIONS, 4), np.nan, np.float32),
+            "scores": np.full((count, DETECTIONS), 0.99, np.float32),
+            "labels": np.zeros((count, DETECTIONS), np.int32),
+            "valid": np.zeros((count, DETECTIONS), bool),
+            "masks": np.ones((count, DETECTIONS, 28, 28), np.float32),
+            "embeddings": np.full((count, DETECTIONS, 8), np.nan, np.float32),
+        }
+        for i, (image, size) in enumerate(zip(images, image_sizes)):
+            (height, width), objects = self.truth[int(image[0, 0, 0])]
+            assert not image[size[0] :].any() and not image[:, size[1] :].any(), "padding"
+            for j, (box, score, label, identity) in enumerate(objects):
+                # Leave a gap between detections: validity, not position, says what counts.
+                at = DETECTIONS - 1 - j
+                out["boxes"][i, at] = np.array(box) * (size[[1, 0, 1, 0]] / [width, height, width, height])
+                out["scores"][i, at], out["labels"][i, at] = score, label
+                out["valid"][i, at] = True
+                out["embeddings"][i, at] = 5 * np.eye(8)[identity]
+        return out
+
+
+def moving_objects(count, size=(90, 150)):
+    """Truth of `count` frames with three objects; one is away in the second quarter."""
+    truth = []
+    for t in range(count):
+        objects = [
+            ([5 + t, 10.5, 40 + t, 44.25], 0.9, 1, 0),
+            ([60.3, 20 + t, 99.1, 60 + t], 0.8, 0, 1),
+            ([100 - t, 50, 150 - t, 90], 0.7, 1, 2),
+        ]
+        truth.append((size, objects if not count // 4 <= t < count // 2 else objects[1:]))
+    return truth
+
+
+def frames_of(truth):
+    return [np.full((*size, 3), index, np.uint8) for index, (size, _) in enumerate(truth)]
+
+
+def segmenter_of(truth, **options):
+    return VideoSegmenter(KnownDetector(truth), CATEGORIES, **{**RESIZE, "frames_per_call": 4, **options})
+
+
+def test_boxes_masks_and_tracks_come_back_in_the_frames_own_pixels():
+    truth = moving_objects(10)
+    segmenter = segmenter_of(truth)
+    results = list(segmenter.stream(iter(frames_of(truth))))
+    assert [result.index for result in results] == list(range(10))
+    assert segmenter.predict.shapes == [(4, 64, 64, 3)] * 3, "the last batch is filled up"
+    for result, (size, objects) in zip(results, truth):
+        by_class = sorted(objects, key=lambda o: (o[2], -o[1]))
+        boxes = np.array([o[0] for o in by_class], np.float32)
+        np.testing.assert_allclose(result.boxes, boxes, atol=1e-4)
+        np.testing.assert_allclose(result.scores, [o[1] for o in by_class], atol=1e-6)
+        assert result.labels.tolist() == [o[2] for o in by_class]
+        # Ids count in the tracker's order: class 0 first.
+        assert result.track_ids.tolist() == [{1: 0, 0: 1, 2: 2}[o[3]] for o in by_class]
+        expected = paste_masks(np.ones((len(boxes), 28, 28)), result.boxes, *size)
+        np.testing.assert_array_equal(decode_masks(result.rles, *size), expected)
+
+
+def test_boxes_are_clipped_to_the_frame():
+    truth = [((90, 150), [([-7, 30, 160, 95], 0.9, 0, 0)])]
+    (result,) = segmenter_of(truth).stream(frames_of(truth))
+    np.testing.assert_allclose(result.boxes, [[0, 30, 150, 90]], atol=1e-4)
+
+
+@pytest.mark.parametrize("frames_per_call", [1, 3, 16])
+def test_stream_step_and_segment_agree(frames_per_call):
+    truth = moving_objects(9)
+    frames = frames_of(truth)
+    segmenter = segmenter_of(truth, frames_per_call=frames_per_call)
+    streamed = list(segmenter.stream(frames))
+    segmenter.reset()
+    for one, other in zip(streamed, [segmenter.step(frame) for frame in frames]):
+        for name in ("index", "boxes", "scores", "labels", "track_ids", "rles"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    tracks = segmenter.segment(frames, video_id=12)
+    assert [track["track_id"] for track in tracks] == [0, 1, 2]
+    assert [track["category_id"] for track in tracks] == [4, 9, 9]
+    for track in tracks:
+        assert track["video_id"] == 12
+        for result, segmentation in zip(streamed, track["segmentations"], strict=True):
+            here = np.flatnonzero(result.track_ids == track["track_id"])
+            assert segmentation == (result.rles[here[0]] if len(here) else None)
+    assert tracks[1]["score"] == pytest.approx(0.9) and tracks[1]["segmentations"][3] is None
+
+
+def test_frames_of_other_sizes_use_their_own_resize_and_bucket():
+    sizes = [(90, 150), (90, 150), (60, 80), (150, 40), (150, 44), (90, 150), (20, 60)]
+    truth = [(size, [([2, 3, 18, 17], 0.9, 0, 0)]) for size in sizes]
+    segmenter = segmenter_of(truth, frames_per_call=2)
+    results = list(segmenter.stream(frames_of(truth)))
+    for result, (size, objects) in zip(results, truth, strict=True):
+        np.testing.assert_allclose(result.boxes, [objects[0][0]], atol=1e-4)
+        assert result.rles[0]["size"] == list(size)
+    assert [shape[1:3] for shape in segmenter.predict.shapes] == [
+        (64, 64), (64, 64), (64, 32), (64, 64), (32, 64),
+    ]  # fmt: skip
+    assert {shape[0] for shape in segmenter.predict.shapes} == {2}
+
+
+def test_duplicate_of_a_track_is_left_out():
+    truth = [((90, 150), [([5, 5, 50, 50], 0.9, 1, 0)])] * 2
+    truth[1] = (truth[1][0], [*truth[1][1], ([6, 5, 52, 50], 0.3, 1, 0)])
+    results = list(segmenter_of(truth).stream(frames_of(truth)))
+    assert [result.track_ids.tolist() for result in results] == [[0], [0]]
+    assert results[1].scores == np.float32(0.9)
+
+
+def test_empty_video_and_frames_without_detections():
+    assert segmenter_of([]).segment([]) == []
+    truth = [((90, 150), [])] * 3
+    assert [len(r.rles) for r in segmenter_of(truth).stream(frames_of(truth))] == [0, 0, 0]
+
+
+def test_selection_thresholds_then_takes_the_best_then_groups_by_class():
+    scores = np.array([0.5, 0.9, 0.3, 0.8, 0.9, 0.7, 0.99], np.float32)
+    labels = np.array([1, 1, 0, 0, 0, 2, 0])
+    valid = np.array([True] * 6 + [False])
+    assert select_detections(scores, labels, valid).tolist() == [4, 3, 2, 1, 0, 5]
+    assert select_detections(scores, labels, valid, 0.3).tolist() == [4, 3, 1, 0, 5]
+    assert select_detections(scores, labels, valid, 0.3, 3).tolist() == [4, 3, 1]
+
+
+def test_next_batch_starts_before_the_last_is_read():
+    truth, events = moving_objects(6), []
+
+    class Lazy:
+        def __init__(self, value, batch):
+            self.value, self.batch = value, batch
+
+        def __array__(self, dtype=None, copy=None):
+            events.append(f"read {self.batch}")
+            return self.value
+
+    known = KnownDetector(truth)
+
+    def predict(images, sizes):
+        batch = len(known.shapes)
+        events.append(f"start {batch}")
+        return {name: Lazy(value, batch) for name, value in known(images, sizes).items()}
+
+    list(VideoSegmenter(predict, CATEGORIES, **RESIZE, frames_per_call=2).stream(frames_of(truth)))
+    assert list(dict.fromkeys(events)) == ["start 0", "start 1", "read 0", "start 2", "read 1", "read 2"]
+
+
+@pytest.mark.parametrize(
+    "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+)
+def test_what_is_no_frame_is_named(frame):
+    with pytest.raises(UserError, match=r"frame 1: .*expected"):
+        list(segmenter_of(moving_objects(1)).stream([np.zeros((90, 150, 3), np.uint8), frame]))
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video whose frames are all the detector's frame 0."""
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 10, 90, 150) as writer:
+        for _ in range(6):
+            writer.write(np.zeros((90, 150, 3), np.uint8))
+    return path
+
+
+def test_track_video_writes_overlay_results_and_frames(tmp_path, clip):
+    segmenter = segmenter_of(moving_objects(1))
+    output = tmp_path / "new" / "out"
+    summary = track_video(segmenter, clip, output)
+    assert (summary.frames, summary.tracks) == (6, 3) and "6 frames, 3 tracks" in str(summary)
+    assert sorted(p.name for p in output.iterdir()) == ["frames.jsonl", "overlay.mp4", "results.json"]
+    overlay = open_video(output / "overlay.mp4")
+    assert (overlay.length, overlay.height, overlay.width) == (6, 450, 750)
+    assert next(overlay.frames()).std() > 5, "nothing is drawn"
+    tracks = json.loads((output / "results.json").read_text())
+    assert tracks == segmenter.segment(open_video(clip).frames())
+    assert set(tracks[0]) == {"video_id", "track_id", "category_id", "score", "segmentations"}
+    lines = [json.loads(line) for line in (output / "frames.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(6))
+    assert lines[5]["track_ids"] == [0, 1, 2] and lines[5]["category_ids"] == [4, 9, 9]
+    assert lines[0]["boxes"][0] == pytest.approx([60.3, 20, 99.1, 60], abs=0.011)
+    assert lines[0]["scores"] == pytest.approx([0.8, 0.9, 0.7], abs=1e-4)
+    track_video(segmenter, clip, output)  # over the files of an earlier run
+    assert len(list(output.iterdir())) == 3
+
+
+def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):
+    def failing(images, sizes):
+        raise RuntimeError("device")
+
+    segmenter = VideoSegmenter(failing, CATEGORIES, **RESIZE)
+    with pytest.raises(RuntimeError):
+        track_video(segmenter, clip, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "results.json").write_text("older")
+    with pytest.raises(RuntimeError):
+        track_video(segmenter, clip, kept)
+    assert [p.name for p in kept.iterdir()] == ["results.json"]
+    assert (kept / "results.json").read_text() == "older"
+
+
+def test_track_video_names_what_it_cannot_read_or_write(tmp_path, clip):
+    segmenter = segmenter_of(moving_objects(1))
+    with pytest.raises(UserError, match=r"clip\.mp4/out: output folder cannot be written to"):
+        track_video(segmenter, clip, clip / "out")
+    with pytest.raises(UserError, match=r"gone\.mp4: no such"):
+        track_video(segmenter, tmp_path / "gone.mp4", tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("flag", ["--score-threshold=high", "--score_threshold=high", "--max-detections=0"])
+def test_both_spellings_of_the_flags_are_known(flag):
+    script = Path(__file__).parent.parent / "track.py"
+    arguments = ["--checkpoint=a", "--input=b-c", "--output=d", flag]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    assert done.returncode != 0
+    name = flag[2:].split("=")[0].replace("-", "_")
+    assert f"--{name}=" in done.stderr + done.stdout and "Unknown" not in done.stderr + done.stdout

@@ -1,0 +1,136 @@
+"""Videos written and read again, folders of frames, and input that is no video."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from masktrack_jax.errors import UserError
+from masktrack_jax.video import VideoWriter, open_video
+
+QUADRANTS = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [220, 220, 220]]], np.uint8)
+
+
+def quadrants(height, width, shift=0):
+    """A frame of four plain quadrants."""
+    rows = (np.arange(height) + shift) % height >= height // 2
+    columns = np.arange(width) >= width // 2
+    return QUADRANTS[rows.astype(int)[:, None], columns.astype(int)[None]]
+
+
+def write_video(path, count=5, height=48, width=64, fps=12.5):
+    with VideoWriter(path, fps, height, width) as writer:
+        for index in range(count):
+            writer.write(quadrants(height, width, 4 * index))
+
+
+def close_in_colour(frame, expected):
+    """Chroma subsampling smears edges, so most pixels must be near, not all."""
+    difference = np.abs(frame.astype(int) - expected).max(axis=2)
+    return (difference < 14).mean() > 0.85
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (47, 65)])
+def test_written_frames_come_back(tmp_path, height, width):
+    path = tmp_path / "clip.mp4"
+    write_video(path, 7, height, width)
+    video = open_video(path)
+    even = (height + height % 2, width + width % 2)
+    assert (video.height, video.width) == even
+    assert video.fps == pytest.approx(12.5) and video.length == 7
+    for _ in range(2):  # frames() starts anew
+        frames = list(video.frames())
+        assert len(frames) == 7
+        for index, frame in enumerate(frames):
+            assert frame.shape == (*even, 3) and frame.dtype == np.uint8
+            assert close_in_colour(frame[:height, :width], quadrants(height, width, 4 * index))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def set_display_matrix(path, matrix):
+    """Overwrite the 2×2 part of the track header's matrix of an mp4."""
+    data = bytearray(path.read_bytes())
+    at = (
+        data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    )  # version and flags, times and id, reserved, layer to volume
+    a, b, c, d = (round(65536 * value) for value in matrix)
+    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "matrix, clockwise",
+    [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)],
+    ids=["90", "180", "270"],
+)
+def test_display_matrix_is_honoured(tmp_path, matrix, clockwise):
+    path = tmp_path / "turned.mp4"
+    write_video(path, 1)
+    set_display_matrix(path, matrix)
+    expected = np.rot90(quadrants(48, 64), -clockwise)
+    video = open_video(path)
+    (frame,) = video.frames()
+    assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
+    assert close_in_colour(frame, expected)
+
+
+def test_writer_leaves_nothing_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", 10, 48, 64) as writer:
+        writer.write(quadrants(48, 64))
+        raise RuntimeError
+    with pytest.raises(ValueError), VideoWriter(tmp_path / "a.mp4", 10, 48, 64) as writer:
+        writer.write(quadrants(48, 48))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writer_names_a_path_it_cannot_write_to(tmp_path):
+    with pytest.raises(UserError, match=r"missing/a\.mp4: cannot be written"):
+        VideoWriter(tmp_path / "missing" / "a.mp4", 10, 48, 64)
+
+
+def test_folder_in_natural_order(tmp_path):
+    for number in (10, 2, 1):
+        Image.fromarray(np.full((6, 8, 3), number, np.uint8)).save(tmp_path / f"frame{number}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cover.png").write_bytes((tmp_path / "frame1.png").read_bytes())
+    (tmp_path / ".hidden.png").write_text("no image")
+    folder = open_video(str(tmp_path))
+    assert (folder.height, folder.width, folder.length) == (6, 8, 4)
+    assert [int(frame[0, 0, 0]) for frame in folder.frames()] == [1, 1, 2, 10]
+
+
+def test_errors_are_one_line_that_names_the_file(tmp_path):
+    def message(path):
+        with pytest.raises(UserError) as caught:
+            list(open_video(path).frames())
+        text = str(caught.value)
+        assert str(path) in text and "\n" not in text
+        return text
+
+    assert "no such" in message(tmp_path / "missing.mp4")
+    text_file = tmp_path / "text.mp4"
+    text_file.write_text("this is not a video\n" * 20)
+    assert "not a video" in message(text_file)
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert "not a video" in message(empty)
+    cut = tmp_path / "cut.mp4"
+    write_video(cut)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    message(cut)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    assert "holds no images" in message(frames)
+    image = frames / "00000.jpg"
+    Image.fromarray(quadrants(48, 64)).save(image)
+    image.write_bytes(image.read_bytes()[:-150])
+    assert "00000.jpg" in message(frames)
+
+
+def test_video_of_no_frames(tmp_path):
+    path = tmp_path / "none.mp4"
+    write_video(path, 0)
+    with pytest.raises(UserError, match=r"none\.mp4"):
+        open_video(path)

@@ -1,0 +1,33 @@
+"""Train MaskTrack R-CNN and evaluate it.
+
+python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
+"""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from masktrack_jax.errors import exit_with_message
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there goes on.", required=True)
+flags.mark_flag_as_required("config")
+
+
+def main(_):
+    """Train, then score the validation split."""
+    from masktrack_jax.config import validate
+    from masktrack_jax.predictor import evaluate_split
+    from masktrack_jax.training.loop import train
+
+    config = validate(CONFIG.value)
+    state, categories = train(config, WORKDIR.value)
+    if config.data.val_annotations:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        evaluate_split(config, categories, variables, f"{WORKDIR.value}/metrics.json")
+    print(
+        f"{WORKDIR.value}: checkpoints, metrics.jsonl, TensorBoard; scores in metrics.json and results.json"
+    )
+
+
+if __name__ == "__main__":
+    app.run(lambda argv: exit_with_message(main, argv))
