@@ -27,10 +27,10 @@ def main(argv):
     """Load the checkpoint, track the video and say where the results are."""
     del argv
     # Not at the top: --help and a mistyped flag need not wait for JAX.
-    from masktrack_jax.inference import VideoSegmenter
+    from masktrack_jax.predictor import load_segmenter
     from masktrack_jax.track_video import track_video
 
-    segmenter = VideoSegmenter.from_checkpoint(
+    segmenter = load_segmenter(
         FLAGS.checkpoint, score_threshold=FLAGS.score_threshold, max_detections=FLAGS.max_detections
     )
     summary = track_video(segmenter, FLAGS.input, FLAGS.output)

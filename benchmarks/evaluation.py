@@ -1,4 +1,4 @@
-"""Times the scoring of a results file: seconds a stage, peak memory, masks a second.
+"""Times the scoring of a results file: CPU seconds a stage, peak memory, masks a second.
 
     python benchmarks/evaluation.py                  # 60 videos, a few seconds
     python benchmarks/evaluation.py --videos 300     # 30 frames of 720p, 40 predictions: 200 MB of json

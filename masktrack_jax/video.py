@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from masktrack_jax.data.images import read_image
 from masktrack_jax.errors import UserError
@@ -108,13 +109,17 @@ class VideoWriter:
         )
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
+        # Untagged, a player takes a large frame for BT.709 and shifts its colours.
+        self._stream.codec_context.colorspace = Colorspace.ITU601
+        self._stream.codec_context.color_range = ColorRange.MPEG
 
     def write(self, frame):
         """Append a frame (height, width, 3) uint8 RGB."""
         if frame.shape != (self.height, self.width, 3):
             raise ValueError(f"frame of shape {frame.shape} in a video of {self.height}x{self.width}")
         padded = np.pad(frame, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
-        self._encode(av.VideoFrame.from_ndarray(padded, format="rgb24"))
+        rgb = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        self._encode(rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601))
 
     def close(self):
         """Finish the file and put it at `path`."""

@@ -44,12 +44,13 @@ def draw_tracks(frame, masks, boxes, names, ids, scores, scale=1):
     order = np.argsort(scores, kind="stable")
     for i in order:
         _draw_mask(canvas, masks[i], track_color(int(ids[i])), line)
+    corners = np.rint(np.asarray(boxes, np.float64).reshape(-1, 4) * scale).astype(int).tolist()
+    for i in order:
+        cv2.rectangle(canvas, corners[i][:2], corners[i][2:], track_color(int(ids[i])), line, cv2.LINE_AA)
     taken = []
-    for i in order[::-1]:
-        box = np.rint(np.asarray(boxes[i], np.float64) * scale).astype(int)
-        color = track_color(int(ids[i]))
-        cv2.rectangle(canvas, tuple(map(int, box[:2])), tuple(map(int, box[2:])), color, line, cv2.LINE_AA)
-        _draw_label(canvas, f"{names[i]} {int(ids[i])} {scores[i]:.2f}", box, color, taken)
+    for i in order[::-1]:  # the best first: they get the best places
+        text = f"{names[i]} {int(ids[i])} {scores[i]:.2f}"
+        _draw_label(canvas, text, corners[i], track_color(int(ids[i])), taken)
     return canvas
 
 
@@ -63,15 +64,11 @@ def _draw_mask(canvas, mask, color, line):
     if not len(rows):
         return
     window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    inside, region = mask[window].astype(bool), canvas[window]
-    tinted = (1 - MASK_OPACITY) * region[inside] + MASK_OPACITY * np.array(color)
-    region[inside] = np.rint(tinted).astype(np.uint8)
-    outlines, _ = cv2.findContours(
-        np.ascontiguousarray(mask[window]),
-        cv2.RETR_LIST,
-        cv2.CHAIN_APPROX_NONE,
-        offset=(int(columns[0]), int(rows[0])),
-    )
+    inside, region = np.ascontiguousarray(mask[window]), canvas[window]
+    tint = (1 - MASK_OPACITY) * np.arange(256)[:, None] + MASK_OPACITY * np.array(color)
+    cv2.copyTo(cv2.LUT(region, np.rint(tint).astype(np.uint8)[None]), inside, region)
+    offset = (int(columns[0]), int(rows[0]))
+    outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_TC89_L1, offset=offset)
     cv2.polylines(canvas, outlines, True, color, line, cv2.LINE_AA)
 
 

@@ -1,5 +1,6 @@
 """The generator: the same bytes from the same request, and labels that say what is seen."""
 
+import dataclasses
 import filecmp
 import json
 
@@ -39,8 +40,6 @@ def test_same_request_gives_same_bytes_with_any_number_of_processes(folder, tmp_
 
 
 def test_a_video_does_not_depend_on_the_number_of_videos(folder, tmp_path):
-    import dataclasses
-
     generate(tmp_path / "two", dataclasses.replace(OPTIONS, videos=2))
     for path in (tmp_path / "two" / "JPEGImages").rglob("*.jpg"):
         assert path.read_bytes() == (folder / path.relative_to(tmp_path / "two")).read_bytes()
@@ -116,8 +115,6 @@ def test_the_nearer_object_hides_the_farther():
 
 
 def _only(scene, index):
-    import dataclasses
-
     return dataclasses.replace(scene, sprites=scene.sprites[index : index + 1])
 
 
@@ -134,8 +131,6 @@ def test_same_category_objects_are_as_frequent_as_asked(probability):
 
 
 def test_finished_request_is_reused_and_another_refused(folder, tmp_path):
-    import dataclasses
-
     before = (folder / "instances.json").stat().st_mtime_ns
     generate(folder, OPTIONS)
     assert (folder / "instances.json").stat().st_mtime_ns == before

@@ -1,6 +1,8 @@
 """Collecting a video's tracks: scores, votes and places of the masks."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,8 @@ def test_no_tracks():
 @pytest.mark.parametrize("labels, expected", [([3, 1, 3], 3), ([5, 2, 5, 2], 2), ([4], 4)])
 def test_majority_with_ties_to_the_smallest(labels, expected):
     assert majority(labels) == expected
+
+
+def test_tracking_needs_no_jax():
+    code = "from masktrack_jax.tracking import association, masks, tracks; import"
+    subprocess.run([sys.executable, "-c", f"{code} sys; assert 'jax' not in sys.modules"], check=True)

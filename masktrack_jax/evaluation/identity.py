@@ -85,7 +85,7 @@ def _count(pair, score_threshold):
     for t in range(frames):
         g, d = np.flatnonzero(theirs[:, t] >= 0), np.flatnonzero(ours[:, t] >= 0)
         if len(g) and len(d):
-            seen.append((g, d, iou[t][np.ix_(g, d)]))
+            seen.append((g, d, iou[t][g[:, None], d]))
     counts |= _hota(seen, gt_count, track_count)
     counts |= _clear(seen, gt_count[:, 0])
     counts["idtp"] = _identity_matches(iou)
@@ -99,12 +99,12 @@ def _hota(seen, gt_count, track_count):
     agreement = np.zeros(shape)
     for g, d, iou in seen:
         rivals = iou.sum(0)[None, :] + iou.sum(1)[:, None] - iou
-        agreement[np.ix_(g, d)] += np.divide(iou, rivals, out=np.zeros(iou.shape), where=rivals > _EPS)
+        agreement[g[:, None], d] += np.divide(iou, rivals, out=np.zeros(iou.shape), where=rivals > _EPS)
     alignment = agreement / np.maximum(gt_count + track_count - agreement, _EPS)
     matches = np.zeros((len(_ALPHAS), *shape))
     located = np.zeros(len(_ALPHAS))
     for g, d, iou in seen:
-        r, c = linear_sum_assignment(-alignment[np.ix_(g, d)] * iou)
+        r, c = linear_sum_assignment(-alignment[g[:, None], d] * iou)
         close = iou[r, c] >= _ALPHAS[:, None] - _EPS
         matches[:, g[r], d[c]] += close
         located += (close * iou[r, c]).sum(1)

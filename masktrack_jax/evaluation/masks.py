@@ -16,34 +16,35 @@ def read_track(segmentations, size):
         anything false (`null`, `[]`) where the object is absent.
       size: (height, width) of the video; polygons are drawn at it, RLEs carry their own size.
     Returns:
-      rles: list of `{"size": [h, w], "counts": bytes}` or None.
+      rles: list of `{"size": [h, w], "counts": str or bytes}` or None.
       areas: (T,) int64, pixels of each mask, -1 where there is none.
     Raises:
       ValueError: a mask that cannot be one, as "frame T: why".
     """
-    rles = []
-    for frame, segmentation in enumerate(segmentations):
+    rles, areas = [None] * len(segmentations), np.full(len(segmentations), -1, np.int64)
+    frames = [frame for frame, segmentation in enumerate(segmentations) if segmentation]
+    for frame in frames:
         try:
-            rles.append(to_rle(segmentation, size) if segmentation else None)
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            rles[frame] = to_rle(segmentations[frame], size)
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"frame {frame}: not a mask ({error})") from error
-    frames = np.array([rle is not None for rle in rles], bool)
-    areas = np.full(len(rles), -1, np.int64)
-    if frames.any():
-        areas[frames] = _measure([rle for rle in rles if rle is not None], np.flatnonzero(frames))
+    present = [rles[frame] for frame in frames]
+    areas[frames], covered = _measure(present)
+    for frame, rle, pixels in zip(frames, present, covered.tolist()):
+        height, width = rle["size"]
+        if pixels != height * width:
+            reason = f"its runs cover {pixels} pixels, its size has {height * width}"
+            raise ValueError(f"frame {frame}: not a mask ({reason})")
     return rles, areas
 
 
 def to_rle(segmentation, size):
-    """A segmentation in any of the three forms of the json as a compressed RLE with bytes counts."""
+    """A segmentation in any of the three forms of the json as a compressed RLE.
+
+    Only `read_track` checks that the runs of a compressed RLE fill its size.
+    """
     if isinstance(segmentation, list):
-        if not all(isinstance(polygon, list) and len(polygon) >= 4 for polygon in segmentation):
-            raise ValueError("polygons must be lists x1, y1, x2, y2, … inside one list")
-        if not all((np.abs(np.asarray(polygon, float)) < _FAR_AWAY).all() for polygon in segmentation):
-            raise ValueError("a polygon's coordinates are not pixels of a frame")
-        if None in size:
-            raise ValueError("polygons need the video's height and width")
-        return rle_library.merge(rle_library.frPyObjects(segmentation, *size))
+        return _draw(segmentation, size)
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise ValueError("expected null, polygons, or an object with size and counts")
     counts = segmentation["counts"]
@@ -51,16 +52,19 @@ def to_rle(segmentation, size):
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ValueError(f"size must be two positive integers, got {segmentation['size']}")
     if isinstance(counts, list):
-        if not all(isinstance(run, int) and run >= 0 for run in counts):
-            raise ValueError("uncompressed counts must be integers from 0 up")
-        _check_sum(sum(counts), height * width)
-        return rle_library.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        if not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
+            raise ValueError("uncompressed counts must be integers from 0 to the size")
+        return rle_library.frPyObjects(segmentation, height, width)
     if isinstance(counts, str):
-        counts = counts.encode()
+        text = counts.encode()
+    elif isinstance(counts, bytes):
+        text = counts
+    else:
+        raise ValueError(f"counts must be a list or a string, got {type(counts).__name__}")
     # The C decoder reads past the end of a string that stops in the middle of a number.
-    if not counts or counts[-1] >= 80 or counts.translate(None, _RLE_CHARACTERS):
+    if not text or text[-1] >= 80 or text.translate(None, _RLE_CHARACTERS):
         raise ValueError("counts is not a complete RLE string")
-    return {"size": [height, width], "counts": counts}
+    return segmentation
 
 
 def intersections(rles_a, areas_a, rles_b, areas_b):
@@ -74,29 +78,33 @@ def intersections(rles_a, areas_a, rles_b, areas_b):
     return np.rint(ratio * total / (1 + ratio)).astype(np.int64)
 
 
-def _measure(rles, frames):
-    """Areas (N,) int64 of compressed RLEs, after checking that their runs fill their size.
+def _draw(polygons, size):
+    """The union of polygons x1, y1, x2, y2, … as one RLE."""
+    if not all(isinstance(polygon, list) and len(polygon) >= 4 for polygon in polygons):
+        raise ValueError("polygons must be lists x1, y1, x2, y2, … inside one list")
+    if not all((np.abs(np.asarray(polygon, float)) < _FAR_AWAY).all() for polygon in polygons):
+        raise ValueError("a polygon's coordinates are not pixels of a frame")
+    if None in size:
+        raise ValueError("polygons need the video's height and width")
+    return rle_library.merge(rle_library.frPyObjects(polygons, *size))
 
-    The check matters: the library's loop over two masks never ends when one is shorter. It costs
-    two passes in C. Runs alternate background and object, and a compressed run is the difference to
-    the run two before, the first three excepted; so without its first run the same string describes
-    runs whose object pixels are exactly the remaining background.
+
+def _measure(rles):
+    """Area and length of all runs, each (N,) int64, of compressed RLEs.
+
+    The length must be compared with the size before two masks meet: the library's loop over a pair
+    never ends when one is shorter. It costs a second pass in C. Runs alternate background and object,
+    and a compressed run is the difference to the run two before, the first three excepted; so without
+    its first run the same string describes runs whose object pixels are exactly the remaining
+    background.
     """
     heads, tails = [], []
     for rle in rles:
         run, end = _first_run(rle["counts"])
         heads.append(run)
         tails.append({"size": rle["size"], "counts": rle["counts"][end:]})
-    areas = np.asarray(rle_library.area(rles), np.int64)
-    runs = areas + np.asarray(rle_library.area(tails), np.int64) + heads
-    for frame, rle, length in zip(frames, rles, runs):
-        height, width = rle["size"]
-        if length != height * width:
-            try:
-                _check_sum(int(length), height * width)
-            except ValueError as error:
-                raise ValueError(f"frame {frame}: not a mask ({error})") from error
-    return areas
+    areas = np.asarray(rle_library.area(rles + tails), np.int64)
+    return areas[: len(rles)], areas[: len(rles)] + areas[len(rles) :] + np.array(heads, np.int64)
 
 
 def _first_run(counts):
@@ -104,17 +112,11 @@ def _first_run(counts):
 
     Five bits a character from the lowest up, bit 5 set when more follow, bit 4 of the last the sign.
     """
-    run = 0
-    for place, character in enumerate(counts):
+    run = shift = 0
+    for character in counts[:8].encode() if isinstance(counts, str) else counts[:8]:
         code = character - 48
-        run |= (code & 31) << (5 * place)
+        run |= (code & 31) << shift
+        shift += 5
         if code < 32:
             break
-    if code & 16:
-        run -= 32 << (5 * place)
-    return run, place + 1
-
-
-def _check_sum(length, pixels):
-    if length != pixels:
-        raise ValueError(f"its runs cover {length} pixels, its size has {pixels}")
+    return run - ((code & 16) << (shift - 4)), shift // 5

@@ -5,6 +5,7 @@ once. Tracks meet only inside one video and one category.
 """
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 from tqdm import tqdm
@@ -12,13 +13,17 @@ from tqdm import tqdm
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation import masks
 
+NO_LABELS = (
+    "has no annotations; the labels of public validation and test sets stay on their server: upload "
+    "results.json there, or score on videos with labels"
+)
+
 
 @dataclass(frozen=True)
 class Tracks:
     """The N tracks of one category in one video on one side, in the order of their file, T frames.
 
     Attributes:
-      records: (N,) int, places of the tracks in their file's list.
       scores: (N,) float, 1 for ground truth.
       crowd: (N,) bool, False for predictions.
       mean_area: (N,) float, mean over the frames with a non-zero area, 0 where there is none. Ground
@@ -27,7 +32,6 @@ class Tracks:
       areas: (N, T) int64, pixels of each mask, -1 where there is none.
     """
 
-    records: np.ndarray
     scores: np.ndarray
     crowd: np.ndarray
     mean_area: np.ndarray
@@ -85,24 +89,18 @@ def compute_overlaps(ground_truth, results, names=("ground truth", "results"), p
     videos = _index(ground_truth, "videos", gt_name)
     categories = _index(ground_truth, "categories", gt_name)
     if ground_truth.get("annotations") is None:
-        raise UserError(
-            f"{gt_name}: has no annotations; the labels of public validation and test sets stay on "
-            "their server: upload results.json there, or score on videos with labels"
-        )
+        raise UserError(f"{gt_name}: {NO_LABELS}")
     notes = []
     labels = _group(ground_truth["annotations"], videos, categories, f"{gt_name}: annotations", None)
     predictions = _group(results, videos, categories, result_name, notes)
     categories = {key: str(categories[key].get("name", key)) for key in _sorted(categories, gt_name)}
     pairs, resized = [], 0
-    for video_id in tqdm(
-        _sorted(videos, gt_name), "scoring", unit="video", disable=None if progress else True
-    ):
+    video_ids = _sorted(videos, gt_name)
+    for video_id in tqdm(video_ids, "scoring", unit="video", disable=None if progress else True):
         video, size = videos[video_id], _size(videos[video_id])
         for category_id in categories:
-            ours, theirs = (
-                predictions.pop((video_id, category_id), []),
-                labels.pop((video_id, category_id), []),
-            )
+            ours = predictions.pop((video_id, category_id), [])
+            theirs = labels.pop((video_id, category_id), [])
             if not ours and not theirs:
                 continue
             predicted, predicted_rles = _read_tracks(ours, size, result_name, is_label=False)
@@ -163,7 +161,7 @@ def _field(record, key, where):
     """`record[key]` for an id, or a UserError."""
     if not isinstance(record, dict) or key not in record:
         raise UserError(f"{where}: '{key}' is missing")
-    if not isinstance(record[key], (int, float, str)):
+    if not isinstance(record[key], Real | str):
         raise UserError(f"{where}: '{key}' must be a number or a string, got {record[key]!r:.40}")
     return record[key]
 
@@ -177,7 +175,9 @@ def _num_frames(video, predicted, labelled):
     """Frames of the video, from its record or, failing that, from its longest track."""
     if isinstance(video.get("file_names"), list):
         return len(video["file_names"])
-    return int(video.get("length") or max(predicted.areas.shape[1], labelled.areas.shape[1]))
+    if isinstance(video.get("length"), int):
+        return video["length"]
+    return max(predicted.areas.shape[1], labelled.areas.shape[1])
 
 
 def _read_tracks(placed, size, name, is_label):
@@ -198,16 +198,14 @@ def _read_tracks(placed, size, name, is_label):
     table = np.full((len(areas), lengths.max(initial=0)), -1, np.int64)
     for row, values in zip(table, areas):
         row[: len(values)] = values
-    stated = areas
+    wheres = [f"{name}[{place}]" for place, _ in placed]
+    stated, scores = areas, [1.0] * len(placed)
     if is_label:
-        stated = [
-            _stated_areas(record, row, f"{name}[{place}]") for (place, record), row in zip(placed, areas)
-        ]
+        stated = [_stated_areas(record, row, where) for (_, record), row, where in zip(placed, areas, wheres)]
+    else:
+        scores = [_score(record, where) for (_, record), where in zip(placed, wheres)]
     tracks = Tracks(
-        records=np.array([place for place, _ in placed], int),
-        scores=np.array(
-            [1.0 if is_label else _score(record, f"{name}[{place}]") for place, record in placed]
-        ),
+        scores=np.array(scores, float),
         crowd=np.array([is_label and bool(record.get("iscrowd")) for _, record in placed], bool),
         mean_area=np.array([_mean_area(row) for row in stated], float),
         lengths=lengths,
@@ -218,7 +216,7 @@ def _read_tracks(placed, size, name, is_label):
 
 def _score(record, where):
     score = record.get("score")
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or np.isnan(score):
+    if isinstance(score, bool) or not isinstance(score, Real) or np.isnan(score):
         raise UserError(f"{where}: 'score' must be a number, got {score!r}")
     return float(score)
 
@@ -254,7 +252,8 @@ def _intersect(predicted, predicted_rles, labelled, labelled_rles):
         common = masks.intersections(
             ours, predicted.areas[rows, frame], theirs, labelled.areas[columns, frame]
         )
-        our_sizes, their_sizes = (np.array([rle["size"] for rle in side]) for side in (ours, theirs))
-        common[(our_sizes[:, None] != their_sizes[None]).any(-1)] = -1
-        shared[np.ix_(rows, columns, [frame])] = common[..., None]
+        if any(rle["size"] != ours[0]["size"] for rle in ours + theirs):
+            our_sizes, their_sizes = (np.array([rle["size"] for rle in side]) for side in (ours, theirs))
+            common[(our_sizes[:, None] != their_sizes[None]).any(-1)] = -1
+        shared[rows[:, None], columns, frame] = common
     return shared

@@ -1,11 +1,12 @@
 """The json files of an evaluation: ground truth, results in the server's format, metrics."""
 
+import gc
 import json
 import os
-import tempfile
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.identity import HEADLINE
+from masktrack_jax.evaluation.overlaps import NO_LABELS
 from masktrack_jax.evaluation.vis_ap import STATISTICS
 
 
@@ -19,10 +20,7 @@ def read_ground_truth(path):
     if not isinstance(ground_truth, dict):
         raise UserError(f"{path}: expected a json object with videos, categories and annotations")
     if not ground_truth.get("annotations"):
-        raise UserError(
-            f"{path}: has no annotations; the labels of public validation and test sets stay on their "
-            "server: upload results.json there, or score on videos with labels"
-        )
+        raise UserError(f"{path}: {NO_LABELS}")
     return ground_truth
 
 
@@ -53,24 +51,20 @@ def write_metrics(path, metrics):
 
 def write_json(path, content, indent):
     """Writes json beside `path` and renames it, so that a reader never sees half a file."""
-    temporary = None
+    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        folder = os.path.dirname(os.path.abspath(path))
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=folder, prefix=".writing-", delete=False
-        ) as file:
-            temporary = file.name
-            json.dump(content, file, indent=indent, allow_nan=False, default=_plain)
-        os.chmod(temporary, 0o666 & ~_umask())
+        # dumps, not dump: only the former runs in C.
+        text = json.dumps(content, indent=indent, allow_nan=False, default=_plain)
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
         os.replace(temporary, path)
-    except BaseException as error:
-        if temporary and os.path.exists(temporary):
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not written, the content is not json ({error})") from error
+    finally:
+        if os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-        if isinstance(error, ValueError | TypeError):
-            raise UserError(f"{path}: not written, the content is not json ({error})") from error
-        raise
 
 
 def format_table(metrics):
@@ -96,7 +90,7 @@ def _row(values, names):
 def _read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return _load(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except json.JSONDecodeError as error:
@@ -107,6 +101,17 @@ def _read_json(path):
         raise UserError(f"{path}: broken json ({error})") from None
 
 
+def _load(file):
+    """`json.load` without the garbage collector, which would walk millions of new objects in vain."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return json.load(file)
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _plain(value):
     """Bytes of an RLE and NumPy scalars as json knows them."""
     if isinstance(value, bytes):
@@ -114,10 +119,3 @@ def _plain(value):
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} {value!r:.40}")
-
-
-def _umask():
-    """The process's file mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -40,9 +40,9 @@ def score(ground_truth, results, names=("ground truth", "results"), score_thresh
     overlaps = compute_overlaps(ground_truth, results, names, progress)
     vis = average_precision(overlaps)
     identity = identity_metrics(overlaps, score_threshold)
-    names = vis.category_names()
+    labels = vis.category_names()
     identity["per_category"] = {
-        names[category_id]: {key: value for key, value in row.items() if key != "name"}
+        labels[category_id]: {key: value for key, value in row.items() if key != "name"}
         for category_id, row in identity["per_category"].items()
     }
     headline = {name: identity["pooled"][name] for name in HEADLINE}

@@ -1,0 +1,16 @@
+"""MaskTrack R-CNN R101-FPN on OVIS: the recipe of the R50 with a deeper backbone.
+
+    python train.py --config configs/masktrack_r101_fpn_ovis.py --workdir runs/r101_ovis \
+        --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
+
+Not trained here yet.
+"""
+
+from configs.masktrack_r50_fpn_ovis import get_config as r50_config
+
+
+def get_config():
+    """The R50's with ResNet-101."""
+    config = r50_config()
+    config.model.backbone.depth = 101
+    return config

@@ -1,0 +1,24 @@
+"""MaskTrack R-CNN R50-FPN on OVIS: heavy occlusion, up to dozens of objects a frame.
+
+    python train.py --config configs/masktrack_r50_fpn_ovis.py --workdir runs/r50_ovis \
+        --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
+
+Not trained here yet.
+"""
+
+from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
+
+
+def get_config():
+    """The reference recipe with the data of OVIS."""
+    config = reference_config()
+    config.data.update(
+        {
+            "train_annotations": "data/ovis/annotations_train.json",
+            "train_frames": "data/ovis/train",
+            "val_annotations": "data/ovis/annotations_valid.json",
+            "val_frames": "data/ovis/valid",
+            "max_objects": 40,
+        }
+    )
+    return config

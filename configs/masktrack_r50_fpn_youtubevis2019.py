@@ -1,0 +1,26 @@
+"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019: mmtracking's recipe, 12 epochs of 8 pairs a step.
+
+    python train.py --config configs/masktrack_r50_fpn_youtubevis2019.py --workdir runs/r50_2019 \
+        --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
+
+The published implementations reach 30.2–30.3 AP on the validation server, from COCO Mask R-CNN weights.
+Not trained here yet. Without `init_from` the network starts at random, where frozen batch norm and a
+frozen first stage learn little: then set model.backbone.norm="group" and frozen_stages=0 as well.
+"""
+
+from masktrack_jax.config import base_config
+
+
+def get_config():
+    """The reference recipe is the base; what is here is where the data lies."""
+    config = base_config()
+    config.data.update(
+        {
+            "train_annotations": "data/youtubevis2019/train.json",
+            "train_frames": "data/youtubevis2019/train/JPEGImages",
+            "val_annotations": "data/youtubevis2019/valid.json",
+            "val_frames": "data/youtubevis2019/valid/JPEGImages",
+            "workers": 8,
+        }
+    )
+    return config

@@ -1,0 +1,23 @@
+"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2021 (its files are called instances.json).
+
+    python train.py --config configs/masktrack_r50_fpn_youtubevis2021.py --workdir runs/r50_2021 \
+        --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
+
+Not trained here yet.
+"""
+
+from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
+
+
+def get_config():
+    """The reference recipe with the data of 2021."""
+    config = reference_config()
+    config.data.update(
+        {
+            "train_annotations": "data/youtubevis2021/train/instances.json",
+            "train_frames": "data/youtubevis2021/train/JPEGImages",
+            "val_annotations": "data/youtubevis2021/valid/instances.json",
+            "val_frames": "data/youtubevis2021/valid/JPEGImages",
+        }
+    )
+    return config
