@@ -126,7 +126,9 @@ def read_variables(path, expected):
         except Exception as error:
             raise UserError(f"{folder}: the parameters cannot be read ({_first_line(error)})") from None
         _check_shapes(folder, there, expected)
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float32), expected)
+        # Onto this machine's device: those that wrote it may not be here.
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float32, sharding=here), expected)
         try:
             return reader.restore((folder / "variables").resolve(), wanted)
         except Exception as error:

@@ -92,7 +92,7 @@ def train_config():
 def optimizer_config():
     return {
         "name": "sgd",
-        "learning_rate": 0.01,
+        "learning_rate": 0.00125,  # for 8 pairs a step
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "clip_norm": 35.0,

@@ -37,7 +37,7 @@ def compact_segmentation(segmentation, height, width):
 
 
 def _run_lengths(counts):
-    """The run lengths of compressed counts: (N,) int64, or None when they are cut off or hold other characters.
+    """The run lengths of compressed counts: (N,) int64, or None when they are cut off or no such code.
 
     The code of COCO's maskApi: five bits a character from 48 on, the sixth says that more follow, and from
     the fourth run on each is stored as its difference from the one two before. Checked here because

@@ -6,6 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 
+# PyTorch's default for linear layers, which mmtracking leaves as it is: products start small.
+linear_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
 class TrackHead(nn.Module):
     """Embeddings (M, E) float32 from RoI features (M, 7, 7, C): two fully connected layers.
 
@@ -20,8 +24,10 @@ class TrackHead(nn.Module):
     @nn.compact
     def __call__(self, roi):
         x = roi.reshape(roi.shape[0], -1)
-        x = nn.relu(nn.Dense(self.features, dtype=self.dtype, name="fc1")(x))
-        x = nn.Dense(self.features, dtype=self.dtype, name="fc2")(x)
+        def dense(name):
+            return nn.Dense(self.features, dtype=self.dtype, kernel_init=linear_default, name=name)
+
+        x = dense("fc2")(nn.relu(dense("fc1")(x)))
         return (nn.relu(x) if self.relu_last else x).astype(jnp.float32)
 
 

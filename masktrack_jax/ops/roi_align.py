@@ -77,6 +77,7 @@ def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling):
 
     x, wx, nx = taps(0, width)
     y, wy, ny = taps(1, height)
+    wy *= valid.reshape(-1, 1, 1)  # a fixed number of samples reads even an empty box
     rows = (jnp.minimum(y, height.reshape(-1, 1) - 1), wy, ny, height.reshape(-1))
     columns = (jnp.minimum(x, width.reshape(-1, 1) - 1), wx, nx, width.reshape(-1))
     return base.reshape(-1), rows, columns

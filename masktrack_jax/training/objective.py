@@ -50,10 +50,10 @@ def pair_losses(model, batch, keys, options):
     terms |= mask_terms(model, batch, features, first)
     pooled = pooled.reshape(n, -1, *pooled.shape[1:])[:, :quota]
     match, accuracy = match_terms(model, batch, reference, pooled, first)
-    right = jnp.argmax(classes, -1) == rois.labels
+    right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
     return terms | match, {
         "match_accuracy": accuracy,
-        "cls_accuracy": (jnp.sum(right & rois.valid), rois.valid.sum()),
+        "cls_accuracy": (right.sum(), rois.positive.sum()),  # of foreground: background is easy
         "positives": (first.positive.sum(), jnp.array(n)),
     }
 

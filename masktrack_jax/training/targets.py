@@ -38,8 +38,8 @@ def max_positives(options):
     return int(options.samples * options.positive_fraction)
 
 
-def _assign_and_sample(priority, boxes, valid, objects, objects_valid, options):
-    assigned = assign(
+def _assign(boxes, valid, objects, objects_valid, options):
+    return assign(
         boxes,
         valid,
         objects,
@@ -48,13 +48,16 @@ def _assign_and_sample(priority, boxes, valid, objects, objects_valid, options):
         negative_iou=options.negative_iou,
         min_positive_iou=options.min_positive_iou,
     )
-    quota = dict(size=options.samples, max_positive=max_positives(options))
-    return assigned.target, sample(priority, assigned.positive, assigned.negative, **quota)
+
+
+def _sample(priority, positive, negative, options):
+    return sample(priority, positive, negative, size=options.samples, max_positive=max_positives(options))
 
 
 def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
     """`AnchorTargets` of `anchors` (A, 4); `priority` (A,) decides the draw (uniform noise)."""
-    target, drawn = _assign_and_sample(priority, anchors, valid, objects, objects_valid, options)
+    target, positive, negative = _assign(anchors, valid, objects, objects_valid, options)
+    drawn = _sample(priority, positive, negative, options)
     mine = objects[target[drawn.index]]
     deltas = box_ops.encode(jnp.asarray(anchors)[drawn.index], mine, rpn_head.STDS)
     return AnchorTargets(*drawn, deltas)
@@ -63,11 +66,15 @@ def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
 def roi_targets(priority, proposals, valid, objects, labels, objects_valid, num_classes, options):
     """`RoITargets` of `proposals` (N, 4), with the objects themselves added in front as proposals.
 
-    `priority` (G + N,) decides the draw (uniform noise).
+    They are added after the assignment, as in mmdet: each is its own, and an object's best real proposal
+    stays its own too. `priority` (G + N,) decides the draw (uniform noise).
     """
+    assigned = _assign(proposals, valid, objects, objects_valid, options)
     boxes = jnp.concatenate([objects, proposals])
-    valid = jnp.concatenate([objects_valid, valid])
-    target, drawn = _assign_and_sample(priority, boxes, valid, objects, objects_valid, options)
+    target = jnp.concatenate([jnp.arange(len(objects), dtype=jnp.int32), assigned.target])
+    positive = jnp.concatenate([objects_valid, assigned.positive])
+    negative = jnp.concatenate([jnp.zeros_like(objects_valid), assigned.negative])
+    drawn = _sample(priority, positive, negative, options)
     boxes, target = boxes[drawn.index], target[drawn.index]
     classes = jnp.where(drawn.positive, labels[target], num_classes)
     deltas = box_ops.encode(boxes, objects[target], box_head.STDS)

@@ -1,0 +1,90 @@
+"""Set-up of all tests: four CPU devices in one process, strict shapes, and things that are slow to make."""
+
+# ruff: noqa: E402 – JAX reads its settings when it is imported
+
+import os
+
+# Before JAX is imported. Four devices on two cores wait for each other in reductions, and XLA's default
+# thread pool is too small for that: NPROC makes it larger. The time of these tests is compilation, which
+# takes half as long without LLVM's optimisations.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+XLA_FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
+os.environ["NPROC"] = "16"
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    """Programs that tests compile are kept in pytest's cache folder, also for their subprocesses."""
+    folder = str(config.cache.mkdir("jax"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def goldens():
+    """Arrays recorded from mmdet and mmtracking (tests/cases/goldens.npz; see docs of the references)."""
+    with np.load(Path(__file__).parent / "cases" / "goldens.npz") as file:
+        return dict(file)
+
+
+def load_config(name):
+    """`get_config()` of configs/`name`.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.fixture
+def tiny_config():
+    return load_config("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """The network of configs/tiny.py for three classes, and its variables with weights of some size."""
+    from masktrack_jax.predictor import build_model
+
+    model = build_model(load_config("tiny"), 3)
+    variables = model.init_variables(jax.random.key(1))
+    rng = np.random.default_rng(2)
+
+    def louder(path, value):
+        # Heads start near zero: scores all alike would test no order. Without the mean over its inputs a
+        # weight answers to what differs between places.
+        name = jax.tree_util.keystr(path)
+        if not any(part in name for part in ("rpn_head", "box_head", "logits_kernel")) or value.ndim == 1:
+            return value
+        noise = rng.normal(0, 1, value.shape)
+        noise -= noise.mean(tuple(range(value.ndim - 1)), keepdims=True)
+        return value + (noise / np.sqrt(np.prod(value.shape[:-1]))).astype(np.float32)
+
+    return model, jax.tree_util.tree_map_with_path(louder, variables)
+
+
+@pytest.fixture(scope="session")
+def tiny_images():
+    """Two images (2, 64, 96, 3) uint8 of blocks and noise."""
+    rng = np.random.default_rng(3)
+    blocks = np.kron(rng.integers(0, 200, (2, 8, 12, 3)), np.ones((1, 8, 8, 1)))
+    return (blocks + rng.integers(0, 56, (2, 64, 96, 3))).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A generated data set for configs/tiny.py: the path of its annotations."""
+    from masktrack_jax.data.generate import GeneratorOptions, generate
+
+    options = GeneratorOptions(videos=4, frames=5, height=64, width=96, seed=1)
+    return generate(tmp_path_factory.mktemp("tiny") / "data", options)

@@ -1,0 +1,101 @@
+"""Configurations: every file loads and fits together; what does not is named."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, load_config
+
+from masktrack_jax.config import base_config, validate
+from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.errors import UserError
+from masktrack_jax.training.schedule import learning_rate, make_optimizer
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+def test_every_config_is_valid(name):
+    config = load_config(name)
+    assert validate(config) is config
+    PairOptions.from_config(config.data)
+    make_optimizer(config.optimizer, 1000, {"w": True})
+    assert 0 < float(learning_rate(config.optimizer, 1000)(500)) <= config.optimizer.learning_rate
+
+    # The same sections and keys as the base: a misspelt key would be one more.
+    def keys(section, path=""):
+        for key, value in section.items():
+            yield from keys(value, f"{path}.{key}") if hasattr(value, "items") else [f"{path}.{key}"]
+
+    assert set(keys(config)) == set(keys(base_config()))
+
+
+def test_the_base_is_mmtrackings_recipe():
+    """masktrack_rcnn_r50_fpn_12e_youtubevis2019 and its bases."""
+    config = base_config()
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ("sgd", 0.00125, 0.9)
+    assert (optimizer.weight_decay, optimizer.clip_norm) == (1e-4, 35)
+    assert (optimizer.warmup_steps, optimizer.warmup_factor) == (500, pytest.approx(1 / 3))
+    assert [12 * at for at in optimizer.decay_at] == pytest.approx([8, 11])
+    assert (config.train.batch_size, config.train.epochs) == (8, 12)
+    assert (config.train.rpn.samples, config.train.rpn.positive_fraction) == (64, 0.5)
+    assert (config.train.roi.samples, config.train.roi.positive_fraction) == (128, 0.25)
+    assert config.model.proposals.to_dict() == {"pre_nms": 200, "post_nms": 200, "nms_iou": 0.7}
+    wanted = {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100}
+    assert config.model.detections.to_dict() == wanted
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model.dtype", "float16"),
+        ("model.backbone.depth", 51),
+        ("model.backbone.frozen_stages", 5),
+        ("model.backbone.frozen_stages", -1),
+        ("model.backbone.norm", "batch"),
+        ("model.fpn.norm", "batch"),
+        ("model.mask_head.norm", ""),
+        ("model.anchors.strides", (4, 8, 16, 32)),
+        ("data.train_annotations", ""),
+        ("train.batch_size", 0),
+        ("train.log_every", 0),
+    ],
+)
+def test_errors_name_the_key(tiny_config, key, value):
+    tiny_config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        validate(tiny_config)
+    assert str(error.value).startswith(f"config.{key}: ") and "\n" not in str(error.value)
+
+
+def test_a_run_needs_a_length(tiny_config):
+    tiny_config.train.update({"steps": 0, "epochs": 0.0})
+    with pytest.raises(UserError, match=r"config\.train\.epochs"):
+        validate(tiny_config)
+
+
+def train_py(*arguments):
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+
+
+def test_unknown_key_on_the_command_line(tmp_path):
+    workdir = tmp_path / "run"
+    done = train_py("--config", ROOT / "configs/tiny.py", "--workdir", workdir, "--config.foo=1")
+    assert done.returncode != 0
+    assert "foo" in done.stderr.strip().splitlines()[-1]
+    assert not workdir.exists()
+
+
+def test_bad_value_and_missing_file_on_the_command_line(tmp_path):
+    """One line, naming the key or the file; nothing written."""
+    for override, named in (
+        ("--config.model.backbone.depth=19", "config.model.backbone.depth"),
+        (f"--config.data.train_annotations={tmp_path}/none.json", f"{tmp_path}/none.json"),
+    ):
+        done = train_py("--config", ROOT / "configs/tiny.py", "--workdir", tmp_path / "run", override)
+        assert done.returncode == 1
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and named in lines[0], done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.rglob("checkpoints"))

@@ -1,0 +1,48 @@
+"""Mask targets against RoIAlign's definition and mmdet's recorded targets."""
+
+import jax
+import numpy as np
+from test_ops_boxes import random_boxes
+from test_ops_roi_align import slow_roi_align
+
+from masktrack_jax.ops.masks import crop_masks, unpack_bits
+
+run = jax.jit(crop_masks, static_argnums=3)
+
+
+def test_unpack_bits_is_numpys():
+    packed = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
+    np.testing.assert_array_equal(unpack_bits(packed), np.unpackbits(packed, axis=-1))
+
+
+def test_crop_is_roi_align_of_the_mask():
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:40, :64]
+    masks = np.stack([(y - 20) ** 2 + (x - 30) ** 2 < 200, (x + y) % 24 < 12, x > 20]).astype(np.uint8)
+    boxes = random_boxes(rng, 12, 40, 64)
+    boxes[:3] = [[0, 0, 64, 40], [40, 0, 64, 40], [10, 10, 12, 11]]
+    index = rng.integers(3, size=12)
+    got = run(np.packbits(masks, axis=-1), boxes, index, 14)
+    assert got.shape == (12, 14, 14) and set(np.unique(got)) == {0, 1}
+    for k in range(12):
+        share = slow_roi_align(masks[index[k]][..., None].astype(float), 1, boxes[k], 14, 0)[..., 0]
+        clear = np.abs(share - 0.5) > 1e-4  # a share of exactly one half may fall either way
+        assert clear.mean() > 0.8
+        np.testing.assert_array_equal(np.asarray(got[k])[clear], share[clear] > 0.5)
+
+
+def test_half_covered_counts_as_object():
+    masks = np.zeros((1, 8, 8), np.uint8)
+    masks[0, :, :3] = 1
+    box = np.array([[0, 0, 8, 8]], np.float32)  # bins of 2 × 2: the second column is half covered
+    got = run(np.packbits(masks, axis=-1), box, np.array([0]), 4)
+    assert got[0, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_crop_gives_mmdet_targets(goldens):
+    height, width = (int(side) for side in goldens["pad_shape"][:2])
+    masks = goldens["gt_masks_packed"].reshape(-1, *goldens["gt_masks_shape"][1:-1], width // 8)
+    masks = np.pad(masks, [(0, 0), (0, height - masks.shape[1]), (0, 0)])
+    wanted = np.unpackbits(goldens["mask_targets_packed"], axis=1).reshape(-1, 28, 28)
+    got = run(masks, goldens["roi_pos_bboxes"], goldens["roi_pos_assigned_gt_inds"], 28)
+    assert np.sum(np.asarray(got) != wanted) <= 3  # of 25,088 pixels

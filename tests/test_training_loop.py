@@ -1,0 +1,165 @@
+"""Whole training runs on a tiny generated data set: their files, going on after an end, and refusals."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, load_config
+
+from masktrack_jax import checkpoints
+from masktrack_jax.errors import UserError
+from masktrack_jax.predictor import build_model
+from masktrack_jax.training import loop
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashAfter:
+    """An iterator of batches that breaks off."""
+
+    def __init__(self, batches, count):
+        self.batches, self.left = batches, count
+
+    def __next__(self):
+        if self.left == 0:
+            raise Crash
+        self.left -= 1
+        return next(self.batches)
+
+    def close(self):
+        self.batches.close()
+
+
+@pytest.fixture
+def config(tiny_data):
+    config = load_config("tiny")
+    config.data.train_annotations = config.data.val_annotations = str(tiny_data)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """Four steps without a break: the folder, the state and the categories."""
+    config = load_config("tiny")
+    config.data.train_annotations = str(tiny_data)
+    folder = tmp_path_factory.mktemp("whole")
+    state, categories = loop.train(config, folder)
+    return folder, plain(state), categories
+
+
+def plain(state):
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_files(whole, config):
+    folder, state, categories = whole
+    assert int(state.step) == 4 and categories == [(i + 1, name) for i, (_, name) in enumerate(categories)]
+    first, second = rows(folder)
+    assert (first["step"], second["step"]) == (2, 4)
+    for row in (first, second):
+        assert all(np.isfinite(value) for value in row.values())
+        assert {
+            "loss",
+            "loss_match",
+            "match_accuracy",
+            "gradient_norm",
+            "learning_rate",
+            "data_wait",
+        } <= row.keys()
+        assert row["frames_per_second"] > 0
+    rates = [row["learning_rate"] / config.optimizer.learning_rate for row in (first, second)]
+    assert rates == pytest.approx([2 / 3, 0.01])  # warming up; decayed twice
+    assert list((folder / "tensorboard").iterdir())
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"2", "4"}
+    about = checkpoints.read_about(folder)
+    assert (about.step, about.categories) == (4, categories)
+
+
+def test_going_on_is_bit_identical(whole, config, tmp_path, monkeypatch):
+    """A crash in step 4, while the checkpoint of step 2 is long behind; then the same command again."""
+    batches = loop.training_batches
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
+        with pytest.raises(Crash):
+            loop.train(config, tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2"}
+    state, _ = loop.train(config, tmp_path)
+    folder, wanted, _ = whole
+    assert jax.tree.structure(plain(state)) == jax.tree.structure(wanted)
+    for ours, theirs in zip(jax.tree.leaves(plain(state)), jax.tree.leaves(wanted)):
+        assert ours.tobytes() == theirs.tobytes()
+    for ours, theirs in zip(rows(tmp_path), rows(folder), strict=True):
+        for name in theirs.keys() - {"frames_per_second", "data_wait"}:
+            assert ours[name] == theirs[name], name
+    # Once more: there is nothing left to do.
+    again, _ = loop.train(config, tmp_path)
+    assert int(again.step) == 4 and len(rows(tmp_path)) == 2
+
+
+def test_a_folder_of_another_run_is_refused(whole, config):
+    for key, value in (("seed", 3), ("optimizer.momentum", 0.5), ("model.track_head.relu_last", False)):
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict({key: value})
+        with pytest.raises(UserError, match=key.split(".")[0]):
+            loop.train(other, whole[0])
+    assert len(rows(whole[0])) == 2
+
+
+def test_a_batch_must_divide(config, tmp_path):
+    config.train.batch_size = 6
+    with pytest.raises(UserError, match=r"config\.train\.batch_size=6 .* 4 devices"):
+        loop.train(config, tmp_path)
+
+
+def test_starting_from_a_checkpoint(whole, config):
+    folder, state, categories = whole
+    config.train.init_from = str(folder)
+    variables = loop.initial_variables(config, build_model(config, len(categories)), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], state.params)
+    with pytest.raises(UserError, match="number of classes"):
+        loop.initial_variables(config, build_model(config, len(categories) + 1), jax.random.key(0))
+
+
+def test_length_of_a_run(config):
+    from masktrack_jax.data.pairs import PairOptions
+    from masktrack_jax.data.pipeline import steps_per_epoch
+    from masktrack_jax.data.vis import read_vis
+
+    dataset = read_vis(config.data.train_annotations, None)
+    options = PairOptions.from_config(config.data)
+    assert loop.total_steps(config, dataset, options) == 4
+    config.train.update({"steps": 0, "epochs": 2.5})
+    epoch = steps_per_epoch(dataset, options, batch_size=4)
+    assert epoch > 1 and loop.total_steps(config, dataset, options) == int(2.5 * epoch)
+
+
+READ = """
+import jax, numpy as np, sys
+from masktrack_jax import checkpoints
+from masktrack_jax.predictor import load_variables
+about = checkpoints.read_about(sys.argv[1])
+variables = load_variables(sys.argv[1], about.config, len(about.categories))
+total = sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(variables["params"]))
+print(jax.device_count(), total)
+"""
+
+
+def test_a_checkpoint_of_four_devices_is_read_with_one(whole):
+    folder, state, _ = whole
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", READ, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    devices, total = done.stdout.split()[-2:]
+    assert devices == "1"
+    assert float(total) == sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(state.params))
