@@ -52,6 +52,7 @@ def data_config():
         "max_objects": 20,
         "max_gap": 100,  # frames between key and reference
         "workers": 0,
+        "both_ways": False,  # each frame of a pair is key and reference in turn
         "cache_mb": 0,
     }
 

@@ -76,7 +76,7 @@ def test_batch_contract(dataset, two_buckets):
         "masks": ((4, height, width // 8), np.uint8),
         "matches": ((4,), np.int32),
         "reference_image": ((height, width, 3), np.uint8),
-        "reference_size": ((2,), np.int32),
+        "reference_image_size": ((2,), np.int32),
         "reference_boxes": ((4, 4), np.float32),
         "reference_valid": ((4,), np.bool_),
         "video_index": ((), np.int32),

@@ -77,6 +77,14 @@ def test_the_later_object_wins_a_contested_candidate():
     assert as_mmdet(found).tolist() == max_iou_assigner(boxes, objects, **RPN).tolist()
 
 
+def test_thresholds_belong_to_positives_and_to_neither():
+    objects = np.array([[0, 0, 10, 1]], np.float32)
+    boxes = np.array([[0, 0, w, 1] for w in (10, 7, 5, 3, 2)], np.float32)  # IoU w / 10
+    for rule, wanted in ((RPN, [1, 1, -1, -1, 0]), (ROI, [1, 1, 1, 0, 0])):
+        found = run_assign(boxes, np.ones(5, bool), objects, np.ones(1, bool), **rule)
+        assert as_mmdet(found).tolist() == wanted == max_iou_assigner(boxes, objects, **rule).tolist()
+
+
 def test_without_objects_every_candidate_is_negative():
     boxes = random_boxes(np.random.default_rng(0), 10)
     valid = np.arange(10) < 7

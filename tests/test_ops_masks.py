@@ -22,6 +22,7 @@ def test_crop_is_roi_align_of_the_mask():
     boxes = random_boxes(rng, 12, 40, 64)
     boxes[:3] = [[0, 0, 64, 40], [40, 0, 64, 40], [10, 10, 12, 11]]
     index = rng.integers(3, size=12)
+    boxes[3], index[3] = [63.5, 39.5, 64, 40], 2  # beyond the last pixel's middle: the pixel's own value
     got = run(np.packbits(masks, axis=-1), boxes, index, 14)
     assert got.shape == (12, 14, 14) and set(np.unique(got)) == {0, 1}
     for k in range(12):

@@ -32,7 +32,7 @@ def make_batch(rng, objects):
         "reference_boxes": np.zeros((n, rows, 4), np.float32),
         "reference_valid": np.zeros((n, rows), bool),
     }
-    batch |= {"reference_image": batch["image"].copy(), "reference_size": batch["image_size"]}
+    batch |= {"reference_image": batch["image"].copy(), "reference_image_size": batch["image_size"]}
     for i, count in enumerate(objects):
         for k in range(count):
             x, y = 4 + 30 * k + int(rng.integers(4)), int(rng.integers(4, 20))

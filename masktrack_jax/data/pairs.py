@@ -24,6 +24,7 @@ class PairOptions:
     flip: float = 0.5  # probability of a left-right flip
     max_gap: int = 100  # frames between key and reference at most
     jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
+    both_ways: bool = False  # each frame of a pair is key and reference in turn: twice the labels for its cost
     cache_mb: int = 0  # decoded frames kept in memory by each process, MiB
 
     def __post_init__(self):
@@ -158,40 +159,54 @@ class PairLoader:
     def __call__(self, video_index, key_frame, rng):
         """One sample: dict of arrays, padded to the video's bucket (H, W) and to G = max_objects rows.
 
-        image, reference_image   (H, W, 3) uint8
-        image_size, reference_size   (2,) int32: height and width before padding
-        boxes, reference_boxes   (G, 4) float32: x1, y1, x2, y2 in pixels of the resized image
-        valid, reference_valid   (G,) bool
+        image   (H, W, 3) uint8
+        image_size   (2,) int32: height and width before padding
+        boxes   (G, 4) float32: x1, y1, x2, y2 in pixels of the resized image
+        valid   (G,) bool
         labels   (G,) int32
         masks   (G, H, W/8) uint8: 0/1 pixels packed along the width (`np.packbits`)
         matches   (G,) int32: 1 + the object's row in the reference, 0 when it is not there
+        reference_image, reference_image_size, reference_boxes, reference_valid   the same of the reference;
+        reference_labels, reference_masks, reference_matches   too, where `both_ways`
         video_index, key_frame, reference_frame   int32
         """
-        options = self.options
         video = self.dataset.videos[video_index]
-        bucket = video_bucket(video, options)
-        transform = draw_transform(rng, options)
+        transform = draw_transform(rng, self.options)
         reference_frame = self._draw_reference(video, key_frame, rng)
-        objects = _visible(self.dataset, video, key_frame, options.max_objects)
-        others = _visible(self.dataset, video, reference_frame, options.max_objects)
-        rows = {found.annotation_id: row for row, found in enumerate(others, start=1)}
-        image, image_size = self._image(video, key_frame, bucket, transform)
-        reference_image, reference_size = self._image(video, reference_frame, bucket, transform)
+        limit = self.options.max_objects
+        objects = _visible(self.dataset, video, key_frame, limit)
+        others = _visible(self.dataset, video, reference_frame, limit)
+        key = self._view(video, key_frame, transform, objects)
+        key |= self._targets(video, key_frame, transform, objects, others)
+        reference = self._view(video, reference_frame, transform, others)
+        if self.options.both_ways:
+            reference |= self._targets(video, reference_frame, transform, others, objects)
         return {
-            "image": image,
-            "image_size": image_size,
-            "boxes": self._boxes(video, objects, key_frame, transform),
-            "labels": self._padded([found.label for found in objects], np.int32),
-            "valid": self._padded([True] * len(objects), np.bool_),
-            "masks": self._masks(video, objects, key_frame, bucket, transform),
-            "matches": self._padded([rows.get(found.annotation_id, 0) for found in objects], np.int32),
-            "reference_image": reference_image,
-            "reference_size": reference_size,
-            "reference_boxes": self._boxes(video, others, reference_frame, transform),
-            "reference_valid": self._padded([True] * len(others), np.bool_),
+            **key,
+            **{f"reference_{name}": array for name, array in reference.items()},
             "video_index": np.int32(video_index),
             "key_frame": np.int32(key_frame),
             "reference_frame": np.int32(reference_frame),
+        }
+
+    def _view(self, video, frame, transform, objects):
+        """A frame and where its objects are."""
+        image, size = self._image(video, frame, video_bucket(video, self.options), transform)
+        return {
+            "image": image,
+            "image_size": size,
+            "boxes": self._boxes(video, objects, frame, transform),
+            "valid": self._padded([True] * len(objects), np.bool_),
+        }
+
+    def _targets(self, video, frame, transform, objects, others):
+        """What is to be learnt of the objects of a frame, `others` being those of the frame it is compared to."""
+        rows = {found.annotation_id: row for row, found in enumerate(others, start=1)}
+        bucket = video_bucket(video, self.options)
+        return {
+            "labels": self._padded([found.label for found in objects], np.int32),
+            "masks": self._masks(video, objects, frame, bucket, transform),
+            "matches": self._padded([rows.get(found.annotation_id, 0) for found in objects], np.int32),
         }
 
     @functools.cached_property

@@ -18,20 +18,8 @@ from masktrack_jax.training import schedule
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
-# What a step reads; the rest of a batch says where it comes from.
-STEP_ARRAYS = (
-    "image",
-    "image_size",
-    "boxes",
-    "labels",
-    "valid",
-    "masks",
-    "matches",
-    "reference_image",
-    "reference_size",
-    "reference_boxes",
-    "reference_valid",
-)
+# Where the samples of a batch come from: for messages, not for the step.
+PROVENANCE = ("video_index", "key_frame", "reference_frame")
 
 
 def train(config, workdir):
@@ -141,4 +129,8 @@ def initial_variables(config, model, key):
 
 def split_batch(batch, devices):
     """The arrays of a step as (devices, B / devices, …)."""
-    return {name: np.reshape(batch[name], (devices, -1, *batch[name].shape[1:])) for name in STEP_ARRAYS}
+    return {
+        name: np.reshape(array, (devices, -1, *array.shape[1:]))
+        for name, array in batch.items()
+        if name not in PROVENANCE
+    }

@@ -1,5 +1,7 @@
 """The training objective: from a batch of labelled frame pairs to the sums and counts of every loss."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -24,11 +26,8 @@ def pair_losses(model, batch, keys, options):
 
     `batch` as in data/pairs.py with a leading B; `keys` (B,). Call through `nn.apply(pair_losses, model)`.
     """
+    features, reference, batch, keys = frame_features(model, batch, keys)
     n, height, width = batch["image"].shape[:3]
-    images = jnp.concatenate([batch["image"], batch["reference_image"]])
-    sizes = jnp.concatenate([batch["image_size"], batch["reference_size"]])
-    both = model.features(images, sizes)
-    features, reference = (tuple(x[part] for x in both) for part in (slice(n), slice(n, None)))
     split = jax.vmap(jax.random.split)(keys)
 
     logits, deltas = model.rpn_head(features)
@@ -56,6 +55,29 @@ def pair_losses(model, batch, keys, options):
         "cls_accuracy": (right.sum(), rois.positive.sum()),  # of foreground: background is easy
         "positives": (first.positive.sum(), jnp.array(n)),
     }
+
+
+def frame_features(model, batch, keys):
+    """Pyramids of the key and of the reference frames, and the batch and keys that go with them.
+
+    A batch whose reference frames are labelled as well is turned round and appended: every frame is key and
+    reference in turn, 2·B samples from the features of 2·B frames instead of B.
+    """
+    n = batch["image"].shape[0]
+    frames = ("image", "image_size", "boxes", "valid")
+    targets_ = ("labels", "masks", "matches")
+    turned = {name: batch[f"reference_{name}"] for name in frames}
+    both = {name: jnp.concatenate([batch[name], turned[name]]) for name in frames[:2]}
+    pyramid = model.features(both["image"], both["image_size"])
+    if "reference_labels" not in batch:
+        return tuple(x[:n] for x in pyramid), tuple(x[n:] for x in pyramid), batch, keys
+
+    turned |= {name: batch[f"reference_{name}"] for name in targets_}
+    turned |= {f"reference_{name}": batch[name] for name in frames}
+    batch = {name: jnp.concatenate([batch[name], other]) for name, other in turned.items()}
+    again = jax.vmap(partial(jax.random.fold_in, data=1))(keys)
+    reference = tuple(jnp.roll(x, n, axis=0) for x in pyramid)
+    return pyramid, reference, batch, jnp.concatenate([keys, again])
 
 
 def rpn_terms(model, batch, keys, logits, deltas, height, width, options):
