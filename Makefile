@@ -1,4 +1,4 @@
-# make install | demo | test | format      (JAX extras: make install EXTRAS=dev,cuda)
+# make install | demo | test | lint | format      (for a GPU: make install EXTRAS=dev,cuda)
 PYTHON ?= python3
 EXTRAS ?= dev
 BIN := .venv/bin
@@ -12,8 +12,17 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
+# Generate videos, train from scratch, evaluate on unseen ones, track one of them.
+SHAPES := --height 96 --width 160 --categories circle square triangle star \
+	--min-diameter 0.28 --max-diameter 0.55
+GENERATE := $(BIN)/python -m masktrack_jax.data.generate $(SHAPES)
+
 demo: install
-	$(BIN)/python -m masktrack_jax.demo
+	$(GENERATE) --output data/demo/train --videos 400 --seed 1 --min-objects 3 --max-objects 6
+	$(GENERATE) --output data/demo/val --videos 24 --seed 2
+	$(BIN)/python train.py --config configs/demo.py --workdir runs/demo
+	$(BIN)/python track.py --checkpoint runs/demo --input data/demo/val/JPEGImages/00000 --output runs/demo/track
+	@echo "scores: runs/demo/metrics.json   video: runs/demo/track/overlay.mp4"
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,7 +7,8 @@ python evaluate.py --annotations GT.json --results results.json --output metrics
 from absl import app, flags
 from ml_collections import config_flags
 
-from masktrack_jax.errors import UserError, exit_with_message
+from masktrack_jax import cli
+from masktrack_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.")
@@ -35,4 +36,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: exit_with_message(main, argv))
+    app.run(lambda argv: cli.run(main, argv))

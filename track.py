@@ -7,7 +7,7 @@ import re
 
 from absl import app, flags
 
-from masktrack_jax.errors import exit_with_message
+from masktrack_jax import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.", required=True)
@@ -38,4 +38,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: exit_with_message(main, argv), flags_parser=parse_flags)
+    app.run(lambda argv: cli.run(main, argv), flags_parser=parse_flags)

@@ -6,7 +6,7 @@ python train.py --config configs/demo.py --workdir runs/demo [--config.key=value
 from absl import app, flags
 from ml_collections import config_flags
 
-from masktrack_jax.errors import exit_with_message
+from masktrack_jax import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there goes on.", required=True)
@@ -30,4 +30,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: exit_with_message(main, argv))
+    app.run(lambda argv: cli.run(main, argv))

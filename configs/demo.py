@@ -15,7 +15,7 @@ def get_config():
     config = base_config()
     config.model.update(
         {
-            "backbone": {"depth": 18, "width": 32, "norm": "group", "frozen_stages": 0},
+            "backbone": {"depth": 18, "width": 48, "norm": "group", "frozen_stages": 0},
             "fpn": {"channels": 64, "norm": "group"},
             # Objects are 17 to 43 pixels: anchors of 24, 48, … and RoIs of 28 pixels on the finest level.
             "anchors": {"scale": 6.0},
@@ -23,7 +23,7 @@ def get_config():
             "proposals": {"post_nms": 100},
             "roi_align": {"finest_scale": 28.0},
             "box_head": {"features": 256},
-            "mask_head": {"convs": 2, "channels": 64},
+            "mask_head": {"convs": 2, "channels": 64, "norm": "group"},
             "track_head": {"features": 128},
             "detections": {"max_detections": 20},
         }
@@ -36,18 +36,21 @@ def get_config():
             "buckets": ((96, 160),),
             "max_objects": 8,
             "cache_mb": 1024,
+            "both_ways": True,
         }
     )
-    config.train.update({"batch_size": 8, "steps": 600, "log_every": 50})
-    config.train.roi.update({"samples": 32})
+    config.train.update({"batch_size": 4, "steps": 1000, "log_every": 50})
+    config.train.roi.update({"samples": 24, "positive_fraction": 0.5})
+    # Telling shapes apart is the slow part of learning from scratch.
+    config.train.loss_weights.cls = 2.0
     config.optimizer.update(
         {
             "name": "adamw",
-            "learning_rate": 1e-3,
+            "learning_rate": 6e-4,
             "weight_decay": 0.05,
             "clip_norm": 10.0,
             "schedule": "cosine",
-            "warmup_steps": 50,
+            "warmup_steps": 100,
         }
     )
     config.inference.update({"scale": (160, 96), "frames_per_call": 10, "max_detections": 20})

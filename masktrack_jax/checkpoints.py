@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.errors import UserError
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells of every file at INFO
+logging.getLogger("absl").setLevel(logging.ERROR)  # through which Orbax tells of every file
 
 
 class About(NamedTuple):

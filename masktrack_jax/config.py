@@ -6,8 +6,6 @@ from masktrack_jax.errors import UserError
 from masktrack_jax.models.layers import NORMS
 from masktrack_jax.models.resnet import DEPTHS
 
-NORM_NAMES = ("none", *NORMS)
-
 
 def base_config():
     """MaskTrack R-CNN R50-FPN with mmtracking's values; a file in `configs/` says what differs."""
@@ -32,7 +30,7 @@ def model_config():
         "rpn_head": {"channels": 256},
         "proposals": {"pre_nms": 200, "post_nms": 200, "nms_iou": 0.7},
         "roi_align": {"finest_scale": 56.0, "sampling": 0},
-        "box_head": {"features": 1024},
+        "box_head": {"features": 1024, "convs": 0, "norm": "none"},
         "mask_head": {"convs": 4, "channels": 256, "norm": "none"},
         "track_head": {"features": 1024, "relu_last": True},
         "detections": {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100},
@@ -46,7 +44,15 @@ def data_config():
         "val_annotations": "",
         "val_frames": "",
         "scales": ((640, 360),),  # (long edge, short edge) in pixels; training draws one for each pair
-        "buckets": ((384, 640), (640, 384), (640, 640)),  # padded heights and widths, multiples of 32
+        "buckets": (
+            # Padded heights and widths, multiples of 32. A frame in a larger one than it needs sees other
+            # borders than in the published code: the common shapes have their own.
+            (384, 640),
+            (384, 480),
+            (384, 384),
+            (480, 384),
+            (640, 384),
+        ),
         "flip": 0.5,
         "jitter": 0.0,
         "max_objects": 20,
@@ -132,8 +138,11 @@ def validate(config):
     check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
     check(0 <= model.backbone.frozen_stages <= 4, "model.backbone.frozen_stages", "use 0 to 4")
-    for part in ("backbone", "fpn", "mask_head"):
-        check(model[part].norm in NORM_NAMES, f"model.{part}.norm", f"use one of {NORM_NAMES}")
+    check(model.backbone.norm in NORMS, "model.backbone.norm", f"use one of {sorted(NORMS)}")
+    for part, width in (("backbone", "width"), ("fpn", "channels"), ("mask_head", "channels")):
+        norms = ("none", *NORMS)
+        check(model[part].norm in norms, f"model.{part}.norm", f"use one of {norms}")
+        check(model[part][width] % 8 == 0, f"model.{part}.{width}", "use a multiple of 8")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
     check(train.batch_size > 0, "train.batch_size", "must be positive")

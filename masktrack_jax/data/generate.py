@@ -16,8 +16,9 @@ import shutil
 
 from PIL import Image
 
+from masktrack_jax import cli
 from masktrack_jax.data.synthetic import GeneratorOptions, render_frame, sample_scene
-from masktrack_jax.errors import UserError, exit_with_message
+from masktrack_jax.errors import UserError
 
 __all__ = ["GeneratorOptions", "generate"]
 
@@ -187,4 +188,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    exit_with_message(main)
+    cli.run(main)

@@ -24,7 +24,7 @@ class PairOptions:
     flip: float = 0.5  # probability of a left-right flip
     max_gap: int = 100  # frames between key and reference at most
     jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
-    both_ways: bool = False  # each frame of a pair is key and reference in turn: twice the labels for its cost
+    both_ways: bool = False  # each frame of a pair is key and reference in turn
     cache_mb: int = 0  # decoded frames kept in memory by each process, MiB
 
     def __post_init__(self):
@@ -200,7 +200,7 @@ class PairLoader:
         }
 
     def _targets(self, video, frame, transform, objects, others):
-        """What is to be learnt of the objects of a frame, `others` being those of the frame it is compared to."""
+        """What is to be learnt of a frame's objects; `others` are those of the frame it is compared to."""
         rows = {found.annotation_id: row for row, found in enumerate(others, start=1)}
         bucket = video_bucket(video, self.options)
         return {

@@ -5,7 +5,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-
 # PyTorch's default for linear layers, which mmtracking leaves as it is: products start small.
 linear_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -24,6 +23,7 @@ class TrackHead(nn.Module):
     @nn.compact
     def __call__(self, roi):
         x = roi.reshape(roi.shape[0], -1)
+
         def dense(name):
             return nn.Dense(self.features, dtype=self.dtype, kernel_init=linear_default, name=name)
 

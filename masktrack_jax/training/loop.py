@@ -95,8 +95,23 @@ def total_steps(config, dataset, options):
 def check_divides(batch_size, devices):
     if batch_size % devices:
         raise UserError(
-            f"config.train.batch_size={batch_size} cannot be shared by {devices} devices; use a multiple of them"
+            f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; make it one"
         )
+
+
+# What may differ between the parts of a run: it changes nothing that is learnt.
+FREE = (
+    "inference",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.init_from",
+    "data.workers",
+    "data.cache_mb",
+    "data.train_annotations",
+    "data.train_frames",
+    "data.val_annotations",
+    "data.val_frames",
+)
 
 
 def check_same_run(workdir, config, categories):
@@ -107,17 +122,26 @@ def check_same_run(workdir, config, categories):
             f"{workdir}: holds a run on other categories than {config.data.train_annotations}; "
             "use another --workdir"
         )
-    for key in ("seed", "model", "optimizer"):
-        there, here = about.config.get(key), config.get(key)
-        # Through JSON: a checkpoint's tuples are lists.
-        if _plain(there) != _plain(here):
-            raise UserError(f"{workdir}: holds a run with another config.{key}; use another --workdir")
+    there, here = dict(_leaves(about.config)), dict(_leaves(config))
+    for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key) and not key.startswith(FREE):
+            raise UserError(
+                f"{workdir}: holds a run with config.{key}={there.get(key)}, not {here.get(key)}; "
+                "use another --workdir"
+            )
+
+
+def _leaves(config, path=""):
+    """(dotted key, value) of every entry; lists as tuples, since a checkpoint's JSON knows lists only."""
+    if hasattr(config, "items"):
+        for key, value in config.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    else:
+        yield path, _plain(config)
 
 
 def _plain(value):
-    if hasattr(value, "items"):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def initial_variables(config, model, key):

@@ -47,7 +47,10 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         for name, value in row.items():
             self._board.add_scalar(f"train/{name}", value, step)
-        shown = f"loss {row['loss']:.3f}  match {row['match_accuracy']:.2f}  {row['frames_per_second']:.0f} frames/s"
+        shown = (
+            f"loss {row['loss']:.3f}  class {row['cls_accuracy']:.2f}  match {row['match_accuracy']:.2f}  "
+            f"{row['frames_per_second']:.0f} frames/s"
+        )
         self._bar.set_postfix_str(shown)
         if self._bar.disable:
             print(f"step {step}/{self._total}  {shown}", flush=True)

@@ -1,0 +1,96 @@
+"""From checkpoint to tracks with the real network: compiled programs, splits, mismatches."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from masktrack_jax import checkpoints, predictor
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.errors import UserError
+
+CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_model):
+    """A checkpoint for inference of the tiny network, as a folder."""
+    from conftest import load_config
+
+    path = tmp_path_factory.mktemp("checkpoint") / "3"
+    about = checkpoints.About(load_config("tiny"), CATEGORIES, 3)
+    checkpoints.write_variables(path, tiny_model[1], about)
+    return path
+
+
+def test_one_program_for_each_bucket(tiny_model, tiny_config):
+    """Ten videos of two shapes, of many sizes and lengths, compile two programs."""
+    predict, compiled_programs = predictor.make_predict(*tiny_model)
+    segmenter = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    segmenter.predict, segmenter.buckets = predict, [(64, 96), (96, 64)]
+    rng = np.random.default_rng(0)
+    for video in range(10):
+        height, width = (120 + video, 180) if video % 2 else (180, 110 + video)
+        frames = rng.integers(0, 256, (1 + video % 4, height, width, 3), np.uint8)
+        segmenter.segment(frames, video)
+    assert compiled_programs() == 2
+
+
+def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_config, tiny_images):
+    there = predictor.load_segmenter(checkpoint)
+    here = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    assert there.categories == CATEGORIES
+    tracks = there.segment(tiny_images)
+    assert tracks and tracks == here.segment(tiny_images)
+
+
+def test_bfloat16_finds_what_float32_finds(tiny_model, tiny_config, tiny_images):
+    """Compute in bfloat16 with the same float32 parameters: the same best boxes, to about its precision."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        tiny_config.model.dtype = dtype
+        model = predictor.build_model(tiny_config, len(CATEGORIES))
+        predict, _ = predictor.make_predict(model, tiny_model[1])
+        found[dtype] = {k: np.asarray(v) for k, v in predict(tiny_images, np.array([[64, 96]] * 2)).items()}
+    assert found["bfloat16"]["scores"].dtype == np.float32
+    np.testing.assert_allclose(found["bfloat16"]["scores"], found["float32"]["scores"], atol=0.1)
+
+
+def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
+    dataset = read_vis(tiny_data)
+    categories = [(c.id, c.name) for c in dataset.categories]
+    model = predictor.build_model(tiny_config, len(categories))
+    import jax
+
+    variables = model.init_variables(jax.random.key(0))
+    tiny_config.data.val_annotations = str(tiny_data)
+    metrics = predictor.evaluate_split(tiny_config, categories, variables, tmp_path / "metrics.json")
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["AP"] == metrics["AP"] and set(written["per_category"]) == {n for _, n in categories}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {track["video_id"] for track in results} <= {video.id for video in dataset.videos}
+
+
+def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny_data):
+    dataset = read_vis(tiny_data)
+    with pytest.raises(UserError, match="6 categories are not the checkpoint's 3"):
+        predictor.check_categories(CATEGORIES, dataset, tiny_data)
+    with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
+        predictor.load_variables(checkpoint, tiny_config, 4)
+    tiny_config.model.fpn.channels = 24
+    with pytest.raises(UserError, match="another architecture"):
+        predictor.load_variables(checkpoint, tiny_config, 3)
+
+
+def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):
+    from masktrack_jax.track_video import track_video
+
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(frames / "0.jpg")
+    whole = (frames / "0.jpg").read_bytes()
+    (frames / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"1\.jpg"):
+        track_video(predictor.load_segmenter(checkpoint), frames, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,163 @@
+"""The scripts as a person calls them: bad input is one clear line, exit status 1, nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+
+def run(script, *arguments, cwd=ROOT):
+    """Exit status, standard output and standard error of a script."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def train_arguments(data, workdir, *more):
+    overrides = {"train_annotations": data, "val_annotations": data}
+    flags = [f"--config.data.{key}={value}" for key, value in overrides.items()]
+    return ("--config", ROOT / "configs/tiny.py", "--workdir", workdir, *flags, *more)
+
+
+def assert_one_line(outcome, *words):
+    """One line on standard error, beginning with "error:" and naming what is wrong."""
+    status, _, stderr = outcome
+    assert status == 1, stderr
+    (line,) = stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line, line
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_data, tmp_path_factory):
+    """The folder of a run of configs/tiny.py made by train.py, and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir))
+    assert status == 0, stderr
+    return workdir, stdout
+
+
+def test_train_leaves_what_it_says(trained):
+    workdir, stdout = trained
+    assert "AP50" in stdout
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    wanted = {"rpn_cls", "rpn_box", "cls", "box", "mask", "match"}
+    assert {f"loss_{name}" for name in wanted} < rows[0].keys()
+    others = {"match_accuracy", "learning_rate", "gradient_norm", "frames_per_second", "data_wait"}
+    assert others < rows[0].keys()
+    assert list((workdir / "tensorboard").iterdir())
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_category"} < json.loads(
+        (workdir / "metrics.json").read_text()
+    ).keys()
+
+
+def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
+    workdir, _ = trained
+    overrides = f"--config.data.val_annotations={tiny_data}"
+    outcome = run(
+        "evaluate.py",
+        *("--config", ROOT / "configs/tiny.py", overrides),
+        *("--checkpoint", workdir, "--output", tmp_path / "metrics.json"),
+    )
+    assert outcome[0] == 0, outcome[2]
+    assert (tmp_path / "metrics.json").read_text() == (workdir / "metrics.json").read_text()
+    again = tmp_path / "again.json"
+    files = ("--annotations", tiny_data, "--results", tmp_path / "results.json", "--output", again)
+    assert run("evaluate.py", *files)[0] == 0
+    assert again.read_text() == (tmp_path / "metrics.json").read_text()
+
+
+def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
+    workdir, _ = trained
+    frames = tiny_data.parent / "JPEGImages" / "00000"
+    out = tmp_path / "out"
+    outcome = run(
+        "track.py", "--checkpoint", workdir, "--input", frames, "--output", out, "--score-threshold", "0"
+    )
+    assert outcome[0] == 0, outcome[2]
+    assert sorted(file.name for file in out.iterdir()) == ["frames.jsonl", "overlay.mp4", "results.json"]
+    lines = (out / "frames.jsonl").read_text().splitlines()
+    assert len(lines) == len(list(frames.iterdir()))
+    assert json.loads(lines[0]).keys() >= {"boxes", "scores", "category_ids", "track_ids"}
+    assert json.loads((out / "results.json").read_text())[0].keys() == {
+        "video_id",
+        "track_id",
+        "category_id",
+        "score",
+        "segmentations",
+    }
+
+
+def test_no_annotations_file(tmp_path):
+    workdir = tmp_path / "run"
+    assert_one_line(run("train.py", *train_arguments(tmp_path / "no.json", workdir)), "no.json")
+    assert not list(workdir.glob("*"))
+
+
+def test_unknown_config_key(tiny_data, tmp_path):
+    status, _, stderr = run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1"))
+    assert status != 0 and "foo" in stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_that_cannot_be_written(tiny_data, tmp_path):
+    (tmp_path / "file").touch()
+    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "file" / "run")), "file/run")
+
+
+def test_checkpoint_of_another_network(trained, tiny_data):
+    workdir, _ = trained
+    outcome = run(
+        "evaluate.py",
+        *("--config", ROOT / "configs/tiny.py", "--config.model.fpn.channels=24"),
+        *("--checkpoint", workdir, f"--config.data.val_annotations={tiny_data}"),
+    )
+    assert_one_line(outcome, "another architecture")
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty folder", "not a video"])
+def test_input_without_frames(trained, tmp_path, kind):
+    video = tmp_path / "video.mp4"
+    if kind == "empty folder":
+        video.mkdir()
+    elif kind == "not a video":
+        video.write_bytes(np.random.default_rng(0).bytes(1000))
+    arguments = ("--checkpoint", trained[0], "--input", video, "--output", tmp_path / "out")
+    assert_one_line(run("track.py", *arguments), "video.mp4")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["syntax", "video", "size"])
+def test_damaged_annotations(tiny_data, tmp_path, damage):
+    shutil.copytree(tiny_data.parent, tmp_path / "data")
+    path = tmp_path / "data" / "instances.json"
+    content = json.loads(path.read_text())
+    annotation = content["annotations"][0]
+    if damage == "video":
+        annotation["video_id"] = 99
+    if damage == "size":
+        segmentation = next(s for s in annotation["segmentations"] if s)
+        segmentation["size"] = [3, 3]
+    text = json.dumps(content)
+    path.write_text(text[:-20] if damage == "syntax" else text)
+    words = {"syntax": "line 1", "video": "99", "size": "3"}
+    assert_one_line(
+        run("train.py", *train_arguments(path, tmp_path / "run")), "instances.json", words[damage]
+    )
+
+
+def test_truncated_jpeg_in_training(tiny_data, tmp_path):
+    shutil.copytree(tiny_data.parent, tmp_path / "data")
+    frames = sorted((tmp_path / "data" / "JPEGImages").glob("*/*.jpg"))
+    for frame in frames:
+        frame.write_bytes(frame.read_bytes()[:400])
+    arguments = train_arguments(tmp_path / "data" / "instances.json", tmp_path / "run")
+    assert_one_line(run("train.py", *arguments), ".jpg")
