@@ -14,7 +14,7 @@ install: .venv/.installed
 
 # Generate videos, train from scratch, evaluate on unseen ones, track one of them.
 SHAPES := --height 96 --width 160 --categories circle square triangle star \
-	--min-diameter 0.28 --max-diameter 0.55
+	--min-diameter 0.3 --max-diameter 0.6
 GENERATE := $(BIN)/python -m masktrack_jax.data.generate $(SHAPES)
 
 demo: install

@@ -23,7 +23,7 @@ def get_config():
             "proposals": {"post_nms": 100},
             "roi_align": {"finest_scale": 28.0},
             "box_head": {"features": 256},
-            "mask_head": {"convs": 2, "channels": 64, "norm": "group"},
+            "mask_head": {"convs": 2, "channels": 32, "norm": "group"},
             "track_head": {"features": 128},
             "detections": {"max_detections": 20},
         }
@@ -39,14 +39,14 @@ def get_config():
             "both_ways": True,
         }
     )
-    config.train.update({"batch_size": 4, "steps": 1000, "log_every": 50})
+    config.train.update({"batch_size": 4, "steps": 1100, "log_every": 50})
     config.train.roi.update({"samples": 24, "positive_fraction": 0.5})
     # Telling shapes apart is the slow part of learning from scratch.
-    config.train.loss_weights.cls = 2.0
+    config.train.loss_weights.update({"cls": 3.0, "match": 0.5})
     config.optimizer.update(
         {
             "name": "adamw",
-            "learning_rate": 6e-4,
+            "learning_rate": 8e-4,
             "weight_decay": 0.05,
             "clip_norm": 10.0,
             "schedule": "cosine",

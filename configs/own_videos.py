@@ -1,0 +1,34 @@
+"""A handful of labelled videos of your own, from scratch: for trying things, it learns them by heart.
+
+    python train.py --config configs/own_videos.py --workdir runs/own \
+        --config.data.train_annotations=MINE/instances.json --config.data.val_annotations=MINE/instances.json
+
+Frames lie in MINE/JPEGImages (or name config.data.train_frames and val_frames).
+"""
+
+from configs.demo import get_config as demo_config
+
+
+def get_config():
+    """The demo's network at 320 × 180 pixels, with anchors and RoIs for objects of all sizes."""
+    config = demo_config()
+    config.model.update(
+        {
+            "anchors": {"scale": 8.0},
+            "roi_align": {"finest_scale": 40.0},
+            "detections": {"max_detections": 20},
+        }
+    )
+    config.data.update(
+        {
+            "train_annotations": "",
+            "val_annotations": "",
+            "scales": ((320, 180),),
+            "buckets": ((192, 320), (320, 192)),
+            "max_objects": 20,
+            "jitter": 0.1,
+        }
+    )
+    config.train.update({"batch_size": 2, "steps": 1500, "log_every": 50})
+    config.inference.update({"scale": (320, 180), "frames_per_call": 4})
+    return config
