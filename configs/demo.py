@@ -17,7 +17,7 @@ def get_config():
         {
             "backbone": {"depth": 18, "width": 48, "norm": "group", "frozen_stages": 0},
             "fpn": {"channels": 64, "norm": "group"},
-            # Objects are 17 to 43 pixels: anchors of 24, 48, … and RoIs of 28 pixels on the finest level.
+            # Objects are 29 to 58 pixels: anchors of 24, 48, … and RoIs up to 56 pixels from the finest level.
             "anchors": {"scale": 6.0},
             "rpn_head": {"channels": 64},
             "proposals": {"post_nms": 100},
@@ -39,7 +39,7 @@ def get_config():
             "both_ways": True,
         }
     )
-    config.train.update({"batch_size": 4, "steps": 1100, "log_every": 50})
+    config.train.update({"batch_size": 4, "steps": 900, "log_every": 50})
     config.train.roi.update({"samples": 24, "positive_fraction": 0.5})
     # Telling shapes apart is the slow part of learning from scratch.
     config.train.loss_weights.update({"cls": 3.0, "match": 0.5})
