@@ -17,7 +17,7 @@ def get_config():
         {
             "backbone": {"depth": 18, "width": 48, "norm": "group", "frozen_stages": 0},
             "fpn": {"channels": 64, "norm": "group"},
-            # Objects are 29 to 58 pixels: anchors of 24, 48, … and RoIs up to 56 pixels from the finest level.
+            # Objects are 29 to 58 pixels: anchors of 24, 48, …; RoIs up to 56 pixels from the finest level.
             "anchors": {"scale": 6.0},
             "rpn_head": {"channels": 64},
             "proposals": {"post_nms": 100},
