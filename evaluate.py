@@ -4,7 +4,7 @@ python evaluate.py --config configs/demo.py --checkpoint runs/demo [--output met
 python evaluate.py --annotations GT.json --results results.json --output metrics.json
 """
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from masktrack_jax import cli
@@ -36,4 +36,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: cli.run(main, argv))
+    cli.launch(main)

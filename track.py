@@ -3,9 +3,7 @@
 python track.py --checkpoint DIR --input VIDEO_OR_FRAME_FOLDER --output DIR
 """
 
-import re
-
-from absl import app, flags
+from absl import flags
 
 from masktrack_jax import cli
 
@@ -15,12 +13,6 @@ flags.DEFINE_string("input", None, "A video file, or a folder of images, one a f
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float("score_threshold", 0.3, "Leave out detections that score no more than this.")
 flags.DEFINE_integer("max_detections", 20, "Keep the best so many detections of a frame.", lower_bound=1)
-
-
-def parse_flags(argv):
-    """Parse the command line; --score-threshold is as good as --score_threshold."""
-    spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    return app.parse_flags_with_usage(spelled)
 
 
 def main(argv):
@@ -38,4 +30,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: cli.run(main, argv), flags_parser=parse_flags)
+    cli.launch(main)

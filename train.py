@@ -3,7 +3,7 @@
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
 """
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from masktrack_jax import cli
@@ -30,4 +30,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: cli.run(main, argv))
+    cli.launch(main)

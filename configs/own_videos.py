@@ -29,7 +29,7 @@ def get_config():
             "jitter": 0.1,
         }
     )
-    config.train.update({"batch_size": 2, "steps": 1000, "log_every": 50})
+    config.train.update({"batch_size": 2, "steps": 800, "log_every": 50})
     config.optimizer.learning_rate = 5e-4
     config.inference.update({"scale": (320, 180), "frames_per_call": 4})
     return config

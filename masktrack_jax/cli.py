@@ -1,9 +1,34 @@
 """What every script does around its work."""
 
 import logging
+import re
 import sys
 
+from absl import app, flags
+
 from masktrack_jax.errors import UserError
+
+
+def launch(main):
+    """Parse the absl flags and run `main(argv)`; whatever is wrong becomes one line (see `run`)."""
+    app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv))
+
+
+def parse_flags(argv):
+    """Parse the command line; --score-threshold is as good as --score_threshold.
+
+    Raises a UserError for unknown flags, values of the wrong type, a config file that cannot be read, and
+    config keys that do not exist.
+    """
+    spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
+    try:
+        return flags.FLAGS(spelled)
+    except AttributeError as error:  # of ml_collections: its message is the key
+        raise UserError(
+            f"the config has no key {_one_line(error)}; its file in configs/ shows them"
+        ) from None
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{_one_line(error)}; see --help") from None
 
 
 def run(main, *args):
@@ -17,3 +42,7 @@ def run(main, *args):
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _one_line(error):
+    return " ".join(str(error).split())[:300]

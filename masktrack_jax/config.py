@@ -129,7 +129,10 @@ def inference_config():
 
 def validate(config):
     """`config` itself, once its values fit together; raises a UserError naming the key otherwise."""
-    model, train = config.model, config.train
+    try:
+        model, train = config.model, config.train
+    except OSError as error:  # of config_flags: it tells of a file that it could not load at first use
+        raise UserError(" ".join(str(error).split())[-300:]) from None
 
     def check(good, key, problem):
         if not good:

@@ -103,8 +103,14 @@ def test_no_annotations_file(tmp_path):
 
 
 def test_unknown_config_key(tiny_data, tmp_path):
-    status, _, stderr = run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1"))
-    assert status != 0 and "foo" in stderr
+    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "'foo'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_and_files_that_a_config_cannot_take(tiny_data, tmp_path):
+    wrong = train_arguments(tiny_data, tmp_path / "run", "--config.train.steps=many")
+    assert_one_line(run("train.py", *wrong), "many")
+    assert_one_line(run("train.py", "--config", "no.py", "--workdir", tmp_path / "run"), "no.py")
     assert not (tmp_path / "run").exists()
 
 
