@@ -28,9 +28,12 @@ def main(_):
         from masktrack_jax.config import validate
 
         config = validate(CONFIG.value)
+        dataset = predictor.open_split(config)
+        if dataset is None:
+            raise UserError("config.data.val_annotations: names no file; set it")
         categories = checkpoints.read_about(CHECKPOINT.value).categories
         variables = predictor.load_variables(CHECKPOINT.value, config, len(categories))
-        predictor.evaluate_split(config, categories, variables, OUTPUT.value)
+        predictor.evaluate_split(config, dataset, categories, variables, OUTPUT.value)
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")
 

@@ -16,14 +16,15 @@ flags.mark_flag_as_required("config")
 def main(_):
     """Train, then score the validation split."""
     from masktrack_jax.config import validate
-    from masktrack_jax.predictor import evaluate_split
+    from masktrack_jax.predictor import evaluate_split, open_split
     from masktrack_jax.training.loop import train
 
     config = validate(CONFIG.value)
+    dataset = open_split(config)  # a bad file shows now, not after the training
     state, categories = train(config, WORKDIR.value)
-    if config.data.val_annotations:
+    if dataset:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        evaluate_split(config, categories, variables, f"{WORKDIR.value}/metrics.json")
+        evaluate_split(config, dataset, categories, variables, f"{WORKDIR.value}/metrics.json")
     print(
         f"{WORKDIR.value}: checkpoints, metrics.jsonl, TensorBoard; scores in metrics.json and results.json"
     )

@@ -72,14 +72,20 @@ def segment_split(segmenter, dataset):
     return tracks
 
 
-def evaluate_split(config, categories, variables, output):
-    """Segment the validation split of `config` and score it; returns the metrics, or None.
+def open_split(config):
+    """The validation split of `config` as a `VisDataset`; None where it names none."""
+    if not config.data.val_annotations:
+        return None
+    return read_vis(config.data.val_annotations, config.data.val_frames or None)
+
+
+def evaluate_split(config, dataset, categories, variables, output):
+    """Segment the validation split of `config` (see `open_split`) and score it; returns metrics or None.
 
     Writes `output` (metrics.json) and results.json beside it, and prints the table. A split without
     labels gets its results.json for the server, and no metrics.
     """
     annotations = config.data.val_annotations
-    dataset = read_vis(annotations, config.data.val_frames or None)
     check_categories(categories, dataset, annotations)
     output = Path(output)
     results = make_folder(output.parent) / "results.json"

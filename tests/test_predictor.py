@@ -65,7 +65,7 @@ def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_dat
 
     variables = model.init_variables(jax.random.key(0))
     tiny_config.data.val_annotations = str(tiny_data)
-    metrics = predictor.evaluate_split(tiny_config, categories, variables, tmp_path / "metrics.json")
+    metrics = predictor.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["AP"] == metrics["AP"] and set(written["per_category"]) == {n for _, n in categories}
     results = json.loads((tmp_path / "results.json").read_text())

@@ -28,13 +28,13 @@ def train(config, workdir):
     Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state and the
     categories (id, name).
     """
-    workdir = make_folder(workdir)
     dataset = read_vis(config.data.train_annotations, config.data.train_frames or None)
     categories = [(category.id, category.name) for category in dataset.categories]
     options = PairOptions.from_config(config.data)
     total = total_steps(config, dataset, options)
     devices = jax.local_devices()
     check_divides(config.train.batch_size, len(devices))
+    workdir = make_folder(workdir)
 
     model = build_model(config, len(categories))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
