@@ -5,9 +5,11 @@ BIN := .venv/bin
 
 .PHONY: install demo test lint format
 
-install: .venv/.installed
+STAMP := .venv/.installed-$(EXTRAS)
 
-.venv/.installed: pyproject.toml constraints.txt
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@

@@ -26,13 +26,14 @@ def main(_):
     elif CONFIG.value and CHECKPOINT.value:
         from masktrack_jax import checkpoints, predictor
         from masktrack_jax.config import validate
+        from masktrack_jax.models.masktrack_rcnn import build_model
 
         config = validate(CONFIG.value)
-        dataset = predictor.open_split(config)
+        categories = checkpoints.read_about(CHECKPOINT.value).categories
+        dataset = predictor.open_split(config, categories)
         if dataset is None:
             raise UserError("config.data.val_annotations: names no file; set it")
-        categories = checkpoints.read_about(CHECKPOINT.value).categories
-        variables = predictor.load_variables(CHECKPOINT.value, config, len(categories))
+        variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
         predictor.evaluate_split(config, dataset, categories, variables, OUTPUT.value)
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")

@@ -17,17 +17,17 @@ def main(_):
     """Train, then score the validation split."""
     from masktrack_jax.config import validate
     from masktrack_jax.predictor import evaluate_split, open_split
-    from masktrack_jax.training.loop import train
+    from masktrack_jax.training.loop import train, training_split
 
     config = validate(CONFIG.value)
-    dataset = open_split(config)  # a bad file shows now, not after the training
-    state, categories = train(config, WORKDIR.value)
-    if dataset:
+    dataset = training_split(config)
+    # What is wrong with the validation split shows now, not after the training.
+    split = open_split(config, dataset.labels)
+    state = train(config, dataset, WORKDIR.value)
+    if split:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        evaluate_split(config, dataset, categories, variables, f"{WORKDIR.value}/metrics.json")
-    print(
-        f"{WORKDIR.value}: checkpoints, metrics.jsonl, TensorBoard; scores in metrics.json and results.json"
-    )
+        evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+    print(f"{WORKDIR.value}: checkpoints, metrics.jsonl, tensorboard" + ", results.json" * bool(split))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.predictor import build_model
 from masktrack_jax.training import schedule
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 

@@ -8,13 +8,14 @@ categories, the step). A folder without `progress` is good for inference and for
 import json
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from masktrack_jax.config import base_config
 from masktrack_jax.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # through which Orbax tells of every file
@@ -67,12 +68,17 @@ class Checkpoints:
         wanted = jax.tree.map(
             ocp.utils.to_shape_dtype_struct, (_variables(state.params, state.batch_stats), progress)
         )
-        got = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
-            ),
+        items = ocp.args.Composite(
+            variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
         )
+        try:
+            got = self._manager.restore(step, args=items)
+        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
+            folder = self._manager.directory / str(step)
+            raise UserError(
+                f"{folder}: the run cannot go on from here ({_first_line(error)}); remove this folder to go "
+                "on from the checkpoint before it, or train from it by config.train.init_from"
+            ) from None
         return state._replace(
             params=got.variables["params"],
             batch_stats=got.variables.get("batch_stats", {}),
@@ -109,9 +115,18 @@ def read_about(path):
     try:
         about = json.loads(file.read_text())
         categories = [(int(i), str(name)) for i, name in about["categories"]]
-        return About(ConfigDict(about["config"]), categories, int(about["step"]))
+        about = About(ConfigDict(about["config"]), categories, int(about["step"]))
+        missing = set(base_config()) - set(about.config)
+        if missing:
+            raise KeyError(min(missing))
+        return about
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: cannot be read as a checkpoint's description ({error})") from None
+
+
+def load_variables(path, model):
+    """Variables of the checkpoint at `path` for `model`, which must be of the same shapes."""
+    return read_variables(path, jax.eval_shape(model.init_variables, jax.random.key(0)))
 
 
 def read_variables(path, expected):
@@ -120,19 +135,72 @@ def read_variables(path, expected):
     Raises a UserError naming the first parameter that is missing, unknown or of another shape.
     """
     folder = find_step_folder(path)
+    stored = _stored_shapes(folder)
+    there, wanted = _by_name(stored), _by_name(expected)
+    for name in sorted(there.keys() | wanted.keys()):
+        if name not in there or name not in wanted or there[name].shape != wanted[name].shape:
+            raise UserError(_misfit(folder, name, there, wanted))
+    return _read(folder, expected)
+
+
+def load_matching(path, variables, replaceable):
+    """`variables` with the values of the checkpoint at `path`, and the names of those it has not.
+
+    Names that begin with one of `replaceable` may be missing there, or of another shape; anything else
+    that does not fit is a UserError. What only the checkpoint has is not read.
+    """
+    folder = find_step_folder(path)
+    stored = _stored_shapes(folder)
+    there, wanted = _by_name(stored), _by_name(variables)
+    left = [n for n in wanted if n not in there or there[n].shape != wanted[n].shape]
+    for name in left:
+        if not name.startswith(tuple(replaceable)):
+            raise UserError(_misfit(folder, name, there, wanted))
+    values = _by_name(_read(folder, stored))
+
+    def pick(path, value):
+        name = _name(path)
+        return value if name in left else values[name]
+
+    return jax.tree_util.tree_map_with_path(pick, variables), left
+
+
+def _stored_shapes(folder):
+    """Tree of what the parameters of a step folder look like."""
     with ocp.StandardCheckpointer() as reader:
         try:
-            there = reader.metadata((folder / "variables").resolve()).item_metadata.tree
-        except Exception as error:
+            return reader.metadata((folder / "variables").resolve()).item_metadata.tree
+        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             raise UserError(f"{folder}: the parameters cannot be read ({_first_line(error)})") from None
-        _check_shapes(folder, there, expected)
-        # Onto this machine's device: those that wrote it may not be here.
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float32, sharding=here), expected)
+
+
+def _read(folder, shapes):
+    """The parameters of a step folder, which are of these shapes."""
+    # Onto this machine's device: those that wrote it may not be here.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(tuple(x.shape), np.float32, sharding=here), shapes)
+    with ocp.StandardCheckpointer() as reader:
         try:
             return reader.restore((folder / "variables").resolve(), wanted)
         except Exception as error:
             raise UserError(f"{folder}: the parameters cannot be read ({_first_line(error)})") from None
+
+
+def _name(path):
+    return "/".join(str(key.key) for key in path)
+
+
+def _by_name(tree):
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _misfit(folder, name, there, wanted):
+    found = tuple(there[name].shape) if name in there else "missing"
+    asked = tuple(wanted[name].shape) if name in wanted else "unknown"
+    return (
+        f"{folder}: is of another architecture or number of classes: {name} is {found} there, "
+        f"{asked} in the config"
+    )
 
 
 def write_variables(path, variables, about):
@@ -144,20 +212,6 @@ def write_variables(path, variables, about):
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(path, args)
-
-
-def _check_shapes(folder, there, expected):
-    def shapes(tree: Any):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {"/".join(str(k.key) for k in path): tuple(leaf.shape) for path, leaf in leaves}
-
-    there, expected = shapes(there), shapes(expected)
-    for name in sorted(there.keys() | expected.keys()):
-        if there.get(name) != expected.get(name):
-            raise UserError(
-                f"{folder}: is of another architecture or number of classes: {name} is "
-                f"{there.get(name, 'missing')} there, {expected.get(name, 'unknown')} in the config"
-            )
 
 
 def _first_line(error):

@@ -142,13 +142,19 @@ def validate(config):
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
     check(0 <= model.backbone.frozen_stages <= 4, "model.backbone.frozen_stages", "use 0 to 4")
     check(model.backbone.norm in NORMS, "model.backbone.norm", f"use one of {sorted(NORMS)}")
-    for part, width in (("backbone", "width"), ("fpn", "channels"), ("mask_head", "channels")):
-        norms = ("none", *NORMS)
+    norms = ("none", *NORMS)
+    for part in ("fpn", "box_head", "mask_head"):
         check(model[part].norm in norms, f"model.{part}.norm", f"use one of {norms}")
+    for part, width in (("backbone", "width"), ("fpn", "channels"), ("mask_head", "channels")):
         check(model[part][width] % 8 == 0, f"model.{part}.{width}", "use a multiple of 8")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
-    check(train.log_every > 0 and train.checkpoint_every > 0, "train.log_every", "must be positive")
+    for key in ("log_every", "checkpoint_every"):
+        check(train[key] > 0, f"train.{key}", "must be positive")
+    check(config.inference.frames_per_call > 0, "inference.frames_per_call", "must be positive")
+    for part in ("rpn", "roi"):
+        quota = train[part].samples * train[part].positive_fraction
+        check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")
     return config

@@ -5,29 +5,22 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from ml_collections import FrozenConfigDict
 from tqdm import tqdm
 
 from masktrack_jax import checkpoints
-from masktrack_jax.data.images import read_image
+from masktrack_jax.data.images import bucket_for, check_frame_size, fit_size, read_image
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError, make_folder
 from masktrack_jax.evaluation.results import write_results
 from masktrack_jax.evaluation.score import score_files
 from masktrack_jax.inference import VideoSegmenter
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
 
 
-def build_model(config, num_classes):
-    """The network of a config."""
-    return MaskTrackRCNN(FrozenConfigDict(config.model), num_classes)
-
-
 def make_predict(model, variables):
-    """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it: jitted, parameters bound.
-
-    `predict.compiled_programs()` is the number of programs compiled so far.
+    """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it, jitted, with parameters bound;
+    and a function that tells how many programs it has compiled.
     """
     run = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
     predict = partial(run, jax.device_put(variables))
@@ -50,16 +43,10 @@ def build_segmenter(config, categories, variables, **overrides):
     return VideoSegmenter(predict, categories, **(arguments | overrides))
 
 
-def load_variables(path, config, num_classes):
-    """Variables of a checkpoint, checked against the network of `config`."""
-    shapes = jax.eval_shape(build_model(config, num_classes).init_variables, jax.random.key(0))
-    return checkpoints.read_variables(path, shapes)
-
-
 def load_segmenter(path, **overrides):
     """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters."""
     about = checkpoints.read_about(path)
-    variables = load_variables(path, about.config, len(about.categories))
+    variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)
 
 
@@ -67,16 +54,35 @@ def segment_split(segmenter, dataset):
     """Tracks of all videos of a `VisDataset`, in the results file's form; shows a progress bar."""
     tracks = []
     for video in tqdm(dataset.videos, "segment", unit="video", disable=None):
-        paths = (dataset.frame_path(video, t) for t in range(video.length))
-        tracks += segmenter.segment(map(read_image, paths), video.id)
+        tracks += segmenter.segment(read_frames(dataset, video), video.id)
     return tracks
 
 
-def open_split(config):
-    """The validation split of `config` as a `VisDataset`; None where it names none."""
-    if not config.data.val_annotations:
+def read_frames(dataset, video):
+    """The frames of a video, each of the size that the annotations file says."""
+    for t in range(video.length):
+        path = dataset.frame_path(video, t)
+        image = read_image(path)
+        check_frame_size(image, video.height, video.width, path)
+        yield image
+
+
+def open_split(config, categories):
+    """The validation split of `config` as a `VisDataset`; None where it names none.
+
+    Raises a UserError for what would go wrong in segmenting it: other categories than `categories` (id,
+    name) of the network, missing frames, videos that fit no bucket.
+    """
+    annotations = config.data.val_annotations
+    if not annotations:
         return None
-    return read_vis(config.data.val_annotations, config.data.val_frames or None)
+    dataset = read_vis(annotations, config.data.val_frames or None)
+    check_categories(categories, dataset, annotations)
+    for video in dataset.videos:
+        bucket_for(*fit_size(video.height, video.width, *config.inference.scale), config.data.buckets)
+        if not (path := dataset.frame_path(video, 0)).is_file():
+            raise UserError(f"{path}: no such frame of {annotations}; set config.data.val_frames")
+    return dataset
 
 
 def evaluate_split(config, dataset, categories, variables, output):
@@ -86,7 +92,6 @@ def evaluate_split(config, dataset, categories, variables, output):
     labels gets its results.json for the server, and no metrics.
     """
     annotations = config.data.val_annotations
-    check_categories(categories, dataset, annotations)
     output = Path(output)
     results = make_folder(output.parent) / "results.json"
     write_results(results, segment_split(build_segmenter(config, categories, variables), dataset))
@@ -98,7 +103,7 @@ def evaluate_split(config, dataset, categories, variables, output):
 
 def check_categories(categories, dataset, annotations):
     """The labels of a network mean the categories that it was trained on, in their order."""
-    there = [(category.id, category.name) for category in dataset.categories]
+    there = dataset.labels
     if there != categories:
         pairs = itertools.zip_longest(there, categories)
         ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])

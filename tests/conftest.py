@@ -54,7 +54,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_model():
     """The network of configs/tiny.py for three classes, and its variables with weights of some size."""
-    from masktrack_jax.predictor import build_model
+    from masktrack_jax.models.masktrack_rcnn import build_model
 
     model = build_model(load_config("tiny"), 3)
     variables = model.init_variables(jax.random.key(1))

@@ -11,7 +11,7 @@ from conftest import load_config
 
 from masktrack_jax import checkpoints
 from masktrack_jax.errors import UserError
-from masktrack_jax.predictor import load_variables
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.training.schedule import make_optimizer
 from masktrack_jax.training.step import create_train_state
 
@@ -90,7 +90,7 @@ def one_line(error):
 
 def test_variables_come_back(tiny_checkpoint, tiny_model):
     about = checkpoints.read_about(tiny_checkpoint)
-    got = load_variables(tiny_checkpoint, about.config, len(about.categories))
+    got = checkpoints.load_variables(tiny_checkpoint, build_model(about.config, len(about.categories)))
     jax.tree.map(np.testing.assert_array_equal, got, tiny_model[1])
     assert about.step == 11
 
@@ -109,7 +109,7 @@ def test_another_architecture_is_named(tiny_checkpoint, change, classes, named):
     config = load_config("tiny")
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError) as error:
-        load_variables(tiny_checkpoint, config, classes)
+        checkpoints.load_variables(tiny_checkpoint, build_model(config, classes))
     text = one_line(error)
     assert text.startswith(f"{tiny_checkpoint}: ") and named in text
 

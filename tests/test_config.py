@@ -1,9 +1,5 @@
 """Configurations: every file loads and fits together; what does not is named."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from conftest import ROOT, load_config
 
@@ -72,30 +68,3 @@ def test_a_run_needs_a_length(tiny_config):
     tiny_config.train.update({"steps": 0, "epochs": 0.0})
     with pytest.raises(UserError, match=r"config\.train\.epochs"):
         validate(tiny_config)
-
-
-def train_py(*arguments):
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
-
-
-def test_unknown_key_on_the_command_line(tmp_path):
-    workdir = tmp_path / "run"
-    done = train_py("--config", ROOT / "configs/tiny.py", "--workdir", workdir, "--config.foo=1")
-    assert done.returncode != 0
-    assert "foo" in done.stderr.strip().splitlines()[-1]
-    assert not workdir.exists()
-
-
-def test_bad_value_and_missing_file_on_the_command_line(tmp_path):
-    """One line, naming the key or the file; nothing written."""
-    for override, named in (
-        ("--config.model.backbone.depth=19", "config.model.backbone.depth"),
-        (f"--config.data.train_annotations={tmp_path}/none.json", f"{tmp_path}/none.json"),
-    ):
-        done = train_py("--config", ROOT / "configs/tiny.py", "--workdir", tmp_path / "run", override)
-        assert done.returncode == 1
-        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1 and named in lines[0], done.stderr
-        assert "Traceback" not in done.stderr
-        assert not list(tmp_path.rglob("checkpoints"))

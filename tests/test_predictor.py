@@ -9,6 +9,7 @@ from PIL import Image
 from masktrack_jax import checkpoints, predictor
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError
+from masktrack_jax.models.masktrack_rcnn import build_model
 
 CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
 
@@ -46,11 +47,11 @@ def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_c
 
 
 def test_bfloat16_finds_what_float32_finds(tiny_model, tiny_config, tiny_images):
-    """Compute in bfloat16 with the same float32 parameters: the same best boxes, to about its precision."""
+    """Compute in bfloat16 with the same float32 parameters: float32 out, scores to about its precision."""
     found = {}
     for dtype in ("float32", "bfloat16"):
         tiny_config.model.dtype = dtype
-        model = predictor.build_model(tiny_config, len(CATEGORIES))
+        model = build_model(tiny_config, len(CATEGORIES))
         predict, _ = predictor.make_predict(model, tiny_model[1])
         found[dtype] = {k: np.asarray(v) for k, v in predict(tiny_images, np.array([[64, 96]] * 2)).items()}
     assert found["bfloat16"]["scores"].dtype == np.float32
@@ -59,8 +60,8 @@ def test_bfloat16_finds_what_float32_finds(tiny_model, tiny_config, tiny_images)
 
 def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
     dataset = read_vis(tiny_data)
-    categories = [(c.id, c.name) for c in dataset.categories]
-    model = predictor.build_model(tiny_config, len(categories))
+    categories = dataset.labels
+    model = build_model(tiny_config, len(categories))
     import jax
 
     variables = model.init_variables(jax.random.key(0))
@@ -77,10 +78,10 @@ def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny
     with pytest.raises(UserError, match="6 categories are not the checkpoint's 3"):
         predictor.check_categories(CATEGORIES, dataset, tiny_data)
     with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
-        predictor.load_variables(checkpoint, tiny_config, 4)
+        checkpoints.load_variables(checkpoint, build_model(tiny_config, 4))
     tiny_config.model.fpn.channels = 24
     with pytest.raises(UserError, match="another architecture"):
-        predictor.load_variables(checkpoint, tiny_config, 3)
+        checkpoints.load_variables(checkpoint, build_model(tiny_config, 3))
 
 
 def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):

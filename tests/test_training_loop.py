@@ -12,7 +12,7 @@ from conftest import ROOT, load_config
 
 from masktrack_jax import checkpoints
 from masktrack_jax.errors import UserError
-from masktrack_jax.predictor import build_model
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.training import loop
 
 
@@ -36,6 +36,10 @@ class CrashAfter:
         self.batches.close()
 
 
+def train(config, folder):
+    return loop.train(config, loop.training_split(config), folder)
+
+
 @pytest.fixture
 def config(tiny_data):
     config = load_config("tiny")
@@ -49,7 +53,8 @@ def whole(tiny_data, tmp_path_factory):
     config = load_config("tiny")
     config.data.train_annotations = str(tiny_data)
     folder = tmp_path_factory.mktemp("whole")
-    state, categories = loop.train(config, folder)
+    state = train(config, folder)
+    categories = loop.training_split(config).labels
     return folder, plain(state), categories
 
 
@@ -91,9 +96,9 @@ def test_going_on_is_bit_identical(whole, config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
         with pytest.raises(Crash):
-            loop.train(config, tmp_path)
+            train(config, tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2"}
-    state, _ = loop.train(config, tmp_path)
+    state = train(config, tmp_path)
     folder, wanted, _ = whole
     assert jax.tree.structure(plain(state)) == jax.tree.structure(wanted)
     for ours, theirs in zip(jax.tree.leaves(plain(state)), jax.tree.leaves(wanted)):
@@ -102,7 +107,7 @@ def test_going_on_is_bit_identical(whole, config, tmp_path, monkeypatch):
         for name in theirs.keys() - {"frames_per_second", "data_wait"}:
             assert ours[name] == theirs[name], name
     # Once more: there is nothing left to do.
-    again, _ = loop.train(config, tmp_path)
+    again = train(config, tmp_path)
     assert int(again.step) == 4 and len(rows(tmp_path)) == 2
 
 
@@ -111,23 +116,38 @@ def test_a_folder_of_another_run_is_refused(whole, config):
         other = config.copy_and_resolve_references()
         other.update_from_flattened_dict({key: value})
         with pytest.raises(UserError, match=key.split(".")[0]):
-            loop.train(other, whole[0])
+            train(other, whole[0])
     assert len(rows(whole[0])) == 2
 
 
 def test_a_batch_must_divide(config, tmp_path):
     config.train.batch_size = 6
     with pytest.raises(UserError, match=r"config\.train\.batch_size=6 .* 4 devices"):
-        loop.train(config, tmp_path)
+        train(config, tmp_path)
 
 
 def test_starting_from_a_checkpoint(whole, config):
+    """Everything is loaded but what depends on the classes; another backbone is refused."""
     folder, state, categories = whole
     config.train.init_from = str(folder)
-    variables = loop.initial_variables(config, build_model(config, len(categories)), jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, variables["params"], state.params)
-    with pytest.raises(UserError, match="number of classes"):
-        loop.initial_variables(config, build_model(config, len(categories) + 1), jax.random.key(0))
+    names = ("box_head", "mask_head", "backbone")
+    for classes in (len(categories), len(categories) + 1):
+        fresh = build_model(config, classes).init_variables(jax.random.key(9))
+        params = loop.start_variables(config, fresh)["params"]
+        same = {
+            name: all(
+                np.array_equal(a, b)
+                for a, b in zip(jax.tree.leaves(params[name]), jax.tree.leaves(state.params[name]))
+            )
+            for name in names
+        }
+        assert same == {name: classes == len(categories) or name == "backbone" for name in names}
+    logits = params["box_head"]["logits"]["kernel"]
+    np.testing.assert_array_equal(logits, fresh["params"]["box_head"]["logits"]["kernel"])
+    config.model.fpn.channels = 24
+    fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
+    with pytest.raises(UserError, match="another architecture"):
+        loop.start_variables(config, fresh)
 
 
 def test_length_of_a_run(config):
@@ -146,9 +166,9 @@ def test_length_of_a_run(config):
 READ = """
 import jax, numpy as np, sys
 from masktrack_jax import checkpoints
-from masktrack_jax.predictor import load_variables
+from masktrack_jax.models.masktrack_rcnn import build_model
 about = checkpoints.read_about(sys.argv[1])
-variables = load_variables(sys.argv[1], about.config, len(about.categories))
+variables = checkpoints.load_variables(sys.argv[1], build_model(about.config, len(about.categories)))
 total = sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(variables["params"]))
 print(jax.device_count(), total)
 """

@@ -70,6 +70,11 @@ class VisDataset:
     labelled: bool
     objects: dict = dataclasses.field(repr=False)  # video id -> tuple of VisObject
 
+    @property
+    def labels(self):
+        """(category id, name) of each label, in their order."""
+        return [(category.id, category.name) for category in self.categories]
+
     def objects_of(self, video):
         """The objects of a video: tuple of VisObject, empty when it has none."""
         return self.objects.get(video.id, ())
@@ -95,7 +100,7 @@ def read_vis(annotations_path, frames_root=None):
     videos = tuple(_video(record, fail) for record in _unique(records["videos"], "video", fail))
     labels = {category.id: label for label, category in enumerate(categories)}
     by_id = {video.id: video for video in videos}
-    labelled = content.get("annotations") is not None
+    labelled = bool(content.get("annotations"))
     objects = {}
     for record in _unique(_records(content, "annotations", fail) if labelled else (), "annotation", fail):
         found = _object(record, by_id, labels, fail)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.fpn import FPN
@@ -18,6 +19,11 @@ from masktrack_jax.ops.roi_align import roi_align
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
 STD = (58.395, 57.12, 57.375)
 PAD_MULTIPLE = 32  # the coarsest stride of the backbone
+
+
+def build_model(config, num_classes):
+    """The network of a whole config."""
+    return MaskTrackRCNN(FrozenConfigDict(config.model), num_classes)
 
 
 class Detections(NamedTuple):

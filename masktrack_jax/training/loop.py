@@ -12,8 +12,8 @@ from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError, make_folder
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.predictor import build_model, load_variables
 from masktrack_jax.training import schedule
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
@@ -22,14 +22,17 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 PROVENANCE = ("video_index", "key_frame", "reference_frame")
 
 
-def train(config, workdir):
-    """Train as `config` says, from the newest checkpoint in `workdir` if there is one.
+def training_split(config):
+    """The training split of `config`, a `VisDataset`."""
+    return read_vis(config.data.train_annotations, config.data.train_frames or None)
 
-    Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state and the
-    categories (id, name).
+
+def train(config, dataset, workdir):
+    """Train on `dataset` as `config` says, from the newest checkpoint in `workdir` if there is one.
+
+    Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state.
     """
-    dataset = read_vis(config.data.train_annotations, config.data.train_frames or None)
-    categories = [(category.id, category.name) for category in dataset.categories]
+    categories = dataset.labels
     options = PairOptions.from_config(config.data)
     total = total_steps(config, dataset, options)
     devices = jax.local_devices()
@@ -38,20 +41,22 @@ def train(config, workdir):
 
     model = build_model(config, len(categories))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
-    variables = initial_variables(config, model, init_key)
+    variables = model.init_variables(init_key)
     mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
     optimizer = schedule.make_optimizer(config.optimizer, total, mask)
-    state = create_train_state(run_key, variables, optimizer)
     step_options = FrozenConfigDict(config.train)
     run = parallel(partial(train_step, model=model, optimizer=optimizer, options=step_options))
 
     with checkpoints.Checkpoints(workdir / "checkpoints") as store:
-        if (newest := store.latest()) is not None:
+        if (newest := store.latest()) is None:
+            variables = start_variables(config, variables)
+        state = create_train_state(run_key, variables, optimizer)
+        if newest is not None:
             check_same_run(workdir, config, categories)
             state = store.restore(newest, state)
         start = int(state.step)
         if start >= total:
-            return state, categories
+            return state
         batches = training_batches(
             dataset,
             options,
@@ -82,7 +87,7 @@ def train(config, workdir):
         finally:
             log.close()
             batches.close()
-    return state, categories
+    return state
 
 
 def total_steps(config, dataset, options):
@@ -99,9 +104,9 @@ def check_divides(batch_size, devices):
         )
 
 
-# What may differ between the parts of a run: it changes nothing that is learnt.
+# What may differ between the parts of a run: it changes nothing that is learnt, or only says where data lie.
 FREE = (
-    "inference",
+    "inference.",
     "train.checkpoint_every",
     "train.log_every",
     "train.init_from",
@@ -144,11 +149,24 @@ def _plain(value):
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def initial_variables(config, model, key):
-    """Variables at step 0: random, or those of the checkpoint `train.init_from`."""
+# What depends on the classes, or is no part of a detector: may stay at its initialisation.
+REPLACEABLE = (
+    "params/box_head/logits",
+    "params/box_head/deltas",
+    "params/mask_head/logits",
+    "params/track_head",
+)
+
+
+def start_variables(config, variables):
+    """`variables`, with those of the checkpoint `train.init_from` in their place where they fit.
+
+    Only the class-dependent layers and the track head may be missing there or be of another shape.
+    """
     if config.train.init_from:
-        return load_variables(config.train.init_from, config, model.num_classes)
-    return model.init_variables(key)
+        variables, left = checkpoints.load_matching(config.train.init_from, variables, REPLACEABLE)
+        print(f"{config.train.init_from}: all loaded but {', '.join(left) or 'nothing'}")
+    return variables
 
 
 def split_batch(batch, devices):

@@ -18,8 +18,9 @@ class MetricsLog:
         from tensorboardX import SummaryWriter
 
         self._every, self._total, self._frames, self._rate = every, total, frames, rate
+        drop_rows_after(workdir / "metrics.jsonl", start)
         self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 – closed in close()
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
         self._bar = tqdm(total=total, initial=start, desc="train", unit="step", disable=None)
         self._reset()
 
@@ -60,3 +61,10 @@ class MetricsLog:
         self._bar.close()
         self._file.close()
         self._board.close()
+
+
+def drop_rows_after(path, step):
+    """Leave out the rows of a metrics.jsonl that the run, going on from `step`, will write again."""
+    if path.exists():
+        rows = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{row}\n" for row in rows))
