@@ -33,7 +33,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def goldens():
-    """Arrays recorded from mmdet and mmtracking (tests/cases/goldens.npz; see docs of the references)."""
+    """Arrays recorded from mmdet and mmtracking (tests/cases/README.md)."""
     with np.load(Path(__file__).parent / "cases" / "goldens.npz") as file:
         return dict(file)
 
