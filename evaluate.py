@@ -14,7 +14,9 @@ CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of config
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.")
 ANNOTATIONS = flags.DEFINE_string("annotations", None, "Labels to score --results on.")
 RESULTS = flags.DEFINE_string("results", None, "Results file to score.")
-OUTPUT = flags.DEFINE_string("output", "metrics.json", "Where the metrics go.")
+OUTPUT = flags.DEFINE_string(
+    "output", "metrics.json", "Where the metrics go; results.json of a checkpoint goes beside."
+)
 
 
 def main(_):

@@ -12,7 +12,12 @@ flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.", required=True
 flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float("score_threshold", 0.3, "Leave out detections that score no more than this.")
-flags.DEFINE_integer("max_detections", 20, "Keep the best so many detections of a frame.", lower_bound=1)
+flags.DEFINE_integer(
+    "max_detections",
+    20,
+    "Keep the best so many detections of a frame, of those the network gives.",
+    lower_bound=1,
+)
 
 
 def main(argv):

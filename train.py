@@ -27,7 +27,7 @@ def main(_):
     if split:
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
-    print(f"{WORKDIR.value}: checkpoints, metrics.jsonl, tensorboard" + ", results.json" * bool(split))
+    print(f"checkpoints, metrics.jsonl, tensorboard: {WORKDIR.value}")
 
 
 if __name__ == "__main__":

@@ -146,7 +146,9 @@ def validate(config):
     for part in ("fpn", "box_head", "mask_head"):
         check(model[part].norm in norms, f"model.{part}.norm", f"use one of {norms}")
     for part, width in (("backbone", "width"), ("fpn", "channels"), ("mask_head", "channels")):
-        check(model[part][width] % 8 == 0, f"model.{part}.{width}", "use a multiple of 8")
+        # Group norm has groups of 8 channels, and 32 groups from 256 channels on.
+        good = model[part][width] % (8 if model[part][width] <= 256 else 32) == 0
+        check(good, f"model.{part}.{width}", "use a multiple of 8, above 256 of 32")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
     check(train.batch_size > 0, "train.batch_size", "must be positive")

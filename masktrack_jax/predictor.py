@@ -98,7 +98,9 @@ def evaluate_split(config, dataset, categories, variables, output):
     if not dataset.labelled:
         print(f"{annotations} has no labels: upload {results} to the data set's server")
         return None
-    return score_files(annotations, results, output)
+    metrics = score_files(annotations, results, output)
+    print(f"tracks: {results}   scores: {output}")
+    return metrics
 
 
 def check_categories(categories, dataset, annotations):
