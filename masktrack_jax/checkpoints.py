@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from masktrack_jax.categories import carry, class_shape, match_categories
 from masktrack_jax.config import base_config
 from masktrack_jax.errors import UserError
 
@@ -58,7 +60,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 variables=ocp.args.StandardSave(_variables(state.params, state.batch_stats)),
                 progress=ocp.args.StandardSave(progress),
-                about=ocp.args.JsonSave(_about(config, categories, step)),
+                about=ocp.args.JsonSave(describe(config, categories, step)),
             ),
         )
 
@@ -91,7 +93,8 @@ def _variables(params, batch_stats):
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
-def _about(config, categories, step):
+def describe(config, categories, step):
+    """What a checkpoint says of itself, for JSON."""
     return {"config": json.loads(config.to_json()), "categories": [list(c) for c in categories], "step": step}
 
 
@@ -113,15 +116,30 @@ def read_about(path):
     """`About` of the checkpoint at `path`."""
     file = find_step_folder(path) / "about" / "metadata"
     try:
-        about = json.loads(file.read_text())
-        categories = [(int(i), str(name)) for i, name in about["categories"]]
-        about = About(ConfigDict(about["config"]), categories, int(about["step"]))
-        missing = set(base_config()) - set(about.config)
-        if missing:
-            raise KeyError(min(missing))
-        return about
+        return parse_about(json.loads(file.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: cannot be read as a checkpoint's description ({error})") from None
+
+
+def parse_about(values):
+    """`About` of what `describe` gave. Raises a ValueError, KeyError or TypeError where that is not whole."""
+    categories = [(int(i), str(name)) for i, name in values["categories"]]
+    missing = set(base_config()) - set(values["config"])
+    if missing:
+        raise KeyError(min(missing))
+    config = _completed(values["config"], base_config())
+    return About(ConfigDict(config), categories, int(values["step"]))
+
+
+def _completed(values, defaults):
+    """`values` with what `defaults` has besides: what a config of today says more than an older one."""
+    filled = dict(values)
+    for key, default in defaults.items():
+        if key not in values:
+            filled[key] = default
+        elif isinstance(default, ConfigDict):
+            filled[key] = _completed(values[key], default)
+    return filled
 
 
 def load_variables(path, model):
@@ -143,16 +161,24 @@ def read_variables(path, expected):
     return _read(folder, expected)
 
 
-def load_matching(path, variables, replaceable):
-    """`variables` with the values of the checkpoint at `path`, and the names of those it has not.
+def load_matching(path, variables, categories, replaceable):
+    """`variables` with the values of the checkpoint at `path`; the names of those that stay; and matches.
 
-    Names that begin with one of `replaceable` may be missing there, or of another shape; anything else
-    that does not fit is a UserError. What only the checkpoint has is not read.
+    Rows of classes are taken by category name: `categories` (id, name) are those of `variables`, and the
+    matches are, for each of them, its place among the checkpoint's or None. Names that begin with one of
+    `replaceable` may be missing there, or be of another shape; anything else that does not fit is a
+    UserError. What only the checkpoint has is not read.
     """
     folder = find_step_folder(path)
+    others = read_about(folder).categories
+    matches = match_categories([name for _, name in categories], [name for _, name in others])
     stored = _stored_shapes(folder)
     there, wanted = _by_name(stored), _by_name(variables)
-    left = [n for n in wanted if n not in there or there[n].shape != wanted[n].shape]
+
+    def fits(name):
+        return name in there and there[name].shape == class_shape(name, wanted[name].shape, len(others))
+
+    left = [name for name in wanted if not fits(name)]
     for name in left:
         if not name.startswith(tuple(replaceable)):
             raise UserError(_misfit(folder, name, there, wanted))
@@ -160,9 +186,9 @@ def load_matching(path, variables, replaceable):
 
     def pick(path, value):
         name = _name(path)
-        return value if name in left else values[name]
+        return value if name in left else jnp.asarray(carry(name, value, values[name], matches))
 
-    return jax.tree_util.tree_map_with_path(pick, variables), left
+    return jax.tree_util.tree_map_with_path(pick, variables), left, matches
 
 
 def _stored_shapes(folder):
@@ -208,7 +234,7 @@ def write_variables(path, variables, about):
     path = Path(path).resolve()
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
-        about=ocp.args.JsonSave(_about(about.config, about.categories, about.step)),
+        about=ocp.args.JsonSave(describe(*about)),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(path, args)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT, load_config
+from interop_helpers import quick_initialisation
 
 from masktrack_jax import checkpoints
 from masktrack_jax.errors import UserError
@@ -126,28 +127,53 @@ def test_a_batch_must_divide(config, tmp_path):
         train(config, tmp_path)
 
 
-def test_starting_from_a_checkpoint(whole, config):
-    """Everything is loaded but what depends on the classes; another backbone is refused."""
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_starting_from_a_checkpoint(whole, config, capsys, monkeypatch):
+    """Everything is loaded; another backbone is refused."""
+    quick_initialisation(monkeypatch)
     folder, state, categories = whole
     config.train.init_from = str(folder)
-    names = ("box_head", "mask_head", "backbone")
-    for classes in (len(categories), len(categories) + 1):
-        fresh = build_model(config, classes).init_variables(jax.random.key(9))
-        params = loop.start_variables(config, fresh)["params"]
-        same = {
-            name: all(
-                np.array_equal(a, b)
-                for a, b in zip(jax.tree.leaves(params[name]), jax.tree.leaves(state.params[name]))
-            )
-            for name in names
-        }
-        assert same == {name: classes == len(categories) or name == "backbone" for name in names}
-    logits = params["box_head"]["logits"]["kernel"]
-    np.testing.assert_array_equal(logits, fresh["params"]["box_head"]["logits"]["kernel"])
+    fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
+    params = loop.start_variables(config, fresh, categories)["params"]
+    assert same(params, state.params) and not same(params, fresh["params"])
+    told = "all loaded but nothing; categories that it does not have: none"
+    assert capsys.readouterr().out == f"{folder}: {told}\n"
     config.model.fpn.channels = 24
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
     with pytest.raises(UserError, match="another architecture"):
-        loop.start_variables(config, fresh)
+        loop.start_variables(config, fresh, categories)
+
+
+def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, monkeypatch):
+    """The rows of classes are taken by name; those of a new one stay."""
+    quick_initialisation(monkeypatch)
+    folder, state, categories = whole
+    config.train.init_from = str(folder)
+    config.model.track_head.features = 24
+    others = [(50, "new"), *reversed(categories)]
+    fresh = build_model(config, len(others)).init_variables(jax.random.key(9))["params"]
+    params = loop.start_variables(config, {"params": fresh}, others)["params"]
+    old = jax.device_get(state.params)
+    for name in ("backbone", "fpn", "rpn_head"):
+        assert same(params[name], old[name])
+    assert same(params["track_head"], fresh["track_head"])  # of another size
+    for module, leaf in (("logits", "kernel"), ("logits", "bias"), ("deltas", "kernel"), ("deltas", "bias")):
+        got, was, new = (tree["box_head"][module][leaf] for tree in (params, old, fresh))
+        if module == "logits":
+            wanted = [new[..., :1], was[..., -2::-1], was[..., -1:]]  # the background stays the last
+        else:
+            by_class = was.reshape(*was.shape[:-1], len(categories), 4)
+            wanted = [new[..., :4], by_class[..., ::-1, :].reshape(was.shape)]
+        np.testing.assert_array_equal(got, np.concatenate(wanted, axis=-1))
+    for name in ("logits_kernel", "logits_bias"):
+        got, was, new = (tree["mask_head"][name] for tree in (params, old, fresh))
+        np.testing.assert_array_equal(got, np.concatenate([new[..., :1], was[..., ::-1]], axis=-1))
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "params/track_head/fc1/kernel" in line
+    assert line.endswith("categories that it does not have: new\n")
 
 
 def test_length_of_a_run(config):

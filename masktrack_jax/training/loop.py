@@ -49,7 +49,7 @@ def train(config, dataset, workdir):
 
     with checkpoints.Checkpoints(workdir / "checkpoints") as store:
         if (newest := store.latest()) is None:
-            variables = start_variables(config, variables)
+            variables = start_variables(config, variables, categories)
         state = create_train_state(run_key, variables, optimizer)
         if newest is not None:
             check_same_run(workdir, config, categories)
@@ -158,14 +158,17 @@ REPLACEABLE = (
 )
 
 
-def start_variables(config, variables):
+def start_variables(config, variables, categories):
     """`variables`, with those of the checkpoint `train.init_from` in their place where they fit.
 
-    Only the class-dependent layers and the track head may be missing there or be of another shape.
+    Of the layers with rows for each class, those of the `categories` (id, name) that the checkpoint has too
+    are taken by name. Only these layers and the track head may be missing there or be of another shape.
     """
-    if config.train.init_from:
-        variables, left = checkpoints.load_matching(config.train.init_from, variables, REPLACEABLE)
-        print(f"{config.train.init_from}: all loaded but {', '.join(left) or 'nothing'}")
+    if path := config.train.init_from:
+        variables, left, matches = checkpoints.load_matching(path, variables, categories, REPLACEABLE)
+        loaded = f"all loaded but {', '.join(left) or 'nothing'}"
+        new = [name for (_, name), place in zip(categories, matches) if place is None]
+        print(f"{path}: {loaded}; categories that it does not have: {', '.join(new) or 'none'}")
     return variables
 
 

@@ -1,0 +1,80 @@
+"""Make a checkpoint from the weights of another implementation.
+
+    python -m masktrack_jax.interop --input mask_rcnn.pth --source torchvision --output weights/coco
+
+Then train from it (`--config.train.init_from=weights/coco`), or run it where it has a track head. Of the
+sources, `original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of every version, pytorch style;
+`torchvision` is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride
+in the 1×1) and `detectron2-pytorch` that of its networks trained from torchvision's ResNet.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from masktrack_jax import checkpoints, cli
+from masktrack_jax.errors import UserError
+from masktrack_jax.interop.convert import import_weights
+from masktrack_jax.interop.known import LISTS
+from masktrack_jax.interop.sources import SOURCES
+
+
+def write(output, about, variables):
+    """Write a checkpoint to the new folder `output`, which appears complete or not at all."""
+    output = Path(output).absolute()
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        checkpoints.write_variables(partial, variables, about)
+        partial.rename(output)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m masktrack_jax.interop",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    lists = f"{', '.join(LISTS)}, or a JSON file: annotations or a list of names"
+    add = parser.add_argument
+    add("--input", required=True, help=".safetensors, .pth or .pt file")
+    add("--source", required=True, choices=SOURCES, help="what wrote it")
+    add("--output", required=True, help="folder of the checkpoint; must not exist")
+    add("--categories", help=f"what to detect (default: the file's categories): {lists}")
+    add(
+        "--file-categories",
+        help="the file's categories, where it does not tell them (default: by their number)",
+    )
+    add(
+        "--batch-norm-epsilon",
+        type=float,
+        help="of the file (default: 0 for torchvision's detectors with frozen batch norm, else 1e-5)",
+    )
+    add("--seed", type=int, default=0, help="of what the file does not have (default: %(default)s)")
+    return parser
+
+
+def main(arguments=None):
+    """Run the command; prints what was loaded, what was not, and the folder."""
+    options = _parser().parse_args(arguments)
+    if Path(options.output).exists():
+        raise UserError(f"{options.output}: exists; remove it or choose another --output")
+    about, variables, lines = import_weights(
+        options.input,
+        options.source,
+        categories=options.categories,
+        file_categories=options.file_categories,
+        epsilon=options.batch_norm_epsilon,
+        seed=options.seed,
+    )
+    write(options.output, about, variables)
+    print(*lines, options.output, sep="\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

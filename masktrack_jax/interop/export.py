@@ -1,0 +1,78 @@
+"""Write a checkpoint's parameters as a `.safetensors` file with mmtracking's names.
+
+    python -m masktrack_jax.interop.export --checkpoint runs/r50 --output r50.safetensors
+
+It loads there as the state dict of a network of the same config; mmtracking has no group norm with our
+groups, and its style='caffe' is our `stride_in_1x1`. `python -m masktrack_jax.interop --source mmtracking`
+gives the same checkpoint back, bit for bit: the config and the categories are in the file's header.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from masktrack_jax import checkpoints, cli
+from masktrack_jax.errors import UserError
+from masktrack_jax.interop import names
+from masktrack_jax.interop.files import OURS
+from masktrack_jax.models.masktrack_rcnn import build_model
+
+
+def mmtracking_name(name):
+    """mmtracking's name of a tensor, of mmdet's."""
+    return name if name.startswith("track_head.") else f"detector.{name}"
+
+
+def export_tensors(variables):
+    """{mmtracking's name: array in PyTorch's layout} of a network's variables."""
+    tensors = {}
+    arrays = flatten_dict(variables, sep="/")
+    for path, (name, layout) in names.table(variables).items():
+        name = mmtracking_name(name)
+        tensors[name] = np.ascontiguousarray(names.to_torch(np.asarray(arrays[path]), layout))
+        if name.endswith("running_var"):
+            tensors[name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return tensors
+
+
+def export(checkpoint, output):
+    """Write the checkpoint at `checkpoint` to the new file `output`, which appears complete or not at all."""
+    output = Path(output)
+    if output.suffix != ".safetensors":
+        raise UserError(f"{output}: give an --output that ends in .safetensors")
+    if output.exists():
+        raise UserError(f"{output}: exists; remove it or choose another --output")
+    about = checkpoints.read_about(checkpoint)
+    variables = checkpoints.load_variables(checkpoint, build_model(about.config, len(about.categories)))
+    header = {"format": "pt", OURS: json.dumps(checkpoints.describe(*about))}
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_file(export_tensors(variables), partial, header)
+        partial.rename(output)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{output}: cannot be written ({error}); choose another --output") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(arguments=None):
+    """Run the command; prints the file's path."""
+    parser = argparse.ArgumentParser(
+        prog="python -m masktrack_jax.interop.export", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--checkpoint", required=True, help="training folder, or one of its steps")
+    parser.add_argument("--output", required=True, help=".safetensors file to write; must not exist")
+    options = parser.parse_args(arguments)
+    export(options.checkpoint, options.output)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,30 @@
+"""What the tests of masktrack_jax/interop share."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+
+INITIAL = 0.25
+
+
+def quick_initialisation(monkeypatch):
+    """Networks are filled with `INITIAL` in place of their initialisation, which takes seconds to compile."""
+    shapes_of = MaskTrackRCNN.init_variables
+
+    def fill(model, key):
+        shapes = jax.eval_shape(partial(shapes_of, model), key)
+        return jax.tree.map(lambda x: np.full(x.shape, INITIAL, x.dtype), shapes)
+
+    monkeypatch.setattr(MaskTrackRCNN, "init_variables", fill)
+
+
+def one_line(error, *words):
+    """The message of a `UserError`: one line of moderate length with these words."""
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400, text
+    for word in words:
+        assert str(word) in text, text
+    return text
