@@ -24,7 +24,7 @@ demo: install
 	$(GENERATE) --output data/demo/val --videos 24 --seed 2
 	$(BIN)/python train.py --config configs/demo.py --workdir runs/demo
 	$(BIN)/python track.py --checkpoint runs/demo --input data/demo/val/JPEGImages/00001 --output runs/demo/track \
-		--score-threshold 0.5
+		--draw-threshold 0.5
 	@echo "scores: runs/demo/metrics.json   video: runs/demo/track/overlay.mp4"
 
 lint: install

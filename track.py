@@ -11,13 +11,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.", required=True)
 flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
-flags.DEFINE_float("score_threshold", 0.3, "Leave out detections that score no more than this.")
-flags.DEFINE_integer(
-    "max_detections",
-    20,
-    "Keep the best so many detections of a frame, of those the network gives.",
-    lower_bound=1,
+flags.DEFINE_float(
+    "score_threshold", None, "Leave out detections that score no more than this; else as in the checkpoint."
 )
+flags.DEFINE_integer(
+    "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1
+)
+flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
 
 
 def main(argv):
@@ -27,10 +27,10 @@ def main(argv):
     from masktrack_jax.predictor import load_segmenter
     from masktrack_jax.track_video import track_video
 
-    segmenter = load_segmenter(
-        FLAGS.checkpoint, score_threshold=FLAGS.score_threshold, max_detections=FLAGS.max_detections
-    )
-    summary = track_video(segmenter, FLAGS.input, FLAGS.output)
+    asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}
+    detections = {name: value for name, value in asked.items() if value is not None}
+    segmenter = load_segmenter(FLAGS.checkpoint, detections)
+    summary = track_video(segmenter, FLAGS.input, FLAGS.output, draw_threshold=FLAGS.draw_threshold)
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 
 

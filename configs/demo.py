@@ -55,5 +55,5 @@ def get_config():
             "warmup_steps": 100,
         }
     )
-    config.inference.update({"scale": (160, 96), "frames_per_call": 10, "max_detections": 20})
+    config.inference.update({"scale": (160, 96), "frames_per_call": 10})
     return config

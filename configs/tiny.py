@@ -39,5 +39,5 @@ def get_config():
     config.train.rpn.update({"samples": 32})
     config.train.roi.update({"samples": 16})
     config.optimizer.update({"learning_rate": 0.02, "warmup_steps": 2})
-    config.inference.update({"scale": (96, 64), "frames_per_call": 2, "max_detections": 8})
+    config.inference.update({"scale": (96, 64), "frames_per_call": 2})
     return config

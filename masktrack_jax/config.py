@@ -21,18 +21,58 @@ def base_config():
     )
 
 
+def mmtracking_form(config):
+    """Change `config` to mmtracking's form in what `base_config` leaves out; returns it."""
+    config.data.float_resize = True
+    config.inference.association.keep_displaced = True
+    return config
+
+
+def original_form(config):
+    """Change `config` to the authors' form (github.com/youtubevos/MaskTrackRCNN); returns it.
+
+    What their weights were trained with, and so what they give the published results with.
+    """
+    config.model.pixel_boxes = True
+    config.model.anchors.update({"centre": 0.5, "rounded": True})
+    config.model.roi_align.update({"sampling": 2, "aligned": False})
+    config.model.track_head.update({"relu_last": False, "init_std": 0.01})
+    config.model.detections.update({"score_threshold": 0.05, "max_detections": 10})
+    config.data.max_gap = 10_000  # any other frame of the video
+    config.train.rpn.update({"inside_only": True, "beta": 1 / 9})
+    config.train.roi.beta = 1.0
+    config.train.match_over = "positives"
+    config.optimizer.learning_rate = 0.005
+    config.inference.order_when_cut = "score"
+    config.inference.association.update({"update_label": False, "frames_retained": None})
+    return config
+
+
 def model_config():
     return {
         "dtype": "float32",  # of the computation; parameters are float32
-        "backbone": {"depth": 50, "width": 64, "norm": "frozen_bn", "frozen_stages": 1},
+        "pixel_boxes": False,  # clip, crop and paste by whole pixels, scale frames by one factor
+        "backbone": {
+            "depth": 50,
+            "width": 64,
+            "norm": "frozen_bn",
+            "frozen_stages": 1,
+            "stride_in_1x1": False,
+        },
         "fpn": {"channels": 256, "norm": "none"},
-        "anchors": {"strides": (4, 8, 16, 32, 64), "scale": 8.0, "ratios": (0.5, 1.0, 2.0)},
+        "anchors": {
+            "strides": (4, 8, 16, 32, 64),
+            "scale": 8.0,
+            "ratios": (0.5, 1.0, 2.0),
+            "centre": 0.0,  # in the cell: 0 its corner, 0.5 its middle
+            "rounded": False,
+        },
         "rpn_head": {"channels": 256},
         "proposals": {"pre_nms": 200, "post_nms": 200, "nms_iou": 0.7},
-        "roi_align": {"finest_scale": 56.0, "sampling": 0},
+        "roi_align": {"finest_scale": 56.0, "sampling": 0, "aligned": True, "min_size": 0.0},
         "box_head": {"features": 1024, "convs": 0, "norm": "none"},
         "mask_head": {"convs": 4, "channels": 256, "norm": "none"},
-        "track_head": {"features": 1024, "relu_last": True},
+        "track_head": {"features": 1024, "relu_last": True, "init_std": 0.0},
         "detections": {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100},
     }
 
@@ -53,6 +93,7 @@ def data_config():
             (480, 384),
             (640, 384),
         ),
+        "float_resize": False,  # resize as float32, as mmtracking trains; four times the data to move
         "flip": 0.5,
         "jitter": 0.0,
         "max_objects": 20,
@@ -82,6 +123,8 @@ def train_config():
             "positive_iou": 0.7,
             "negative_iou": 0.3,
             "min_positive_iou": 0.3,
+            "inside_only": False,  # no anchor that reaches out of the image
+            "beta": 0.0,  # of the smooth L1 box loss; 0 is L1
         },
         "roi": {
             "samples": 128,
@@ -89,7 +132,9 @@ def train_config():
             "positive_iou": 0.5,
             "negative_iou": 0.5,
             "min_positive_iou": 0.5,
+            "beta": 0.0,
         },
+        "match_over": "matched",  # what an image's match loss is divided by; or "positives"
         "checkpoint_every": 1000,
         "log_every": 50,
         "init_from": "",  # a checkpoint whose parameters to start from
@@ -115,13 +160,14 @@ def inference_config():
     return {
         "scale": (640, 360),
         "frames_per_call": 4,
-        "score_threshold": 0.01,
-        "max_detections": 100,
+        "order_when_cut": "class",  # of detections, where there were more than max_detections; or "score"
         "association": {
             "score_weight": 1.0,
             "iou_weight": 2.0,
             "label_weight": 10.0,
             "frames_retained": 20,
+            "update_label": True,
+            "keep_displaced": False,
             "use_embedding": True,
         },
     }
@@ -149,6 +195,12 @@ def validate(config):
         # Group norm has groups of 8 channels, and 32 groups from 256 channels on.
         good = model[part][width] % (8 if model[part][width] <= 256 else 32) == 0
         check(good, f"model.{part}.{width}", "use a multiple of 8, above 256 of 32")
+    choices = {
+        "train.match_over": (train.match_over, ("matched", "positives")),
+        "inference.order_when_cut": (config.inference.order_when_cut, ("class", "score")),
+    }
+    for key, (value, known) in choices.items():
+        check(value in known, key, f"use one of {known}")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
     check(train.batch_size > 0, "train.batch_size", "must be positive")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masktrack_jax.data.images import bucket_for, fit_size, pad_image, resize_image
+from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.errors import UserError
 from masktrack_jax.tracking.association import DROPPED, PAPER, Tracker
 from masktrack_jax.tracking.masks import encode_pasted
@@ -13,10 +13,11 @@ from masktrack_jax.tracking.tracks import VideoTracks
 
 @dataclass(frozen=True)
 class FrameResult:
-    """The tracked detections of one frame, n of them, no track twice, grouped by class, best first.
+    """The tracked detections of one frame, n of them, grouped by class, best first.
 
     boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
-    track_ids (n,) int64; rles: n compressed RLEs at the frame's own size.
+    track_ids (n,) int64, no track twice (but see `AssociationOptions.keep_displaced`); rles: n compressed
+    RLEs at the frame's own size.
     """
 
     index: int
@@ -40,14 +41,16 @@ class VideoSegmenter:
     """Segments and tracks the objects of videos, one video at a time, in memory that stays flat.
 
     predict: `predict(images (B, H, W, 3) uint8, image_sizes (B, 2) int32 h, w)` → dict of boxes (B, D, 4)
-        in resized pixels, scores (B, D), labels (B, D), valid (B, D), masks (B, D, m, m) probabilities and
-        embeddings (B, D, E); parameters bound, jitted. It is called with one B and the buckets' sizes only,
-        so it compiles once for each bucket in use.
+        in resized pixels, scores (B, D), labels (B, D), valid (B, D), masks (B, D, m, m)
+        probabilities, embeddings (B, D, E) and found (B,), the detections before the best D were taken;
+        parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles once for
+        each bucket in use.
     categories: (id, name) of each label.
     long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
     frames_per_call: B; `step` uses 1 instead.
     association: an `AssociationOptions`; the paper's by default.
-    score_threshold, max_detections: narrow what `predict` gives: scores above, the best so many a frame.
+    pixel_boxes: the authors' form of scaling boxes and pasting masks, see `model.pixel_boxes`.
+    order_when_cut: see `detection_order`.
     """
 
     def __init__(
@@ -60,14 +63,14 @@ class VideoSegmenter:
         buckets,
         frames_per_call=4,
         association=PAPER,
-        score_threshold=0.0,
-        max_detections=None,
+        pixel_boxes=False,
+        order_when_cut="class",
     ):
         self.predict = predict
         self.categories = list(categories)
         self.long_edge, self.short_edge, self.buckets = long_edge, short_edge, buckets
         self.frames_per_call = frames_per_call
-        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self.pixel_boxes, self.order_when_cut = pixel_boxes, order_when_cut
         self._tracker = Tracker(association)
         self.reset()
 
@@ -163,33 +166,37 @@ class VideoSegmenter:
             yield self._track(prepared, {name: value[i] for name, value in outputs.items()})
 
     def _track(self, prepared, detections):
-        """Return the `FrameResult` of one frame's detections: selected, at frame size, with track ids."""
-        order = select_detections(
-            detections["scores"],
-            detections["labels"],
-            detections["valid"],
-            self.score_threshold,
-            self.max_detections,
+        """Return the `FrameResult` of one frame's detections: ordered, at frame size, with track ids."""
+        order = detection_order(
+            *(detections[name] for name in ("scores", "labels", "valid", "found")), self.order_when_cut
         )
-        boxes = boxes_at_frame_size(detections["boxes"][order], prepared.resized, prepared.original)
+        boxes = detections["boxes"][order]
+        if self.pixel_boxes:
+            scale = fit_scale(*prepared.original, self.long_edge, self.short_edge)
+            boxes = pixel_boxes_at_frame_size(boxes, scale)
+        else:
+            boxes = boxes_at_frame_size(boxes, prepared.resized, prepared.original)
         scores, labels = detections["scores"][order], detections["labels"][order]
         ids = self._tracker.update(boxes, scores, labels, detections["embeddings"][order])
         kept = ids != DROPPED
-        rles = encode_pasted(detections["masks"][order[kept]], boxes[kept], *prepared.original)
+        masks = detections["masks"][order[kept]]
+        rles = encode_pasted(masks, boxes[kept], *prepared.original, self.pixel_boxes)
         result = FrameResult(self._index, boxes[kept], scores[kept], labels[kept], ids[kept], rles)
         self._index += 1
         return result
 
 
-def select_detections(scores, labels, valid, score_threshold=0.0, max_detections=None):
-    """Return the indices of a frame's detections that go to the association, in its order.
+def detection_order(scores, labels, valid, found, order_when_cut="class"):
+    """Return the indices of a frame's valid detections (D,) in the order of the association.
 
-    scores, labels, valid (D,): those valid and above the threshold, the best `max_detections` of them,
-    grouped by class and best first within a class. The greedy association numbers new objects in this
-    order; it is mmtracking's, whose detector hands over one list a class.
+    The greedy association numbers new objects in this order. Grouped by class, best first within a class, as
+    in mmtracking, whose detector hands over one list a class. `order_when_cut` "score" is the authors': they
+    leave the detections by falling score where there were more (`found`) than the best D.
     """
-    chosen = np.flatnonzero(valid & (scores > score_threshold))
-    chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:max_detections]
+    chosen = np.flatnonzero(valid)
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    if order_when_cut == "score" and found > len(valid):
+        return chosen
     return chosen[np.argsort(labels[chosen], kind="stable")]
 
 
@@ -202,3 +209,9 @@ def boxes_at_frame_size(boxes, resized, original):
     factor = np.array([resized_width / width, resized_height / height] * 2, np.float32)
     limit = np.array([width, height] * 2, np.float32)
     return np.clip(np.asarray(boxes, np.float32) / factor, 0, limit)
+
+
+def pixel_boxes_at_frame_size(boxes, scale):
+    """As `boxes_at_frame_size` in the authors' form: first and last pixels over one factor for both axes."""
+    last = np.array([0, 0, 1, 1], np.float32)
+    return (np.asarray(boxes, np.float32) - last) / np.float32(scale) + last

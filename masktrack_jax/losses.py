@@ -22,27 +22,36 @@ def cross_entropy(logits, targets):
     return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
 
 
-def rpn_losses(logits, deltas, positive, target_deltas, valid):
+def smooth_l1(difference, beta):
+    """Elementwise: quadratic up to `beta`, linear from there on (Girshick 2015); beta 0 is plain L1."""
+    distance = jnp.abs(difference)
+    if beta == 0:
+        return distance
+    return jnp.where(distance < beta, 0.5 * distance**2 / beta, distance - 0.5 * beta)
+
+
+def rpn_losses(logits, deltas, positive, target_deltas, valid, beta=0.0):
     """Objectness and box loss of sampled anchors (…, S); deltas (…, S, 4).
 
-    Both are over the number of sampled anchors; boxes by L1 on positives (Ren et al. 2015, mmdet's form).
+    Both are over the number of sampled anchors; boxes by `smooth_l1` with `beta` on positives (Ren et al.
+    2015; mmtracking 0, the authors 1/9).
     """
     count = valid.sum()
     objectness = _sum(binary_cross_entropy(logits, positive), valid)
-    distance = jnp.abs(deltas - target_deltas).sum(-1)
+    distance = smooth_l1(deltas - target_deltas, beta).sum(-1)
     return {"rpn_cls": (objectness, count), "rpn_box": (_sum(distance, valid & positive), count)}
 
 
-def box_losses(logits, deltas, labels, positive, target_deltas, valid):
+def box_losses(logits, deltas, labels, positive, target_deltas, valid, beta=0.0):
     """Class and box loss of sampled RoIs: logits (…, S, K + 1), deltas (…, S, K, 4), labels (…, S).
 
     `labels` are K for background. Both are over the number of sampled RoIs; only the deltas of the RoI's
-    own class are compared (Girshick 2015).
+    own class are compared, by `smooth_l1` with `beta` (Girshick 2015; mmtracking 0, the authors 1).
     """
     count = valid.sum()
     own = jnp.minimum(labels, deltas.shape[-2] - 1)[..., None, None]
     chosen = jnp.take_along_axis(deltas, own, axis=-2)[..., 0, :]
-    distance = jnp.abs(chosen - target_deltas).sum(-1)
+    distance = smooth_l1(chosen - target_deltas, beta).sum(-1)
     classes = _sum(cross_entropy(logits, labels), valid)
     return {"cls": (classes, count), "box": (_sum(distance, valid & positive), count)}
 
@@ -54,18 +63,22 @@ def mask_loss(logits, targets, valid):
     return {"mask": (_sum(per_roi, valid), valid.sum() * pixels)}
 
 
-def match_loss(logits, targets, valid, reference_valid):
+def match_loss(logits, targets, valid, reference_valid, over="matched"):
     """Cross-entropy of "which reference object, or new" for positive RoIs, a mean over images.
 
-    `logits` (B, P, M + 1), column 0 "new"; `targets` (B, P); `reference_valid` (B, M). An image's sum is
-    over its number of positives that do have a match, at least 1 (mmtracking's RoIEmbedHead; positives
-    without a match are in the sum all the same).
+    `logits` (B, P, M + 1), column 0 "new"; `targets` (B, P); `reference_valid` (B, M). An image's sum over
+    all its positives is divided by the number of those that have a match (`over` "matched", mmtracking's
+    RoIEmbedHead), or of all ("positives", the authors'; an image with a single one counts as 0 there).
     """
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     masked = jnp.where(exists[:, None], logits, -1e9)
     nll = jnp.where(valid, cross_entropy(masked, targets), 0.0).sum(1)
-    matched = (valid & (targets > 0)).sum(1)
-    return {"match": (jnp.sum(nll / jnp.maximum(matched, 1)), jnp.array(logits.shape[0]))}
+    positives = valid.sum(1)
+    if over == "positives":
+        nll, count = jnp.where(positives > 1, nll, 0.0), positives
+    else:
+        count = (valid & (targets > 0)).sum(1)
+    return {"match": (jnp.sum(nll / jnp.maximum(count, 1)), jnp.array(logits.shape[0]))}
 
 
 def match_accuracy(logits, targets, valid, reference_valid):

@@ -36,16 +36,21 @@ def build_segmenter(config, categories, variables, **overrides):
         "short_edge": options.scale[1],
         "buckets": config.data.buckets,
         "frames_per_call": options.frames_per_call,
-        "score_threshold": options.score_threshold,
-        "max_detections": options.max_detections,
         "association": AssociationOptions(**options.association),
+        "pixel_boxes": config.model.pixel_boxes,
+        "order_when_cut": options.order_when_cut,
     }
     return VideoSegmenter(predict, categories, **(arguments | overrides))
 
 
-def load_segmenter(path, **overrides):
-    """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters."""
+def load_segmenter(path, detections=None, **overrides):
+    """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
+
+    `detections`: values that replace those of `model.detections`; `overrides` replace the segmenter's
+    arguments.
+    """
     about = checkpoints.read_about(path)
+    about.config.model.detections.update(detections or {})
     variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)
 

@@ -35,10 +35,11 @@ class Summary:
         return f"{self.frames} frames, {self.tracks} tracks, {self.seconds:.1f} s ({speed:.1f} frames/s)"
 
 
-def track_video(segmenter, input_path, output_dir):
+def track_video(segmenter, input_path, output_dir, draw_threshold=0.0):
     """Track a video's objects; return a `Summary`.
 
-    segmenter: a `VideoSegmenter`; input_path: a video file or a folder of frames. Writes to `output_dir`:
+    segmenter: a `VideoSegmenter`; input_path: a video file or a folder of frames; draw_threshold: least score
+    of what the overlay shows. Writes to `output_dir`:
     `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with `track_id`; and
     `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
     All three appear together at the end; on an error none does. Raises `UserError` for unreadable input and
@@ -47,13 +48,13 @@ def track_video(segmenter, input_path, output_dir):
     video = open_video(input_path)
     with staging_folder(output_dir) as staging:
         started = time.perf_counter()
-        tracks = _write_frames(segmenter, video, staging)
+        tracks = _write_frames(segmenter, video, staging, draw_threshold)
         records = tracks.finish(VIDEO_ID, segmenter.category_ids)
         (staging / "results.json").write_text(json.dumps(records))
         return Summary(tracks.frame_count, len(records), time.perf_counter() - started)
 
 
-def _write_frames(segmenter, video, folder):
+def _write_frames(segmenter, video, folder, draw_threshold):
     """Write `overlay.mp4` and `frames.jsonl` while the video streams through; return its `VideoTracks`."""
     scale = overlay_scale(video.height, video.width)
     waiting = deque()  # frames whose result is not there yet: at most three batches
@@ -72,15 +73,26 @@ def _write_frames(segmenter, video, folder):
         for result in segmenter.stream(remembered()):
             tracks.add(result.track_ids, result.labels, result.scores, result.rles)
             lines.write(json.dumps(frame_record(result, segmenter.category_ids)) + "\n")
-            names = [segmenter.names[label] for label in result.labels]
-            drawn = draw_tracks(
-                waiting.popleft(), result.rles, result.boxes, names, result.track_ids, result.scores, scale
-            )
+            drawn = _draw(waiting.popleft(), result, segmenter.names, draw_threshold, scale)
             if drawn.shape[:2] != (overlay.height, overlay.width):  # a frame that differs from the first
                 drawn = resize_image(drawn, overlay.height, overlay.width)
             overlay.write(drawn)
             progress.update()
     return tracks
+
+
+def _draw(frame, result, names, threshold, scale):
+    """The frame with those detections of a `FrameResult` that score at least `threshold`."""
+    shown = np.flatnonzero(result.scores >= threshold)
+    return draw_tracks(
+        frame,
+        [result.rles[i] for i in shown],
+        result.boxes[shown],
+        [names[result.labels[i]] for i in shown],
+        result.track_ids[shown],
+        result.scores[shown],
+        scale,
+    )
 
 
 def frame_record(result, category_ids):

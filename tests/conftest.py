@@ -33,9 +33,10 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def goldens():
-    """Arrays recorded from mmdet and mmtracking (tests/cases/README.md)."""
-    with np.load(Path(__file__).parent / "cases" / "goldens.npz") as file:
-        return dict(file)
+    """Arrays recorded from mmdet and mmtracking: single operations and a training pair (tests/goldens)."""
+    from goldens.recorded import arrays
+
+    return arrays("units") | arrays("train_A")
 
 
 def load_config(name):

@@ -51,7 +51,7 @@ def test_flip_twice_is_identity():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)
     boxes = np.array([[1, 2, 5, 6], [0, 0, 14, 10]], np.float32)
-    flip = Transform(14, 10, True, None)
+    flip = Transform(14, 10, True, False, None)
     once = transform_image(image, flip)
     np.testing.assert_array_equal(once[:, 3], image[:, 10])
     np.testing.assert_array_equal(transform_image(once, flip), image)
@@ -88,7 +88,7 @@ def test_boxes_stay_tight_to_masks(dataset, scale):
             elif mask.any():  # smaller by nearest pixel: thin tips may be lost, nothing is gained
                 assert (np.array([1, 1, -1, -1]) * (box - _box_of(mask)) <= 1).all()
         video = dataset.videos[video_index]
-        plain = Transform(*scale, False, None)
+        plain = Transform(*scale, False, False, None)
         image = transform_image(read_image(dataset.frame_path(video, frame)), plain)
         seen = sample["image"][:height, :width]
         if not np.array_equal(seen, image):

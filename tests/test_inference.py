@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.errors import UserError
-from masktrack_jax.inference import VideoSegmenter, select_detections
+from masktrack_jax.inference import VideoSegmenter, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.track_video import track_video
 from masktrack_jax.tracking.masks import decode_masks, paste_masks
 from masktrack_jax.video import VideoWriter, open_video
@@ -39,6 +39,7 @@ class KnownDetector:
             "valid": np.zeros((count, DETECTIONS), bool),
             "masks": np.ones((count, DETECTIONS, 28, 28), np.float32),
             "embeddings": np.full((count, DETECTIONS, 8), np.nan, np.float32),
+            "found": np.full(count, DETECTIONS, np.int32),
         }
         for i, (image, size) in enumerate(zip(images, image_sizes)):
             (height, width), objects = self.truth[int(image[0, 0, 0])]
@@ -147,13 +148,21 @@ def test_empty_video_and_frames_without_detections():
     assert [len(r.rles) for r in segmenter_of(truth).stream(frames_of(truth))] == [0, 0, 0]
 
 
-def test_selection_thresholds_then_takes_the_best_then_groups_by_class():
+def test_detections_are_grouped_by_class_unless_cut_in_the_authors_form():
     scores = np.array([0.5, 0.9, 0.3, 0.8, 0.9, 0.7, 0.99], np.float32)
     labels = np.array([1, 1, 0, 0, 0, 2, 0])
     valid = np.array([True] * 6 + [False])
-    assert select_detections(scores, labels, valid).tolist() == [4, 3, 2, 1, 0, 5]
-    assert select_detections(scores, labels, valid, 0.3).tolist() == [4, 3, 1, 0, 5]
-    assert select_detections(scores, labels, valid, 0.3, 3).tolist() == [4, 3, 1]
+    assert detection_order(scores, labels, valid, 6).tolist() == [4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, valid, 6, "score").tolist() == [4, 3, 2, 1, 0, 5]
+    full = np.ones(7, bool)
+    assert detection_order(scores, labels, full, 8).tolist() == [6, 4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, full, 7, "score").tolist() == [6, 4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, full, 8, "score").tolist() == [6, 1, 4, 3, 5, 0, 2]
+
+
+def test_the_authors_scale_first_and_last_pixels_by_one_factor():
+    boxes = pixel_boxes_at_frame_size(np.array([[8.0, 4.0, 21.0, 9.0]]), 2.0)
+    assert boxes.tolist() == [[4.0, 2.0, 11.0, 5.0]]  # pixels 8…20 and 4…8 over 2, and one more
 
 
 def test_next_batch_starts_before_the_last_is_read():

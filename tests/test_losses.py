@@ -76,6 +76,29 @@ def test_mask_loss_is_a_mean_over_pixels_of_positives():
     np.testing.assert_allclose(value(losses.mask_loss(logits, targets, valid)["mask"]), wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize("beta", [0.0, 1 / 9, 1.0])
+def test_smooth_l1_is_its_formula(beta):
+    x = np.linspace(-2, 2, 81).astype("f4")
+    wanted = [abs(v) - beta / 2 if abs(v) >= beta else v * v / (2 * beta) for v in np.float64(x)]
+    np.testing.assert_allclose(losses.smooth_l1(x, beta), wanted, atol=1e-6)
+    _, deltas, positive, wanted, valid = case = rpn_case(np.random.default_rng(3))
+    rows = valid & positive
+    box = np.asarray(losses.smooth_l1(deltas - wanted, beta))[rows].sum() / valid.sum()
+    np.testing.assert_allclose(value(losses.rpn_losses(*case, beta)["rpn_box"]), box, rtol=1e-5)
+
+
+def test_match_loss_over_positives_leaves_out_an_image_with_a_single_one():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(3, 4, 3)).astype("f4")
+    targets = np.array([[1, 0, 2, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    valid = np.array([[True, True, True, False], [True, False, False, False], [True, True, False, False]])
+    everything = np.ones((3, 2), bool)
+    first = np.mean([nll(logits[0, i], targets[0, i]) for i in range(3)])
+    third = np.mean([nll(logits[2, i], targets[2, i]) for i in range(2)])
+    got = losses.match_loss(logits, targets, valid, everything, "positives")["match"]
+    np.testing.assert_allclose(value(got), (first + third) / 3, rtol=1e-6)
+
+
 def match_case(rng):
     """Three images: some positives matched; positives but none matched; no positive at all."""
     logits = rng.normal(size=(3, 4, 4)).astype("f4") * 2
@@ -174,8 +197,7 @@ def test_losses_give_mmtracking_numbers(goldens):
 
     labels = goldens["roi_labels"]
     positive, everything = labels < 40, np.ones(128, bool)
-    deltas = np.zeros((128, 40, 4), "f4")
-    deltas[np.arange(32), labels[:32]] = goldens["roi_bbox_pred_own"]
+    deltas = goldens["roi_bbox_pred"].reshape(128, 40, 4)
     got = losses.box_losses(
         goldens["roi_cls_score"], deltas, labels, positive, goldens["roi_bbox_targets"], everything
     )

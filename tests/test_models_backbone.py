@@ -107,12 +107,12 @@ def test_resnets_have_torchvisions_parameters(depth):
     assert [x.shape for x in levels] == [(1, 64 // s, 96 // s, width * s // 4) for s in (4, 8, 16, 32)]
 
 
-@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("bottleneck, in_1x1", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_block_is_its_diagram(bottleneck, stride):
-    """He et al. 2016, figure 5, with the stride in the 3×3."""
+def test_block_is_its_diagram(bottleneck, in_1x1, stride):
+    """He et al. 2016, figure 5, with the stride in the 3×3 or, as there, in the first 1×1."""
     x = np.random.default_rng(3).normal(size=(1, 8, 10, 6)).astype("f4")
-    module = Block(4, stride, bottleneck, "frozen_bn")
+    module = Block(4, stride, bottleneck, "frozen_bn", in_1x1)
     variables = randomised(shapes_of(module, x))
 
     def conv_bn(name, x, stride=1, relu=True):
@@ -122,7 +122,8 @@ def test_block_is_its_diagram(bottleneck, stride):
 
     if bottleneck:
         assert variables["params"]["conv2"]["conv"]["conv"]["kernel"].shape == (3, 3, 4, 4)
-        y = conv_bn("conv3", conv_bn("conv2", conv_bn("conv1", x), stride), relu=False)
+        first, second = (stride, 1) if in_1x1 else (1, stride)
+        y = conv_bn("conv3", conv_bn("conv2", conv_bn("conv1", x, first), second), relu=False)
     else:
         y = conv_bn("conv2", conv_bn("conv1", x, stride), relu=False)
     wanted = np.maximum(y + conv_bn("downsample", x, stride, relu=False), 0)

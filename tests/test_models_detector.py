@@ -87,7 +87,7 @@ def test_detect_is_the_pipeline(threshold, most):
     valid = rng.random(n) < 0.8
     options = dict(score_threshold=threshold, nms_iou=0.5, max_detections=most)
     run = jax.jit(partial(box_head.detect, **options))
-    boxes, scores, labels, exists = run(logits, deltas, proposals, valid, np.array(size))
+    boxes, scores, labels, exists, found = run(logits, deltas, proposals, valid, np.array(size))
 
     e = np.exp(logits.astype(np.float64))
     probability = e / e.sum(1, keepdims=True)
@@ -104,7 +104,7 @@ def test_detect_is_the_pipeline(threshold, most):
     kept = greedy(candidates, 0.5)
     assert len(candidates) > len(kept) > 12
     wanted, count = kept[:most], min(most, len(kept))
-    assert boxes.shape == (min(most, n * classes), 4)
+    assert boxes.shape == (min(most, n * classes), 4) and int(found) == len(kept)
     np.testing.assert_array_equal(exists, np.arange(len(exists)) < count)
     np.testing.assert_allclose(scores[:count], [score for score, _, _ in wanted], atol=1e-6)
     np.testing.assert_allclose(boxes[:count], [box for _, box, _ in wanted], atol=1e-4)

@@ -66,13 +66,3 @@ def test_nothing_valid_and_long_chains():
     assert not np.any(run(boxes, np.zeros(16, bool), 0.5))
     chain = np.array([[4 * i, 0, 4 * i + 10, 10] for i in range(60)], np.float32)  # each hits the next
     assert run(chain, np.ones(60, bool), 0.3).tolist() == [i % 2 == 0 for i in range(60)]
-
-
-@pytest.mark.parametrize("threshold", [0.5, 0.7])
-def test_nms_gives_mmcv_results(goldens, threshold):
-    order = np.argsort(-goldens["nms_scores"], kind="stable")
-    boxes, groups = goldens["nms_boxes"][order], goldens["nms_ids"][order]
-    valid = np.ones(len(boxes), bool)
-    np.testing.assert_array_equal(order[run(boxes, valid, threshold)], goldens[f"nms_keep_{threshold}"])
-    kept = order[run(boxes, valid, threshold, groups)]
-    np.testing.assert_array_equal(kept, goldens[f"batched_nms_keep_{threshold}"])

@@ -109,22 +109,6 @@ def test_the_number_of_boxes_changes_nothing(n):
     np.testing.assert_allclose(some, every[:, :n], atol=1e-6)
 
 
-def test_roi_align_gives_mmcv_numbers(goldens):
-    features = goldens["ra_feat"].transpose(0, 2, 3, 1)
-    image, boxes = goldens["ra_rois"][:, 0].astype(int), goldens["ra_rois"][:, 1:]
-    for sampling, bins in ((0, 7), (2, 7), (0, 14)):
-        wanted = goldens[f"ra_aligned1_sr{sampling}_o{bins}"].transpose(0, 2, 3, 1)
-        both = np.stack([boxes, boxes])
-        valid = np.stack([image == 0, image == 1])
-        got = np.asarray(run((features,), (4,), both, valid, bins=bins, sampling=sampling))
-        got = got[image, np.arange(len(boxes))][: len(wanted)]
-        # Boxes lie inside the image: proposals and objects are clipped to it.
-        inside = np.all((boxes >= 0) & (boxes <= [120, 80, 120, 80]), axis=1)[: len(wanted)]
-        assert inside.sum() >= 0.8 * len(wanted)
-        got, wanted = got[inside], wanted[inside]
-        np.testing.assert_allclose(got, wanted, atol=2e-5)
-
-
 def test_levels_by_size():
     sides = np.array([0, 1, 55, 56, 111.9, 112, 223, 224, 447, 448, 5000], np.float32)
     boxes = np.stack([0 * sides, 0 * sides, sides * 2, sides / 2], -1)

@@ -34,7 +34,7 @@ class SlowTracker:
                 ids[i] = self.count
                 self.count += 1
             elif best not in owners or row[best] > owners[best][1]:
-                if best in owners:
+                if best in owners and not self.options.keep_displaced:
                     ids[owners[best][0]] = -1
                 owners[best] = (i, row[best])
                 ids[i] = self.memory[best - 1]["id"]
@@ -42,8 +42,12 @@ class SlowTracker:
         for i, track_id in enumerate(ids):
             if track_id >= 0:
                 seen = dict(id=track_id, box=boxes[i], label=labels[i], e=embeddings[i], frame=self.frame)
+                if track_id in known and not self.options.update_label:
+                    seen["label"] = known[track_id]["label"]
                 known[track_id] = seen
         retained = self.options.frames_retained or math.inf
+        if len(boxes) == 0:
+            retained = math.inf
         self.memory = [known[k] for k in sorted(known) if self.frame - known[k]["frame"] < retained]
         return ids
 
@@ -94,6 +98,8 @@ def random_frame(rng, objects):
     [
         AssociationOptions(),
         AssociationOptions(frames_retained=3),
+        AssociationOptions(keep_displaced=True),
+        AssociationOptions(update_label=False, frames_retained=None),
         AssociationOptions(frames_retained=None, use_embedding=False),
         AssociationOptions(score_weight=0.3, iou_weight=5.0, label_weight=1.0),
     ],
@@ -114,7 +120,8 @@ def test_equals_the_rule_written_out(options):
             assert ids.dtype == np.int64
             assert ids.tolist() == slow.update(*frame)
             kept = ids[ids >= 0]
-            assert len(kept) == len(set(kept.tolist())), "one object, two detections"
+            if not options.keep_displaced:
+                assert len(kept) == len(set(kept.tolist())), "one object, two detections"
             dropped += (ids < 0).sum()
     assert dropped > 20, "the frames were meant to hold competing detections"
 
@@ -168,6 +175,14 @@ def test_of_two_claims_the_better_keeps_the_object_and_of_equals_the_first(score
     assert tracker.update(*detections((0, scores[0], 0, 0), (0, scores[1], 0, 0))).tolist() == expected
 
 
+def test_displaced_detections_keep_their_id_if_asked_and_the_best_is_remembered():
+    tracker = Tracker(AssociationOptions(keep_displaced=True))
+    tracker.update(*detections((0, 0.9, 0, 0)))
+    claims = detections((0, 0.5, 0, 0), (1, 0.4, 0, 0), (0, 0.8, 0, 0), (2, 0.1, 0, 0))
+    assert tracker.update(*claims).tolist() == [0, -1, 0, -1]
+    assert tracker._memory.boxes.tolist() == [[0, 0, 10, 10]]
+
+
 def test_dropped_detection_leaves_no_trace_in_the_memory():
     tracker = Tracker()
     tracker.update(*detections((0, 0.9, 0, 0)))
@@ -175,16 +190,22 @@ def test_dropped_detection_leaves_no_trace_in_the_memory():
     assert tracker._memory.boxes.tolist() == [[0, 0, 10, 10]]
 
 
-@pytest.mark.parametrize("unseen, expected", [(19, 0), (20, 1)])
-@pytest.mark.parametrize("others", [False, True])
-def test_forgets_after_exactly_twenty_unseen_frames(unseen, expected, others):
+@pytest.mark.parametrize("unseen, expected", [(19, 0), (20, 2)])
+def test_forgets_after_exactly_twenty_unseen_frames(unseen, expected):
     tracker = Tracker()
-    tracker.update(*detections((0, 0.9, 0, 0)))
-    other = [(80, 0.9, 1, 2)] if others else []
+    tracker.update(*detections((0, 0.9, 0, 0), (80, 0.9, 1, 2)))
     for _ in range(unseen):
-        tracker.update(*detections(*other))
-    expected += others and expected  # the other object has taken id 1
+        tracker.update(*detections((80, 0.9, 1, 2)))
     assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [expected]
+
+
+def test_frames_without_any_detection_count_but_forget_nothing():
+    tracker = Tracker()
+    tracker.update(*detections((0, 0.9, 0, 0), (80, 0.9, 1, 2)))
+    for _ in range(30):
+        tracker.update(*detections())
+    assert tracker.update(*detections((80, 0.9, 1, 2))).tolist() == [1]
+    assert tracker.update(*detections((0, 0.9, 0, 0))).tolist() == [2], "unseen for 32 frames by now"
 
 
 def test_never_forgetting_and_reset():

@@ -1,5 +1,6 @@
 """Pasting against a pixel-by-pixel version; run lengths there and back."""
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as mask_api
@@ -35,19 +36,36 @@ BOXES = np.array(
 )
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.2])
-def test_paste_equals_the_slow_version_at_every_pixel(threshold):
+def test_paste_equals_the_slow_version_at_every_pixel():
     rng = np.random.default_rng(0)
     height, width = 24, 33
     probabilities = rng.random((len(BOXES), 28, 28), dtype=np.float32)
-    masks = paste_masks(probabilities, BOXES, height, width, threshold)
+    masks = paste_masks(probabilities, BOXES, height, width)
     assert masks.shape == (len(BOXES), height, width) and masks.dtype == np.uint8
     assert all(mask.flags.f_contiguous for mask in masks)
     for mask, probability, box in zip(masks, probabilities, BOXES.astype(float)):
         values = [[slow_value(probability, box, x, y) for x in range(width)] for y in range(height)]
-        decided = np.abs(np.array(values) - threshold) > 1e-5  # nearer, float32 may fall either way
+        decided = np.abs(np.array(values) - 0.5) > 1e-5  # nearer, float32 may fall either way
         assert decided.mean() > 0.999
-        np.testing.assert_array_equal(mask[decided], (np.array(values) >= threshold)[decided])
+        np.testing.assert_array_equal(mask[decided], (np.array(values) >= 0.5)[decided])
+
+
+def test_paste_of_whole_pixels_is_opencvs_resize():
+    rng = np.random.default_rng(1)
+    height, width = 60, 90
+    corners = np.sort(rng.uniform(0, 1, (40, 2, 2)) * [width - 1, height - 1], axis=1)
+    boxes = corners.reshape(-1, 4).astype(np.float32)
+    boxes[0, 2:] = boxes[0, :2]  # first and last pixel are the same one
+    probabilities = rng.random((40, 28, 28), dtype=np.float32)
+    masks = paste_masks(probabilities, np.add(boxes, [0, 0, 1, 1]), height, width, pixel_boxes=True)
+    for mask, probability, box in zip(masks, probabilities, boxes):
+        x1, y1, x2, y2 = box.astype(int)
+        inside = cv2.resize(probability, (x2 - x1 + 1, y2 - y1 + 1), interpolation=cv2.INTER_LINEAR)
+        expected = np.zeros((height, width), np.float32)
+        expected[y1 : y2 + 1, x1 : x2 + 1] = inside
+        decided = np.abs(expected - 0.5) > 1e-5
+        assert decided.mean() > 0.999
+        np.testing.assert_array_equal(mask[decided], (expected > 0.5)[decided])
 
 
 def test_full_probability_fills_exactly_the_pixels_whose_centres_lie_in_the_box():

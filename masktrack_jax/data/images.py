@@ -36,18 +36,23 @@ def read_image(path):
         raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 
 
+def fit_scale(height, width, long_edge, short_edge):
+    """The factor by which `fit_size` resizes, before rounding to whole pixels."""
+    return min(long_edge / max(height, width), short_edge / min(height, width))
+
+
 def fit_size(height, width, long_edge, short_edge):
     """The size (height, width) that fits an image in `long_edge` × `short_edge` with its proportions kept.
 
     Small images grow, as in the published code: s = min(long/max(h, w), short/min(h, w)),
     new = int(x·s + 0.5).
     """
-    scale = min(long_edge / max(height, width), short_edge / min(height, width))
+    scale = fit_scale(height, width, long_edge, short_edge)
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def resize_image(image, height, width):
-    """Bilinear resize of a uint8 image to (height, width, 3), not antialiased, as in the published code."""
+    """Bilinear resize of an image to (height, width, 3), not antialiased, as in the published code."""
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -21,6 +21,7 @@ class PairOptions:
     scales: tuple[tuple[int, int], ...]  # (long edge, short edge) in pixels; one is drawn for each pair
     buckets: tuple[tuple[int, int], ...]  # padded (height, width), multiples of 32
     max_objects: int  # G: rows of an image; the largest are kept
+    float_resize: bool = False  # resize as float32, as mmtracking trains
     flip: float = 0.5  # probability of a left-right flip
     max_gap: int = 100  # frames between key and reference at most
     jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
@@ -42,10 +43,12 @@ class PairOptions:
             "max_objects": self.max_objects >= 1,
             "flip": 0 <= self.flip <= 1,
             "max_gap": self.max_gap >= 0,
-            "jitter": 0 <= self.jitter <= 1,
+            "jitter": 0 <= self.jitter <= (0 if self.float_resize else 1),
             "cache_mb": self.cache_mb >= 0,
         }
         hints = {"scales": " (long edge first)", "buckets": " (multiples of 32)"}
+        if self.float_resize:
+            hints["jitter"] = " (0 with data.float_resize)"
         for name, good in checks.items():
             if not good:
                 raise UserError(f"data.{name}: {getattr(self, name)!r} is out of range{hints.get(name, '')}")
@@ -159,7 +162,7 @@ class PairLoader:
     def __call__(self, video_index, key_frame, rng):
         """One sample: dict of arrays, padded to the video's bucket (H, W) and to G = max_objects rows.
 
-        image   (H, W, 3) uint8
+        image   (H, W, 3) uint8, or float32 with `float_resize`
         image_size   (2,) int32: height and width before padding
         boxes   (G, 4) float32: x1, y1, x2, y2 in pixels of the resized image
         valid   (G,) bool

@@ -22,6 +22,7 @@ class Transform:
     long_edge: int
     short_edge: int
     flip: bool
+    float_resize: bool
     light: np.ndarray | None  # (1, 256, 3) uint8: the new value of each old one, by channel
 
 
@@ -29,7 +30,7 @@ def draw_transform(rng, options):
     """Draw a Transform from a NumPy generator as `options` (a PairOptions) allow."""
     long_edge, short_edge = options.scales[rng.integers(len(options.scales))]
     flip = bool(rng.random() < options.flip)
-    return Transform(long_edge, short_edge, flip, _draw_light(rng, options))
+    return Transform(long_edge, short_edge, flip, options.float_resize, _draw_light(rng, options))
 
 
 def _draw_light(rng, options):
@@ -45,8 +46,10 @@ def _draw_light(rng, options):
 
 
 def transform_image(image, transform):
-    """The image (H, W, 3) uint8 resized, flipped and lit: (h, w, 3) uint8."""
+    """The image (H, W, 3) uint8 resized, flipped and lit: (h, w, 3) uint8, or float32 with `float_resize`."""
     height, width = fit_size(*image.shape[:2], transform.long_edge, transform.short_edge)
+    if transform.float_resize:
+        image = image.astype(np.float32)
     image = resize_image(image, height, width)
     if transform.light is not None:
         image = cv2.LUT(np.ascontiguousarray(image), transform.light)

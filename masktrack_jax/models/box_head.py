@@ -43,15 +43,29 @@ class BoxHead(nn.Module):
         return logits.astype(jnp.float32), deltas.astype(jnp.float32)
 
 
-def detect(logits, deltas, proposals, valid, image_size, *, score_threshold, nms_iou, max_detections):
-    """Detections of one image: boxes (D, 4), scores (D,), labels (D,) and validity, by falling score.
+def detect(
+    logits,
+    deltas,
+    proposals,
+    valid,
+    image_size,
+    *,
+    score_threshold,
+    nms_iou,
+    max_detections,
+    clip_margin=0.0,
+):
+    """Detections of one image: boxes (D, 4), scores (D,), labels (D,) and validity, by falling score; and how
+    many there were () before the best D were taken.
 
-    `logits` (N, K + 1), `deltas` (N, K, 4), `proposals` (N, 4), `valid` (N,), `image_size` (2,). NMS runs
-    within each class over all N boxes, so nothing is lost before the best `max_detections` are taken.
+    `logits` (N, K + 1), `deltas` (N, K, 4), `proposals` (N, 4), `valid` (N,), `image_size` (2,),
+    `clip_margin` of `boxes.clip`. NMS runs within each class over all N boxes, so nothing is lost before the
+    best D = `max_detections` are taken.
     """
     n, num_classes = deltas.shape[:2]
     scores = jax.nn.softmax(logits)[:, :-1].T
-    boxes = box_ops.clip(box_ops.decode(proposals[:, None], deltas, STDS), image_size).transpose(1, 0, 2)
+    boxes = box_ops.clip(box_ops.decode(proposals[:, None], deltas, STDS), image_size, clip_margin)
+    boxes = boxes.transpose(1, 0, 2)
     scores = jnp.where((scores > score_threshold) & valid, scores, -1.0)
 
     def one_class(boxes, scores):
@@ -62,4 +76,5 @@ def detect(logits, deltas, proposals, valid, image_size, *, score_threshold, nms
     boxes = jnp.take_along_axis(boxes, order[..., None], axis=1).reshape(-1, 4)
     best, picked = lax.top_k(scores.reshape(-1), min(max_detections, num_classes * n))
     valid = best >= 0
-    return boxes[picked], jnp.where(valid, best, 0.0), (picked // n).astype(jnp.int32), valid
+    labels = (picked // n).astype(jnp.int32)
+    return boxes[picked], jnp.where(valid, best, 0.0), labels, valid, jnp.sum(scores >= 0)

@@ -35,6 +35,7 @@ class Detections(NamedTuple):
     valid: jnp.ndarray  # (B, D) bool
     masks: jnp.ndarray  # (B, D, 28, 28) probabilities of the detected class
     embeddings: jnp.ndarray  # (B, D, E)
+    found: jnp.ndarray  # (B,) how many there were before the best D were taken
 
 
 def normalise(images, image_sizes, dtype=jnp.float32):
@@ -55,6 +56,10 @@ class Anchors(NamedTuple):
     def valid(self, image_size):
         """Anchors (A,) whose cell lies in the image padded to a multiple of 32, not in a bucket's rest."""
         return jnp.all(self.origins < -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE, axis=-1)
+
+    def inside(self, image_size):
+        """Anchors (A,) that lie wholly in the image."""
+        return jnp.all((self.boxes[:, :2] >= 0) & (self.boxes[:, 2:] <= image_size[::-1]), axis=-1)
 
 
 class MaskTrackRCNN(nn.Module):
@@ -86,12 +91,17 @@ class MaskTrackRCNN(nn.Module):
     def anchors(self, height, width):
         """Anchors of images padded to `height` × `width`."""
         c = self.config.anchors
-        boxes, levels = anchor_grid(height, width, c.strides, c.scale, c.ratios)
+        boxes, levels = anchor_grid(height, width, **c)
         return Anchors(boxes, levels, cell_origins(height, width, c.strides, len(c.ratios)))
+
+    @property
+    def clip_margin(self):
+        """What a clipped box keeps inside the image, pixels."""
+        return 1.0 if self.config.pixel_boxes else 0.0
 
     def propose(self, logits, deltas, anchors, image_sizes):
         """Proposals (B, N, 4) and validity (B, N) from the RPN's outputs."""
-        one = partial(rpn_head.propose, **self.config.proposals)
+        one = partial(rpn_head.propose, **self.config.proposals, clip_margin=self.clip_margin)
         return jax.vmap(
             lambda logits, deltas, size: one(
                 logits, deltas, anchors.boxes, anchors.levels, anchors.valid(size), size
@@ -127,11 +137,11 @@ class MaskTrackRCNN(nn.Module):
         anchors = self.anchors(height, width)
         proposals, valid = self.propose(*self.rpn_head(features), anchors, image_sizes)
         logits, deltas = self.classify(self.pool(features, proposals, valid, 7), batch)
-        one = partial(box_head.detect, **self.config.detections)
-        boxes, scores, labels, valid = jax.vmap(one)(logits, deltas, proposals, valid, image_sizes)
+        one = partial(box_head.detect, **self.config.detections, clip_margin=self.clip_margin)
+        boxes, scores, labels, valid, found = jax.vmap(one)(logits, deltas, proposals, valid, image_sizes)
         masks = jax.nn.sigmoid(self.mask_logits(features, boxes, valid, labels))
         embeddings = self.embed(self.pool(features, boxes, valid, 7), batch)
-        return Detections(boxes, scores, labels, valid, masks, embeddings)
+        return Detections(boxes, scores, labels, valid, masks, embeddings, found)
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):

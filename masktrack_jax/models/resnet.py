@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101 (He et al. 2016), bottleneck stride in the 3×3 as in torchvision and mmdet."""
+"""ResNet-18/34/50/101 (He et al. 2016)."""
 
 from typing import Any
 
@@ -18,12 +18,17 @@ DEPTHS = {
 
 
 class Block(nn.Module):
-    """Residual block: two 3×3, or a bottleneck 1×1, 3×3, 1×1 with four times `width` channels out."""
+    """Residual block: two 3×3, or a bottleneck 1×1, 3×3, 1×1 with four times `width` channels out.
+
+    The bottleneck's stride is in its 3×3, as in torchvision and mmdet; `stride_in_1x1`: in its first 1×1, as
+    in the paper and in detectron2's default.
+    """
 
     width: int
     stride: int
     bottleneck: bool
     norm: str
+    stride_in_1x1: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -33,8 +38,9 @@ class Block(nn.Module):
 
         out = self.width * (4 if self.bottleneck else 1)
         if self.bottleneck:
-            y = conv("conv1", self.width, 1, relu=True)(x)
-            y = conv("conv2", self.width, 3, self.stride, relu=True)(y)
+            first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+            y = conv("conv1", self.width, 1, first, relu=True)(x)
+            y = conv("conv2", self.width, 3, second, relu=True)(y)
             y = conv("conv3", out, 1)(y)
         else:
             y = conv("conv1", self.width, 3, self.stride, relu=True)(x)
@@ -87,13 +93,14 @@ class ResNet(nn.Module):
     """Features C2–C5 (strides 4, 8, 16, 32) of normalised images (B, H, W, 3).
 
     `frozen_stages` counts from the stem: 1 is the stem and the first stage, as in the reference. Nothing
-    flows back into a frozen stage, so its gradient is not computed either.
+    flows back into a frozen stage, so its gradient is not computed either. `stride_in_1x1`: see `Block`.
     """
 
     depth: int
     width: int = 64
     norm: str = "frozen_bn"
     frozen_stages: int = 1
+    stride_in_1x1: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -105,7 +112,8 @@ class ResNet(nn.Module):
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = Block(self.width * 2**stage, stride, bottleneck, self.norm, self.dtype, name=name)(x)
+                options = (stride, bottleneck, self.norm, self.stride_in_1x1, self.dtype)
+                x = Block(self.width * 2**stage, *options, name=name)(x)
             if stage < self.frozen_stages:  # at every one: each stage's output is also a level
                 x = lax.stop_gradient(x)
             levels.append(x)

@@ -38,12 +38,14 @@ class RPNHead(nn.Module):
         )
 
 
-def propose(logits, deltas, anchors, levels, anchor_valid, image_size, *, pre_nms, post_nms, nms_iou):
+def propose(
+    logits, deltas, anchors, levels, anchor_valid, image_size, *, pre_nms, post_nms, nms_iou, clip_margin=0.0
+):
     """Proposals of one image: boxes (post_nms, 4) by falling score and their validity.
 
     `logits` (A,), `deltas` (A, 4), `anchors` (A, 4) and `levels` (A,) NumPy constants, `anchor_valid` (A,),
-    `image_size` (2,). Of each level the best `pre_nms` are decoded, clipped to the image and suppressed
-    among themselves; the best `post_nms` of all levels remain.
+    `image_size` (2,), `clip_margin` of `boxes.clip`. Of each level the best `pre_nms` are decoded, clipped to
+    the image and suppressed among themselves; the best `post_nms` of all levels remain.
     """
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
     picked, groups = [], []
@@ -55,7 +57,8 @@ def propose(logits, deltas, anchors, levels, anchor_valid, image_size, *, pre_nm
         groups.append(np.full(k, level, np.int32))
     picked, groups = jnp.concatenate(picked), np.concatenate(groups)
     scores = scores[picked]
-    boxes = box_ops.clip(box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS), image_size)
+    boxes = box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS)
+    boxes = box_ops.clip(boxes, image_size, clip_margin)
     width, height = box_ops.sizes(boxes)
     valid = (scores >= 0) & (width > 0) & (height > 0)
     scores = jnp.where(valid, scores, -1.0)

@@ -10,20 +10,25 @@ def level_shapes(height, width, strides):
     return tuple((math.ceil(height / s), math.ceil(width / s)) for s in strides)
 
 
-def base_anchors(stride, scale, ratios):
-    """Anchors (R, 4) of the cell at the origin: area (stride · scale)², height / width = ratio."""
+def base_anchors(stride, scale, ratios, centre=0.0, rounded=False):
+    """Anchors (R, 4) of the cell at the origin: area (stride · scale)², height / width = ratio.
+
+    `centre`: where in the cell they sit, 0 its corner (mmdet 2) and 0.5 its middle; `rounded` to whole pixels
+    (both together: mmdet before 2, and so the authors).
+    """
     roots = np.sqrt(np.asarray(ratios, np.float64))
     half_w, half_h = 0.5 * stride * scale / roots, 0.5 * stride * scale * roots
-    return np.stack([-half_w, -half_h, half_w, half_h], axis=-1)
+    anchors = centre * stride + np.stack([-half_w, -half_h, half_w, half_h], axis=-1)
+    return np.round(anchors) if rounded else anchors
 
 
-def anchor_grid(height, width, strides, scale, ratios):
+def anchor_grid(height, width, strides, scale, ratios, centre=0.0, rounded=False):
     """All anchors (A, 4) float32 of an image, ordered (level, y, x, ratio), and their levels (A,) int32."""
     anchors, levels = [], []
     for level, ((rows, cols), stride) in enumerate(zip(level_shapes(height, width, strides), strides)):
         y, x = np.meshgrid(np.arange(rows) * stride, np.arange(cols) * stride, indexing="ij")
         shift = np.stack([x, y, x, y], axis=-1)[:, :, None]
-        grid = (shift + base_anchors(stride, scale, ratios)).reshape(-1, 4)
+        grid = (shift + base_anchors(stride, scale, ratios, centre, rounded)).reshape(-1, 4)
         anchors.append(grid.astype(np.float32))
         levels.append(np.full(len(grid), level, np.int32))
     return np.concatenate(anchors), np.concatenate(levels)

@@ -1,4 +1,9 @@
-"""Boxes are (…, 4) float32 `x1, y1, x2, y2` in pixels, continuous: width = x2 - x1."""
+"""Boxes are (…, 4) float32 `x1, y1, x2, y2` in pixels, continuous: width = x2 - x1.
+
+The authors' code names the last pixel inside instead: width = x2 - x1 + 1. With one added to its x2 and y2
+all its arithmetic (IoU, deltas, levels) is the one below, so nothing here has a second form; only its
+clipping differs, see `clip`.
+"""
 
 import math
 
@@ -24,11 +29,16 @@ def pairwise_iou(a, b):
     return overlap / jnp.maximum(area_a[:, None] + area_b[None] - overlap, 1e-6)
 
 
-def clip(boxes, image_size):
-    """Boxes (…, 4) clipped to [0, width] × [0, height] of `image_size` (2,) = height, width."""
+def clip(boxes, image_size, margin=0.0):
+    """Boxes (…, 4) clipped to [0, width] × [0, height] of `image_size` (2,) = height, width.
+
+    `margin`: no upper left corner comes closer to the far border than that many pixels, no lower right one to
+    the near border. 1 is the authors' form: every box names a first and a last pixel of the image.
+    """
     height, width = image_size[0], image_size[1]
     limit = jnp.stack([width, height, width, height]).astype(boxes.dtype)
-    return jnp.clip(boxes, 0, limit)
+    inward = margin * jnp.array([0, 0, 1, 1], boxes.dtype)
+    return jnp.clip(boxes, inward, limit - margin + inward)
 
 
 def encode(anchors, boxes, stds):

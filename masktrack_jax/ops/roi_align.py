@@ -6,6 +6,7 @@ largest rectangle in it and adding one gathered, weighted (n, P, P, C) array for
 is ever stored, and the backward pass is the same walk with scatter-adds.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -57,7 +58,7 @@ def roi_levels(boxes, num_levels, finest_scale):
     return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
 
 
-def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling):
+def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent):
     """Where each of the B·N boxes reads the table of all cells: (base, width, rows, columns)."""
     batch = boxes.shape[0]
     sizes = np.array([h * w for h, w in shapes])
@@ -67,11 +68,13 @@ def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling):
     scale = jnp.asarray(1 / np.array(strides, np.float32))[level]
     base = jnp.asarray(starts, jnp.int32)[level]
     base += jnp.arange(batch, dtype=jnp.int32)[:, None] * jnp.asarray(sizes, jnp.int32)[level]
-    scaled = jnp.where(valid[..., None], boxes, 0) * scale[..., None] - 0.5
+    scaled = jnp.where(valid[..., None], boxes, 0) * scale[..., None]
+    scaled -= 0.5 if aligned else 0.0  # cell i of a level has its centre at i, not at i + 0.5
 
     def taps(axis, limit):
         start, length = scaled[..., axis], scaled[..., axis + 2] - scaled[..., axis]
-        reach = -(-max(shape[1 - axis] for shape in shapes) // bins) + 1
+        length = jnp.maximum(length, min_size)
+        reach = math.ceil(extent * max(shape[1 - axis] for shape in shapes) / bins) + 1
         parts = (start.reshape(-1), length.reshape(-1), bins, limit.reshape(-1), sampling, reach)
         return _axis_taps(*parts)
 
@@ -153,18 +156,35 @@ def _pool_backward(bins, residuals, gradient):
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def roi_align(features, strides, boxes, valid, *, bins, finest_scale=56.0, sampling=0):
+def roi_align(
+    features,
+    strides,
+    boxes,
+    valid,
+    *,
+    bins,
+    finest_scale=56.0,
+    sampling=0,
+    aligned=True,
+    min_size=0.0,
+    extent=1.0,
+):
     """Pooled features (B, N, P, P, C) of `boxes` (B, N, 4), each from the level that fits its size.
 
     `features`: levels (B, H_l, W_l, C) of one padded image size, `strides` their cells in pixels, `bins`
-    = P. Boxes lie inside the padded image; where `valid` (B, N) is False the output is 0. `sampling` 0 is
-    the adaptive grid of mmcv's aligned RoIAlign, a number is that many samples a bin and axis. Gradients
-    flow to the features only: boxes are constants here, as in the paper.
+    = P. Where `valid` (B, N) is False the output is 0. Gradients flow to the features only: boxes are
+    constants here, as in the paper.
+
+    sampling: 0 is the adaptive grid of mmcv's RoIAlign, a number that many samples a bin and axis.
+    aligned: pixels and cells share one grid; without it everything is read half a cell too far to the lower
+        right, as the first implementations do, and so the authors (with 2 samples).
+    min_size: smaller boxes are taken as that large, in cells (torchvision: 1).
+    extent: the largest box, in sides of the padded image; 1 for boxes clipped to it.
     """
     batch, n = boxes.shape[:2]
     channels = features[0].shape[-1]
     shapes = tuple(level.shape[1:3] for level in features)
     boxes = lax.stop_gradient(boxes)
-    plan = _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling)
+    plan = _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent)
     table = jnp.concatenate([level.reshape(-1, channels) for level in features])
     return _pool(table, plan, bins).reshape(batch, n, bins, bins, channels)

@@ -1,7 +1,8 @@
 """Which remembered object is each detection of a frame: the paper's multi-cue greedy rule.
 
 Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4.3, with the memory of mmtracking 0.14
-(latest box, label and embedding of an object; forgotten after 20 frames unseen).
+(latest box, label and embedding of an object; forgotten after 20 frames unseen). The authors' own form
+differs by values of `AssociationOptions`.
 
 A frame goes through three plain functions: `match_scores` (detections × [new, remembered objects]),
 `claim` (a column for every detection, at most one detection to an object) and `Tracker.update` (the
@@ -21,6 +22,9 @@ class AssociationOptions:
 
     score_weight, iou_weight, label_weight: α, β, γ of the paper's equation 4.
     frames_retained: an object unseen in this many frames in a row is forgotten; None never forgets.
+    update_label: an object's label is its latest detection's (mmtracking), not its first one's (the authors).
+    keep_displaced: a detection that claimed an object before a better one of the same frame came up keeps its
+        id too, so that a track may have two detections in a frame (mmtracking); else it is dropped.
     use_embedding: False replaces the match logits by zeros, to measure what the track head is worth.
     """
 
@@ -28,6 +32,8 @@ class AssociationOptions:
     iou_weight: float = 2.0
     label_weight: float = 10.0
     frames_retained: int | None = 20
+    update_label: bool = True
+    keep_displaced: bool = False
     use_embedding: bool = True
 
 
@@ -55,7 +61,7 @@ class Memory:
         return Memory(*(value[keep] for value in vars(self).values()))
 
     def overwrite(self, rows, boxes, labels, embeddings, frame):
-        """Set objects `rows` to how they were just seen, in place: label and embedding are replaced too."""
+        """Set objects `rows` to how they were just seen, in place. Of equal rows the last one stays."""
         self.boxes[rows], self.labels[rows], self.embeddings[rows] = boxes, labels, embeddings
         self.last_seen[rows] = frame
 
@@ -92,24 +98,32 @@ class Tracker:
             nothing = np.zeros(0, np.int64)
             self._memory = Memory(nothing, boxes[:0], nothing, embeddings[:0], nothing)
 
-        columns = claim(match_scores(self._memory, boxes, scores, labels, embeddings, self.options))
+        options = self.options
+        scored = match_scores(self._memory, boxes, scores, labels, embeddings, options)
+        columns = claim(scored, options.keep_displaced)
         new, seen = columns == 0, columns > 0
         ids = np.full(len(boxes), DROPPED, np.int64)
         ids[seen] = self._memory.ids[columns[seen] - 1]
         ids[new] = self._objects + np.arange(new.sum())
         self._objects += int(new.sum())
 
-        self._memory.overwrite(columns[seen] - 1, boxes[seen], labels[seen], embeddings[seen], self._frame)
+        rows = columns[seen] - 1
+        remembered = labels[seen] if options.update_label else self._memory.labels[rows]
+        self._memory.overwrite(rows, boxes[seen], remembered, embeddings[seen], self._frame)
         if new.any():
             self._memory = self._memory.extended(
                 ids[new], boxes[new], labels[new], embeddings[new], self._frame
             )
-        self._forget()
+        self._forget(anything_seen=len(boxes) > 0)
         return ids
 
-    def _forget(self):
-        """Drop the objects that were unseen for `frames_retained` frames in a row, this one included."""
-        if self.options.frames_retained is not None:
+    def _forget(self, anything_seen):
+        """Drop the objects that were unseen for `frames_retained` frames in a row, this one included.
+
+        As in mmtracking, not at a frame in which nothing at all was seen: objects that come back right after
+        it are still known.
+        """
+        if anything_seen and self.options.frames_retained is not None:
             retained = self._frame - self._memory.last_seen < self.options.frames_retained
             if not retained.all():
                 self._memory = self._memory.rows(retained)
@@ -138,19 +152,20 @@ def match_scores(memory, boxes, scores, labels, embeddings, options):
     )
 
 
-def claim(scores):
+def claim(scores, keep_displaced=False):
     """Return the column (n,) that each detection gets of its match scores (n, 1 + k); `DROPPED` if none.
 
-    Every detection claims its best column. Column 0, "new", is free to all. An object goes to the
-    detection with the highest match score, of equals to the first, and the others are dropped: they do
-    not fall back to their second choice (mmtracking's and the authors' rule, run to its end).
+    Every detection claims its best column. Column 0, "new", is free to all. An object goes to the detection
+    with the highest match score, of equals to the first; the others do not fall back to their second choice
+    (mmtracking's and the authors' rule). They are dropped; `keep_displaced` keeps those that were the best
+    when their turn came. Then a column may occur several times, the last of them being the best.
     """
-    columns = scores.argmax(axis=1)
-    best_first = np.argsort(-scores.max(axis=1), kind="stable")
-    _, firsts = np.unique(columns[best_first], return_index=True)
-    kept = columns == 0
-    kept[best_first[firsts]] = True
-    return np.where(kept, columns, DROPPED)
+    columns, best = scores.argmax(axis=1), scores.max(axis=1)
+    earlier = np.tri(len(scores), k=-1, dtype=bool) & (columns[:, None] == columns)
+    beaten = (earlier & (best >= best[:, None])).any(axis=1)  # by one before it
+    if not keep_displaced:
+        beaten |= (earlier & (best < best[:, None])).any(axis=0)  # by one after it
+    return np.where(beaten & (columns > 0), DROPPED, columns)
 
 
 def box_iou(boxes, others):

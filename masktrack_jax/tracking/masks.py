@@ -12,18 +12,21 @@ from pycocotools import mask as mask_api
 SINGLE_THREADED = 1 << 18
 
 
-def paste_masks(probabilities, boxes, height, width, threshold=0.5):
+def paste_masks(probabilities, boxes, height, width, pixel_boxes=False):
     """Return the masks (n, height, width) uint8 of probabilities (n, m, m) stretched over boxes (n, 4).
 
     Each `[i]` is Fortran-ordered, as run-length encoding wants it. Boxes are continuous x1, y1, x2, y2 in
     pixels and may reach out of the frame. The centre of pixel x lies at (x + 0.5 − x1) / (x2 − x1) · m − 0.5
     of the mask's cells; between cells the value is bilinear, outside the mask zero, and a pixel is set
-    where it is ≥ `threshold` (> 0). This is mmdet's grid_sample with align_corners=False. A box without
-    area gives an empty mask.
+    where it is ≥ 0.5. This is mmdet's grid_sample with align_corners=False. A box without area gives an
+    empty mask.
+
+    `pixel_boxes` is the authors' form: boxes are cut down to whole pixels first, at least one, the border
+    cells reach to the edge, and a pixel is set where it is > 0.5.
     """
     masks = np.zeros((len(boxes), width, height), np.uint8)
     for mask, probability, box in zip(masks, probabilities, boxes):
-        _paste(mask, probability, box, threshold)
+        _paste(mask, probability, box, pixel_boxes)
     return masks.transpose(0, 2, 1)
 
 
@@ -43,22 +46,24 @@ def decode_masks(rles, height, width):
     return mask_api.decode(rles).transpose(2, 0, 1)
 
 
-def encode_pasted(probabilities, boxes, height, width, threshold=0.5):
+def encode_pasted(probabilities, boxes, height, width, pixel_boxes=False):
     """Return `encode_masks(paste_masks(...))`, holding one mask at a time instead of all."""
     return [
-        encode_masks(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, threshold))[0]
+        encode_masks(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, pixel_boxes))[0]
         for i in range(len(boxes))
     ]
 
 
-def _paste(mask, probability, box, threshold):
+def _paste(mask, probability, box, pixel_boxes):
     """Write one probability (m, m) over `box` into a zeroed, transposed mask (width, height)."""
     x1, y1, x2, y2 = (np.float32(value) for value in box)
     if not (x2 > x1 and y2 > y1):
         return
+    interpolation = _pixel_interpolation if pixel_boxes else _interpolation
+    threshold = np.nextafter(np.float32(0.5), np.float32(1)) if pixel_boxes else np.float32(0.5)
     cells_y, cells_x = probability.shape
-    left, columns = _interpolation(x1, x2, cells_x, mask.shape[0])
-    top, rows = _interpolation(y1, y2, cells_y, mask.shape[1])
+    left, columns = interpolation(x1, x2, cells_x, mask.shape[0])
+    top, rows = interpolation(y1, y2, cells_y, mask.shape[1])
     # Bilinear interpolation is separable: two products with thin matrices. Transposed throughout, so
     # that the comparison writes whole columns of the final mask.
     transposed = np.asarray(probability, np.float32).T
@@ -80,5 +85,15 @@ def _interpolation(start, end, cells, size):
     last = int(np.clip(np.ceil(end + margin), first, size))
     centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
     positions = (centres - start) / (end - start) * np.float32(cells) - np.float32(0.5)
+    distance = np.abs(positions[:, None] - np.arange(cells, dtype=np.float32))
+    return first, np.maximum(1 - distance, 0)
+
+
+def _pixel_interpolation(start, end, cells, size):
+    """As `_interpolation`, for a box of whole pixels: from that of `start` to that of `end` − 1."""
+    first = int(start)
+    length = max(int(end - 1) - first + 1, 1)
+    positions = (np.arange(length, dtype=np.float32) + 0.5) * np.float32(cells / length) - np.float32(0.5)
+    positions = np.clip(positions, 0, cells - 1)[: max(size - first, 0)]
     distance = np.abs(positions[:, None] - np.arange(cells, dtype=np.float32))
     return first, np.maximum(1 - distance, 0)

@@ -8,7 +8,7 @@ from jax import lax
 
 from masktrack_jax import losses
 from masktrack_jax.models.track_head import match_logits
-from masktrack_jax.ops.masks import crop_masks
+from masktrack_jax.ops.masks import crop_masks, resize_masks
 from masktrack_jax.training import targets
 
 
@@ -42,13 +42,15 @@ def pair_losses(model, batch, keys, options):
 
     pooled = model.pool(features, rois.boxes, rois.valid, 7)
     classes, box_deltas = model.classify(pooled, n)
-    terms |= losses.box_losses(classes, box_deltas, rois.labels, rois.positive, rois.deltas, rois.valid)
+    terms |= losses.box_losses(
+        classes, box_deltas, rois.labels, rois.positive, rois.deltas, rois.valid, options.roi.beta
+    )
 
     quota = targets.max_positives(options.roi)  # positives sit in the first slots, and only they go on
     first = jax.tree.map(lambda x: x[:, :quota], rois)
     terms |= mask_terms(model, batch, features, first)
     pooled = pooled.reshape(n, -1, *pooled.shape[1:])[:, :quota]
-    match, accuracy = match_terms(model, batch, reference, pooled, first)
+    match, accuracy = match_terms(model, batch, reference, pooled, first, options.match_over)
     right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
     return terms | match, {
         "match_accuracy": accuracy,
@@ -83,14 +85,17 @@ def frame_features(model, batch, keys):
 def rpn_terms(model, batch, keys, logits, deltas, height, width, options):
     """RPN losses at the sampled anchors."""
     anchors = model.anchors(height, width)
-    drawn = jax.vmap(
-        lambda priority, boxes, valid, size: targets.anchor_targets(
-            priority, anchors.boxes, anchors.valid(size), boxes, valid, options
-        )
-    )(targets.priorities(keys, len(anchors.boxes)), batch["boxes"], batch["valid"], batch["image_size"])
+
+    def one(priority, objects, objects_valid, size):
+        usable = anchors.valid(size) & anchors.inside(size) if options.inside_only else anchors.valid(size)
+        return targets.anchor_targets(priority, anchors.boxes, usable, objects, objects_valid, options)
+
+    drawn = jax.vmap(one)(
+        targets.priorities(keys, len(anchors.boxes)), batch["boxes"], batch["valid"], batch["image_size"]
+    )
     logits = jnp.take_along_axis(logits, drawn.index, axis=1)
     deltas = jnp.take_along_axis(deltas, drawn.index[..., None], axis=1)
-    return losses.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid)
+    return losses.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
 
 
 def draw_rois(model, batch, keys, proposals, valid, options):
@@ -110,11 +115,12 @@ def mask_terms(model, batch, features, rois):
     """Mask loss of the positive RoIs."""
     labels = jnp.where(rois.positive, rois.labels, 0)
     logits = model.mask_logits(features, rois.boxes, rois.positive, labels)
-    wanted = jax.vmap(crop_masks, (0, 0, 0, None))(batch["masks"], rois.boxes, rois.target, logits.shape[-1])
+    crop = resize_masks if model.config.pixel_boxes else crop_masks
+    wanted = jax.vmap(crop, (0, 0, 0, None))(batch["masks"], rois.boxes, rois.target, logits.shape[-1])
     return losses.mask_loss(logits, wanted, rois.positive)
 
 
-def match_terms(model, batch, reference, pooled, rois):
+def match_terms(model, batch, reference, pooled, rois, over):
     """Match loss and accuracy of the positive RoIs against the objects of the reference frame.
 
     The RoIs and features of the box head are used again, as the authors do; mmtracking draws a second
@@ -127,4 +133,4 @@ def match_terms(model, batch, reference, pooled, rois):
     logits = match_logits(embeddings, references)
     wanted = jnp.take_along_axis(batch["matches"], rois.target, axis=1)
     arguments = (logits, wanted, rois.positive, exists)
-    return losses.match_loss(*arguments), losses.match_accuracy(*arguments)
+    return losses.match_loss(*arguments, over), losses.match_accuracy(*arguments)

@@ -1,0 +1,314 @@
+"""The whole of inference, stage by stage, against `infer_A_*` (mmtracking) and `orig_infer_A_*`."""
+
+import copy
+import json
+import tempfile
+from functools import cache, partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
+from masktrack_jax.inference import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
+from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.predictor import load_segmenter
+from masktrack_jax.track_video import track_video
+from masktrack_jax.tracking.association import AssociationOptions, Tracker, match_scores
+from masktrack_jax.tracking.masks import decode_masks, paste_masks
+
+from .inputs import make_clip
+from .network import checkpoint, network
+from .recorded import Row, arrays, document, largest, nchw, sampled, unequal
+
+SIZES = ("250x333", "360x640")
+# Largest differences of a float32 from a float64 network, see README.md. Both sides are float32 here, so
+# twice as much is allowed between them.
+NOISE = {
+    "C2": 1e-5, "C3": 1e-4, "C4": 2e-4, "C5": 4e-4,
+    "P2": 9e-5, "P3": 9e-5, "P4": 9e-5, "P5": 9e-5, "P6": 9e-5,
+    "rpn_cls": 1.2e-4, "rpn_reg": 2e-5, "roi_feats7": 5e-5, "cls_score": 2e-4, "bbox_pred": 5e-5,
+    "mask_logits": 1.4e-4,
+}  # fmt: skip
+TOLERANCES = {stage: 2 * noise for stage, noise in NOISE.items()}
+BOXES, SCORES, MASK_PIXELS = 0.017, 1e-4, 203
+# Not in README.md. Embeddings at the same boxes; their products, up to 60, at boxes that differ a little.
+EMBEDDINGS, MATCH = 4e-4, 5e-3
+STAGES = {"__call__": ("backbone", "fpn", "rpn_head"), "propose": ("",)}
+
+
+@cache
+def predict(form, score_threshold, max_detections):
+    """`detect` of a form, jitted: images, sizes → `Detections` and the outputs of its parts."""
+    about, variables = network(form)
+    config = copy.deepcopy(about.config)
+    config.model.detections.update({"score_threshold": score_threshold, "max_detections": max_detections})
+    model = build_model(config, len(about.categories))
+
+    def wanted(module, method):
+        return method in STAGES and (module.name or "") in STAGES[method]
+
+    @jax.jit
+    def run(variables, images, sizes):
+        detections, state = model.apply(
+            variables, images, sizes, method="detect", capture_intermediates=wanted, mutable=["intermediates"]
+        )
+        return detections, state["intermediates"]
+
+    return config, partial(run, jax.device_put(variables))
+
+
+@cache
+def heads(form):
+    """The heads of a form at given boxes, jitted: features P2–P6, boxes (N, 4), labels (N,) → a dict.
+
+    Boxes of two float32 networks differ by hundredths of a pixel, and so do the features in them by more than
+    the noise of a stage. At the same boxes every stage can be compared on its own.
+    """
+    about, variables = network(form)
+
+    def at_boxes(model, features, boxes, labels):
+        valid = jnp.ones((1, len(boxes)), bool)
+        roi = model.pool(features, boxes[None], valid, 7)
+        logits, deltas = model.box_head(roi)
+        return {
+            "roi7": roi,
+            "roi14": model.pool(features, boxes[None], valid, 14),
+            "cls_score": logits,
+            "bbox_pred": deltas.reshape(len(boxes), -1),
+            "mask_logits": model.mask_logits(features, boxes[None], valid, labels[None])[0],
+            "embeddings": model.embed(roi, 1)[0],
+        }
+
+    run = nn.apply(at_boxes, build_model(about.config, len(about.categories)))
+    return partial(jax.jit(run), jax.device_put(variables))
+
+
+def frames(recorded):
+    """A clip's frames as the network takes them: images (1, H, W, 3), sizes (1, 2), original (h, w)."""
+    for frame in make_clip(*map(int, recorded["clip_args"]))["frames"]:
+        size = fit_size(*frame.shape[:2], 640, 360)
+        bucket = bucket_for(*size, [(384, 640), (384, 480)])
+        yield (
+            pad_image(resize_image(frame, *size), *bucket)[None],
+            np.array([size], np.int32),
+            frame.shape[:2],
+        )
+
+
+def mmtracking_rows(size):
+    name = f"infer_A_{size}"
+    recorded = arrays(name)
+    config, run = predict("mm", 0.01, 100)
+    tracker = Tracker(AssociationOptions(**config.inference.association))
+    rows = Worst(name)
+    for t, (images, sizes, original) in enumerate(frames(recorded)):
+        frame = {key[3:]: value for key, value in recorded.items() if key.startswith(f"f{t}/")}
+        detections, parts = jax.device_get(run(images, sizes))
+        pyramid_rows(rows, frame, parts, config.model.anchors)
+        region_rows(rows, "mm", frame, parts, np.asarray)
+
+        count = len(frame["det_bboxes"])
+        order = detection_order(*(x[0] for x in (detections.scores, detections.labels, detections.valid)), 0)
+        rows.exact("number of detections", detections.valid.sum(), count)
+        rows.exact("detections regrouped by class", order, frame["track_order"])
+        boxes = boxes_at_frame_size(detections.boxes[0], sizes[0], original)[:count]
+        rows.add("detected boxes, px", BOXES, largest(boxes, frame["det_bboxes"][:, :4]))
+        rows.add("scores", SCORES, largest(detections.scores[0, :count], frame["det_bboxes"][:, 4]))
+        rows.exact("labels", detections.labels[0, :count], frame["det_labels"])
+        mask_rows(rows, frame, detections.masks[0, :count], boxes, original, False)
+        scale = np.tile(sizes[0][::-1] / original[::-1], 2).astype(np.float32)
+        at_boxes = at(heads("mm"), parts, frame["det_bboxes"][:, :4] * scale, frame["det_labels"])
+        rows.add(
+            "mask_logits", TOLERANCES["mask_logits"], sampled(frame, "mask_logits", at_boxes["mask_logits"])
+        )
+        difference = largest(at_boxes["embeddings"][order][:, ::16], frame["embed64"])
+        rows.add("embeddings", EMBEDDINGS, difference)
+
+        boxes, embeddings = boxes[order], detections.embeddings[0][order]
+        arguments = boxes, detections.scores[0][order], detections.labels[0][order], embeddings
+        if t:
+            rows.exact("ids in memory", tracker._memory.ids, frame["mem_ids"])
+            products = np.pad(embeddings @ tracker._memory.embeddings.T, ((0, 0), (1, 0)))
+            rows.add("products with memory", MATCH, largest(products, frame["sim_logits"]))
+            scores = match_scores(tracker._memory, *arguments, tracker.options)
+            rows.add("match scores", MATCH, largest(scores, frame["match_scores"]))
+        rows.exact("track ids", tracker.update(*arguments), frame["assigned_ids"])
+    return rows
+
+
+def original_rows(size, setting):
+    name = f"orig_infer_A_{size}_{setting}"
+    recorded = arrays(name)
+    config, run = predict("orig", float(recorded["score_thr"]), int(recorded["max_per_img"]))
+    association = AssociationOptions(
+        **config.inference.association,
+    )
+    tracker = Tracker(association)
+    rows = Worst(name)
+    for t, (images, sizes, original) in enumerate(frames(recorded)):
+        frame = {key[3:]: value for key, value in recorded.items() if key.startswith(f"f{t}/")}
+        detections, parts = jax.device_get(run(images, sizes))
+        if "P2" in frame:
+            pyramid_rows(rows, frame, parts, config.model.anchors)
+            region_rows(rows, "orig", frame, parts, continuous)
+        order = detection_order(
+            *(x[0] for x in (detections.scores, detections.labels, detections.valid, detections.found)),
+            "score",
+        )
+        count = len(frame["det_bboxes"])
+        rows.exact("number of detections", len(order), count)
+        boxes = pixel_boxes_at_frame_size(detections.boxes[0], fit_scale(*original, 640, 360))[order]
+        rows.add("detected boxes, px", BOXES, largest(last_pixel(boxes), frame["det_bboxes"][:, :4]))
+        scores, labels = detections.scores[0][order], detections.labels[0][order]
+        rows.add("scores", SCORES, largest(scores, frame["det_bboxes"][:, 4]))
+        rows.exact("labels", labels, frame["det_labels"])
+        if "mask_logits" in frame:
+            theirs = frame["det_bboxes"][:, :4] * np.float32(frame["scale_factor"])
+            at_boxes = at(heads("orig"), parts, continuous(theirs), frame["det_labels"])
+            difference = sampled(frame, "mask_logits", at_boxes["mask_logits"])
+            rows.add("mask_logits", TOLERANCES["mask_logits"], difference)
+            mask_rows(rows, frame, detections.masks[0][order], boxes, original, True)
+        arguments = boxes, scores, labels, detections.embeddings[0][order]
+        if "comp_scores" in frame:
+            before = tracker._memory
+            rows.add(
+                "boxes in memory, px",
+                BOXES,
+                largest(last_pixel(before.boxes), frame["mem_boxes_before"][:, :4]),
+            )
+            rows.exact("labels in memory", before.labels, frame["mem_labels_before"])
+            products = np.pad(arguments[-1] @ before.embeddings.T, ((0, 0), (1, 0)))
+            rows.add("products with memory", MATCH, largest(products, frame["match_score"]))
+            ours = match_scores(before, *arguments, association)
+            rows.add("match scores", MATCH, largest(ours, frame["comp_scores"]))
+        ids = tracker.update(*arguments)
+        rows.exact("track ids", ids, only_last(frame["det_obj_ids"]))
+        if "mem_boxes_after" in frame:
+            after = tracker._memory
+            rows.add(
+                "boxes in memory, px",
+                BOXES,
+                largest(last_pixel(after.boxes), frame["mem_boxes_after"][:, :4]),
+            )
+            rows.exact("labels in memory", after.labels, frame["mem_labels_after"])
+    return rows
+
+
+class Worst:
+    """Rows of one recording, each with its worst frame."""
+
+    def __init__(self, name):
+        self.name, self.rows = name, {}
+
+    def add(self, quantity, tolerance, difference):
+        before = self.rows[quantity].difference if quantity in self.rows else 0.0
+        self.rows[quantity] = Row(self.name, quantity, tolerance, max(before, difference))
+
+    def exact(self, quantity, ours, theirs):
+        self.add(f"{quantity}: unequal", 0, unequal(ours, theirs))
+
+    def __iter__(self):
+        return iter(self.rows.values())
+
+
+def continuous(boxes):
+    """Boxes by first and last pixel as ours."""
+    return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
+
+
+def last_pixel(boxes):
+    """Our boxes by first and last pixel, as the authors write them."""
+    return np.asarray(boxes) - np.array([0, 0, 1, 1], np.float32)
+
+
+def only_last(ids):
+    """The authors keep the ids of displaced detections, and then the last detection of each id."""
+    return [i if i not in ids[k + 1 :] else -1 for k, i in enumerate(ids.tolist())]
+
+
+def pyramid_rows(rows, frame, parts, anchors):
+    """Backbone, FPN and the RPN's outputs of a frame."""
+    levels = dict(zip(("C2", "C3", "C4", "C5"), parts["backbone"]["__call__"][0]))
+    levels |= dict(zip(("P2", "P3", "P4", "P5", "P6"), parts["fpn"]["__call__"][0]))
+    logits, deltas = (x[0] for x in parts["rpn_head"]["__call__"][0])
+    start = 0
+    for i in range(len(anchors.strides)):
+        height, width = levels[f"P{i + 2}"].shape[1:3]
+        end = start + height * width * len(anchors.ratios)
+        levels[f"rpn_cls{i}"] = logits[start:end].reshape(height, width, -1)
+        levels[f"rpn_reg{i}"] = deltas[start:end].reshape(height, width, -1)
+        start = end
+    for key, value in levels.items():
+        if key in frame:
+            tolerance = TOLERANCES[key.rstrip("01234") if "rpn" in key else key]
+            rows.add(key, tolerance, sampled(frame, key, nchw(value)))
+
+
+def at(run, parts, boxes, labels):
+    """`heads` at up to 200 boxes: padded to that many, so that it compiles once."""
+    count, room = len(boxes), 200 - len(boxes)
+    boxes = np.pad(np.asarray(boxes, np.float32), ((0, room), (0, 0)))
+    out = run(parts["fpn"]["__call__"][0], boxes, np.pad(labels, (0, room)).astype(np.int32))
+    return {name: np.asarray(value)[:count] for name, value in out.items()}
+
+
+def region_rows(rows, form, frame, parts, convert):
+    """Proposals as a set, and what the box head makes of the recorded ones."""
+    if "proposals" not in frame:
+        return
+    proposals, valid = (x[0] for x in parts["propose"][0])
+    ours, theirs = proposals[valid], convert(frame["proposals"][:, :4])
+    rows.exact("number of proposals", len(ours), len(theirs))
+    distance = np.abs(ours[:, None] - theirs[None]).max(-1)
+    difference = max(distance.min(0).max(), distance.min(1).max())
+    rows.add("proposals as a set, px", BOXES, difference)
+    out = at(heads(form), parts, theirs, np.zeros(len(theirs)))
+    logits, deltas = out["cls_score"], out["bbox_pred"]
+    if form == "orig":  # background first, with deltas of its own
+        logits, deltas = np.roll(logits, 1, axis=1), np.pad(deltas, ((0, 0), (4, 0)))
+    rows.add("roi_feats7", TOLERANCES["roi_feats7"], sampled(frame, "roi_feats7", nchw(out["roi7"])))
+    rows.add("cls_score", TOLERANCES["cls_score"], sampled(frame, "cls_score", logits))
+    rows.add("bbox_pred", TOLERANCES["bbox_pred"], sampled(frame, "bbox_pred", deltas))
+
+
+def mask_rows(rows, frame, probabilities, boxes, original, pixel_boxes):
+    masks = paste_masks(probabilities, boxes, *original, pixel_boxes)
+    packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
+    wrong = np.unpackbits(packed ^ frame["masks_packed"].reshape(packed.shape)).sum()
+    rows.add("mask pixels of a frame", MASK_PIXELS, float(wrong))
+
+
+def results_rows(size, setting):
+    """`track_video` from the frames on disk against the authors' results file."""
+    name = f"orig_results_A_{size}_{setting}"
+    wanted = document(name)
+    recorded = arrays(f"orig_infer_A_{size}_{setting}")
+    detections = {
+        "score_threshold": float(recorded["score_thr"]),
+        "max_detections": int(recorded["max_per_img"]),
+    }
+    clip = make_clip(*map(int, recorded["clip_args"]))["frames"]
+    with tempfile.TemporaryDirectory() as folder:
+        for t, frame in enumerate(clip):
+            (Path(folder) / "frames").mkdir(exist_ok=True)
+            Image.fromarray(frame).save(Path(folder) / "frames" / f"{t:05d}.png")
+        track_video(
+            load_segmenter(checkpoint("orig"), detections), Path(folder) / "frames", Path(folder) / "out"
+        )
+        ours = json.loads((Path(folder) / "out" / "results.json").read_text())
+    rows = Worst(name)
+    rows.exact("number of tracks", len(ours), len(wanted))
+    for mine, theirs in zip(ours, wanted):
+        rows.exact("categories", mine["category_id"], theirs["category_id"])
+        rows.add("scores", SCORES, abs(mine["score"] - theirs["score"]))
+        absent = [[s is None for s in track["segmentations"]] for track in (mine, theirs)]
+        rows.exact("frames", *absent)
+        for a, b in zip(mine["segmentations"], theirs["segmentations"]):
+            if a and b:
+                a, b = decode_masks([a, b], *a["size"]).astype(bool)
+                rows.add("1 − mask IoU", 0.005, 1 - (a & b).sum() / max((a | b).sum(), 1))
+    return rows

@@ -1,0 +1,64 @@
+"""Access to the recorded numbers, and the rows of the comparison."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+
+
+class Row(NamedTuple):
+    """One compared quantity: the largest difference found and the largest allowed."""
+
+    recording: str
+    quantity: str
+    tolerance: float
+    difference: float
+
+
+@cache
+def arrays(name):
+    """The arrays of a recording."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        return dict(file)
+
+
+@cache
+def document(name):
+    """A recorded json document."""
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def largest(ours, theirs):
+    """The largest absolute difference of two arrays; infinite where their shapes differ."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape:
+        return np.inf
+    return float(np.abs(ours - theirs).max(initial=0.0))
+
+
+def relative(ours, theirs):
+    """`largest`, as a part of the value where that is larger than 1."""
+    scale = np.maximum(np.abs(theirs), 1)
+    return largest(np.asarray(ours) / scale, theirs / scale)
+
+
+def unequal(ours, theirs):
+    """How many entries of two arrays differ; infinite where their shapes do."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    return float(np.sum(ours != theirs)) if ours.shape == theirs.shape else np.inf
+
+
+def sampled(recording, key, tensor):
+    """Difference of a whole tensor, in PyTorch's layout, from a recording that may hold every n-th value."""
+    values = recording[key]
+    stride = int(recording.get(f"{key}@stride", 1))
+    return largest(np.asarray(tensor).reshape(-1)[::stride], values.reshape(-1))
+
+
+def nchw(tensor):
+    """(…, H, W, C) as PyTorch's (…, C, H, W)."""
+    return np.moveaxis(np.asarray(tensor), -1, -3)
