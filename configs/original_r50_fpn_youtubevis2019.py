@@ -1,0 +1,15 @@
+"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019 in the authors' form, their recipe: 12 epochs of 8 pairs a step.
+
+    python train.py --config configs/original_r50_fpn_youtubevis2019.py --workdir runs/original_2019 \
+        --config.train.init_from=CHECKPOINT_OF_THEIR_OR_COCO_WEIGHTS
+
+The paper reports 30.3 AP on the validation server. Not trained here yet.
+"""
+
+from configs.masktrack_r50_fpn_youtubevis2019 import get_config as mmtracking_config
+from masktrack_jax.config import original_form
+
+
+def get_config():
+    """mmtracking's config with the values in which the authors differ."""
+    return original_form(mmtracking_config())
