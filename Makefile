@@ -1,9 +1,9 @@
-# make install | demo | test | lint | format      (for a GPU: make install EXTRAS=dev,cuda)
+# make install | demo | generated | test | lint | format      (for a GPU: make install EXTRAS=dev,cuda)
 PYTHON ?= python3
 EXTRAS ?= dev
 BIN := .venv/bin
 
-.PHONY: install demo test lint format
+.PHONY: install demo generated test lint format
 
 STAMP := .venv/.installed-$(EXTRAS)
 
@@ -26,6 +26,12 @@ demo: install
 	$(BIN)/python track.py --checkpoint runs/demo --input data/demo/val/JPEGImages/00001 --output runs/demo/track \
 		--draw-threshold 0.5
 	@echo "scores: runs/demo/metrics.json   video: runs/demo/track/overlay.mp4"
+
+# The checkpoint that comes with the package: hours.
+generated: install
+	$(GENERATE) --output data/generated/train --videos 2000 --seed 11 --min-objects 3 --max-objects 6 --workers 2
+	$(GENERATE) --output data/generated/val --videos 60 --seed 12
+	$(BIN)/python train.py --config configs/generated.py --workdir runs/generated
 
 lint: install
 	$(BIN)/ruff check .

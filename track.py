@@ -1,6 +1,6 @@
 """Segments and tracks the objects of a video.
 
-python track.py --checkpoint DIR --input VIDEO_OR_FRAME_FOLDER --output DIR
+python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
 """
 
 from absl import flags
@@ -8,7 +8,9 @@ from absl import flags
 from masktrack_jax import cli
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.", required=True)
+flags.DEFINE_string(
+    "checkpoint", None, "Folder of a checkpoint; else a small network that knows generated shapes only."
+)
 flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float(
@@ -24,12 +26,14 @@ def main(argv):
     """Load the checkpoint, track the video and say where the results are."""
     del argv
     # Not at the top: --help and a mistyped flag need not wait for JAX.
-    from masktrack_jax.predictor import load_segmenter
+    from masktrack_jax.predictor import PRETRAINED, load_segmenter
     from masktrack_jax.track_video import track_video
 
     asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}
     detections = {name: value for name, value in asked.items() if value is not None}
-    segmenter = load_segmenter(FLAGS.checkpoint, detections)
+    if not FLAGS.checkpoint:
+        print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
+    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections)
     summary = track_video(segmenter, FLAGS.input, FLAGS.output, draw_threshold=FLAGS.draw_threshold)
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

@@ -1,19 +1,22 @@
-"""Generated videos, six categories, the demo's network trained longer: hours on a CPU, minutes on a GPU.
+"""Generated videos of the demo's kind, five times as many, learned for longer: 98 minutes on 2 CPU cores.
 
-    python -m masktrack_jax.data.generate --output data/generated/train --videos 2000 --seed 11 \
-        --max-objects 6
-    python -m masktrack_jax.data.generate --output data/generated/val --videos 60 --seed 12
+    make generated
+
+which generates the videos and then runs
+
     python train.py --config configs/generated.py --workdir runs/generated
 
-Not trained to the end yet.
+AP 0.694, AP50 0.906 on 60 unseen videos. `masktrack_jax/pretrained/generated` is what came out.
 """
 
 from configs.demo import get_config as demo_config
 
 
 def get_config():
-    """The demo's network and recipe, more of both videos and steps."""
+    """The demo's recipe with a narrower backbone and a finer mask head."""
     config = demo_config()
+    config.model.backbone.width = 40
+    config.model.mask_head.update({"convs": 3, "channels": 64})
     config.data.update(
         {
             "train_annotations": "data/generated/train/instances.json",
@@ -22,5 +25,6 @@ def get_config():
             "jitter": 0.1,
         }
     )
-    config.train.update({"steps": 15000, "log_every": 100, "checkpoint_every": 1000})
+    config.train.update({"steps": 9000, "log_every": 100, "checkpoint_every": 500})
+    config.train.loss_weights.mask = 2.0
     return config

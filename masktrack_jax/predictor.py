@@ -18,6 +18,10 @@ from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
 
 
+# A small network that comes with the package, see pretrained/README.md.
+PRETRAINED = Path(__file__).parent / "pretrained" / "generated"
+
+
 def make_predict(model, variables):
     """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it, jitted, with parameters bound;
     and a function that tells how many programs it has compiled.
