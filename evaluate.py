@@ -27,11 +27,14 @@ def main(_):
         score_files(ANNOTATIONS.value, RESULTS.value, OUTPUT.value)
     elif CONFIG.value and CHECKPOINT.value:
         from masktrack_jax import checkpoints, predictor
-        from masktrack_jax.config import validate
+        from masktrack_jax.config import form_differences, validate
         from masktrack_jax.models.masktrack_rcnn import build_model
 
-        config = validate(CONFIG.value)
-        categories = checkpoints.read_about(CHECKPOINT.value).categories
+        config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)
+        for key, ours, theirs in form_differences(config, about.config):
+            problem = f"is of config.model.{key}={theirs}, not {ours}"
+            raise UserError(f"{CHECKPOINT.value}: {problem}; give a --config of its form")
+        categories = about.categories
         dataset = predictor.open_split(config, categories)
         if dataset is None:
             raise UserError("config.data.val_annotations: names no file; set it")

@@ -167,7 +167,7 @@ def load_matching(path, variables, categories, replaceable):
     Rows of classes are taken by category name: `categories` (id, name) are those of `variables`, and the
     matches are, for each of them, its place among the checkpoint's or None. Names that begin with one of
     `replaceable` may be missing there, or be of another shape; anything else that does not fit is a
-    UserError. What only the checkpoint has is not read.
+    UserError. What only the checkpoint has is left out.
     """
     folder = find_step_folder(path)
     others = read_about(folder).categories

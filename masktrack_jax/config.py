@@ -22,9 +22,24 @@ def base_config():
 
 
 def mmtracking_form(config):
-    """Change `config` to mmtracking's form in what `base_config` leaves out; returns it."""
+    """Change `config` to mmtracking's form in the two values where `base_config` differs; returns it."""
     config.data.float_resize = True
     config.inference.association.keep_displaced = True
+    return config
+
+
+def mmdet1_form(config):
+    """Change the network of `config` to the form of mmdet before version 2; returns it."""
+    config.model.pixel_boxes = True
+    config.model.anchors.update({"centre": 0.5, "rounded": True})
+    config.model.roi_align.update({"sampling": 2, "aligned": False})
+    return config
+
+
+def torchvision_form(config):
+    """Change the network of `config` to the form of torchvision's Mask R-CNN; returns it."""
+    config.model.anchors.rounded = True
+    config.model.roi_align.update({"sampling": 2, "aligned": False, "min_size": 1.0})
     return config
 
 
@@ -33,25 +48,43 @@ def original_form(config):
 
     What their weights were trained with, and so what they give the published results with.
     """
-    config.model.pixel_boxes = True
-    config.model.anchors.update({"centre": 0.5, "rounded": True})
-    config.model.roi_align.update({"sampling": 2, "aligned": False})
+    mmdet1_form(config)
     config.model.track_head.update({"relu_last": False, "init_std": 0.01})
     config.model.detections.update({"score_threshold": 0.05, "max_detections": 10})
-    config.data.max_gap = 10_000  # any other frame of the video
+    config.data.update({"pixel_boxes": True, "float_resize": False, "max_gap": 0})
     config.train.rpn.update({"inside_only": True, "beta": 1 / 9})
     config.train.roi.beta = 1.0
     config.train.match_over = "positives"
     config.optimizer.learning_rate = 0.005
     config.inference.order_when_cut = "score"
-    config.inference.association.update({"update_label": False, "frames_retained": None})
+    config.inference.association.update(
+        {"update_label": False, "frames_retained": 0, "keep_displaced": False}
+    )
     return config
+
+
+# What changes no shape, but what a network's weights were trained for.
+FORM = ("pixel_boxes", "backbone.stride_in_1x1", "anchors", "roi_align", "track_head.relu_last")
+
+
+def form_differences(config, other):
+    """(key of `config.model`, its value, its value in `other`) of each value of `FORM` that differs."""
+
+    def value(config, key):
+        for part in key.split("."):
+            config = config[part]
+        if isinstance(config, ConfigDict):
+            return {name: value(config, name) for name in sorted(config)}
+        return tuple(config) if isinstance(config, list) else config
+
+    pairs = ((key, value(config.model, key), value(other.model, key)) for key in FORM)
+    return [(key, ours, theirs) for key, ours, theirs in pairs if ours != theirs]
 
 
 def model_config():
     return {
         "dtype": "float32",  # of the computation; parameters are float32
-        "pixel_boxes": False,  # clip, crop and paste by whole pixels, scale frames by one factor
+        "pixel_boxes": False,  # clip boxes, crop and paste masks by whole pixels, as mmdet before version 2
         "backbone": {
             "depth": 50,
             "width": 64,
@@ -93,11 +126,12 @@ def data_config():
             (480, 384),
             (640, 384),
         ),
+        "pixel_boxes": False,  # scale and clip boxes by their first and last pixel
         "float_resize": False,  # resize as float32, as mmtracking trains; four times the data to move
         "flip": 0.5,
         "jitter": 0.0,
         "max_objects": 20,
-        "max_gap": 100,  # frames between key and reference
+        "max_gap": 100,  # frames between key and reference at most; 0: any other frame
         "workers": 0,
         "both_ways": False,  # each frame of a pair is key and reference in turn
         "cache_mb": 0,
@@ -134,7 +168,7 @@ def train_config():
             "min_positive_iou": 0.5,
             "beta": 0.0,
         },
-        "match_over": "matched",  # what an image's match loss is divided by; or "positives"
+        "match_over": "matched",  # what an image's match loss is divided by; or "positives", see losses.py
         "checkpoint_every": 1000,
         "log_every": 50,
         "init_from": "",  # a checkpoint whose parameters to start from

@@ -6,14 +6,14 @@ import numpy as np
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.errors import UserError
-from masktrack_jax.tracking.association import DROPPED, PAPER, Tracker
+from masktrack_jax.tracking.association import DEFAULT, DROPPED, Tracker
 from masktrack_jax.tracking.masks import encode_pasted
 from masktrack_jax.tracking.tracks import VideoTracks
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """The tracked detections of one frame, n of them, grouped by class, best first.
+    """The tracked detections of one frame, n of them, in the order of the association.
 
     boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
     track_ids (n,) int64, no track twice (but see `AssociationOptions.keep_displaced`); rles: n compressed
@@ -49,7 +49,7 @@ class VideoSegmenter:
     long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
     frames_per_call: B; `step` uses 1 instead.
     association: an `AssociationOptions`; the paper's by default.
-    pixel_boxes: the authors' form of scaling boxes and pasting masks, see `model.pixel_boxes`.
+    pixel_boxes: scale boxes and paste masks by whole pixels, as the authors.
     order_when_cut: see `detection_order`.
     """
 
@@ -62,7 +62,7 @@ class VideoSegmenter:
         short_edge,
         buckets,
         frames_per_call=4,
-        association=PAPER,
+        association=DEFAULT,
         pixel_boxes=False,
         order_when_cut="class",
     ):

@@ -17,7 +17,6 @@ from masktrack_jax.inference import VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
 
-
 # A small network that comes with the package, see pretrained/README.md.
 PRETRAINED = Path(__file__).parent / "pretrained" / "generated"
 

@@ -51,13 +51,50 @@ def test_flip_twice_is_identity():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (10, 14, 3), dtype=np.uint8)
     boxes = np.array([[1, 2, 5, 6], [0, 0, 14, 10]], np.float32)
-    flip = Transform(14, 10, True, False, None)
+    flip = Transform(14, 10, True, False, False, None)
     once = transform_image(image, flip)
     np.testing.assert_array_equal(once[:, 3], image[:, 10])
     np.testing.assert_array_equal(transform_image(once, flip), image)
     np.testing.assert_array_equal(transform_mask(transform_mask(image[..., 0], flip), flip), image[..., 0])
     np.testing.assert_array_equal(transform_boxes(boxes, 10, 14, flip), [[9, 2, 13, 6], [0, 0, 14, 10]])
     np.testing.assert_array_equal(transform_boxes(transform_boxes(boxes, 10, 14, flip), 10, 14, flip), boxes)
+
+
+def slow_pixel_boxes(boxes, height, width, factor, flip):
+    """mmdet before version 2, on first and last pixels: scaled by one factor, flipped, clipped."""
+    new_height, new_width = int(height * factor + 0.5), int(width * factor + 0.5)
+    moved = []
+    for x1, y1, x2, y2 in boxes:
+        x1, y1, x2, y2 = (value * factor for value in (x1, y1, x2, y2))
+        if flip:
+            x1, x2 = new_width - x2 - 1, new_width - x1 - 1
+        x1, x2 = (min(max(x, 0), new_width - 1) for x in (x1, x2))
+        y1, y2 = (min(max(y, 0), new_height - 1) for y in (y1, y2))
+        moved.append([x1, y1, x2, y2])
+    return np.array(moved)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("height, width", [(720, 1280), (250, 333)])
+def test_pixel_boxes_scale_their_first_and_last_pixels(height, width, flip):
+    boxes = np.array([[10, 20, 99, 79], [0, 0, width - 1, height - 1], [5, 5, 5, 5]], np.float64)
+    factor = min(640 / max(height, width), 360 / min(height, width))
+    transform = Transform(640, 360, flip, False, True, None)
+    got = transform_boxes(np.add(boxes, [0, 0, 1, 1]), height, width, transform) - np.array([0, 0, 1, 1])
+    np.testing.assert_allclose(got, slow_pixel_boxes(boxes, height, width, factor, flip), atol=1e-3)
+
+
+def test_float_resize_keeps_what_lies_between_two_values(dataset):
+    options = dataclasses.replace(OPTIONS, float_resize=True, scales=[(64, 40)], flip=0.0)
+    video_index, frame = candidates(dataset)[0]
+    sample = PairLoader(dataset, options)(video_index, frame, np.random.default_rng(0))
+    rounded = PairLoader(dataset, dataclasses.replace(options, float_resize=False))
+    other = rounded(video_index, frame, np.random.default_rng(0))
+    assert sample["image"].dtype == sample["reference_image"].dtype == np.float32
+    difference = np.abs(sample["image"] - other["image"])
+    assert 0.1 < difference.max() <= 1
+    with pytest.raises(UserError, match=r"data\.jitter"):
+        dataclasses.replace(options, jitter=0.1)
 
 
 def test_jitter_is_off_by_default_and_mild_when_on():
@@ -88,7 +125,7 @@ def test_boxes_stay_tight_to_masks(dataset, scale):
             elif mask.any():  # smaller by nearest pixel: thin tips may be lost, nothing is gained
                 assert (np.array([1, 1, -1, -1]) * (box - _box_of(mask)) <= 1).all()
         video = dataset.videos[video_index]
-        plain = Transform(*scale, False, False, None)
+        plain = Transform(*scale, False, False, False, None)
         image = transform_image(read_image(dataset.frame_path(video, frame)), plain)
         seen = sample["image"][:height, :width]
         if not np.array_equal(seen, image):
@@ -126,7 +163,11 @@ def test_reference_is_another_frame_within_the_gap(dataset):
     loader = PairLoader(dataset, dataclasses.replace(OPTIONS, max_gap=2))
     drawn = {int(loader(0, 5, np.random.default_rng(seed))["reference_frame"]) for seed in range(60)}
     assert drawn == {3, 4, 6, 7}
-    alone = PairLoader(dataset, dataclasses.replace(OPTIONS, max_gap=0))
+    anywhere = PairLoader(dataset, dataclasses.replace(OPTIONS, max_gap=0))
+    drawn = {int(anywhere(0, 5, np.random.default_rng(seed))["reference_frame"]) for seed in range(200)}
+    assert drawn == set(range(dataset.videos[0].length)) - {5}
+    alone = PairLoader(dataset, OPTIONS)
+    alone.__dict__["_frames_of"] = {dataset.videos[0].id: [5]}  # no other frame has an object
     sample = alone(0, 5, np.random.default_rng(0))
     assert sample["reference_frame"] == 5
     np.testing.assert_array_equal(sample["matches"][sample["valid"]], 1 + np.arange(sample["valid"].sum()))

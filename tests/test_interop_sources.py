@@ -148,6 +148,13 @@ def test_config_and_categories(case):
     if name in ("mmtracking", "original"):
         config.model.track_head.features = EMBEDDING
         config = {"mmtracking": mmtracking_form, "original": original_form}[name](config)
+    elif name == "mmdet-1":
+        config.model.update({"pixel_boxes": True})
+        config.model.anchors.update({"centre": 0.5, "rounded": True})
+        config.model.roi_align.update({"aligned": False, "sampling": 2})
+    elif name.startswith("torchvision"):
+        config.model.anchors.rounded = True
+        config.model.roi_align.update({"aligned": False, "sampling": 2, "min_size": 1.0})
     assert about.config.to_json() == config.to_json()
     known = {81: "coco", 91: "coco", 41: "youtubevis2019"}
     assert about.categories == LISTS[known[CASES[name][3][0]]]

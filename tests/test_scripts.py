@@ -129,6 +129,16 @@ def test_checkpoint_of_another_network(trained, tiny_data):
     assert_one_line(outcome, "another architecture")
 
 
+def test_checkpoint_of_another_form(trained, tiny_data):
+    workdir, _ = trained
+    outcome = run(
+        "evaluate.py",
+        *("--config", ROOT / "configs/tiny.py", "--config.model.anchors.centre=0.5"),
+        *("--checkpoint", workdir, f"--config.data.val_annotations={tiny_data}"),
+    )
+    assert_one_line(outcome, "give a --config of its form")
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "not a video"])
 def test_input_without_frames(trained, tmp_path, kind):
     video = tmp_path / "video.mp4"

@@ -99,8 +99,8 @@ def random_frame(rng, objects):
         AssociationOptions(),
         AssociationOptions(frames_retained=3),
         AssociationOptions(keep_displaced=True),
-        AssociationOptions(update_label=False, frames_retained=None),
-        AssociationOptions(frames_retained=None, use_embedding=False),
+        AssociationOptions(update_label=False, frames_retained=0),
+        AssociationOptions(frames_retained=0, use_embedding=False),
         AssociationOptions(score_weight=0.3, iou_weight=5.0, label_weight=1.0),
     ],
 )
@@ -209,7 +209,7 @@ def test_frames_without_any_detection_count_but_forget_nothing():
 
 
 def test_never_forgetting_and_reset():
-    tracker = Tracker(AssociationOptions(frames_retained=None))
+    tracker = Tracker(AssociationOptions(frames_retained=0))
     tracker.update(*detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
     for _ in range(100):
         tracker.update(*detections())

@@ -56,13 +56,15 @@ def test_paste_of_whole_pixels_is_opencvs_resize():
     corners = np.sort(rng.uniform(0, 1, (40, 2, 2)) * [width - 1, height - 1], axis=1)
     boxes = corners.reshape(-1, 4).astype(np.float32)
     boxes[0, 2:] = boxes[0, :2]  # first and last pixel are the same one
+    boxes[1, 2:] = boxes[1, :2] - 0.4  # smaller than a pixel, scaled up: the last may lie before the first
     probabilities = rng.random((40, 28, 28), dtype=np.float32)
     masks = paste_masks(probabilities, np.add(boxes, [0, 0, 1, 1]), height, width, pixel_boxes=True)
     for mask, probability, box in zip(masks, probabilities, boxes):
         x1, y1, x2, y2 = box.astype(int)
-        inside = cv2.resize(probability, (x2 - x1 + 1, y2 - y1 + 1), interpolation=cv2.INTER_LINEAR)
+        size = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
         expected = np.zeros((height, width), np.float32)
-        expected[y1 : y2 + 1, x1 : x2 + 1] = inside
+        inside = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)
+        expected[y1 : y1 + size[1], x1 : x1 + size[0]] = inside
         decided = np.abs(expected - 0.5) > 1e-5
         assert decided.mean() > 0.999
         np.testing.assert_array_equal(mask[decided], (expected > 0.5)[decided])

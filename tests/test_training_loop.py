@@ -147,6 +147,22 @@ def test_starting_from_a_checkpoint(whole, config, capsys, monkeypatch):
         loop.start_variables(config, fresh, categories)
 
 
+def test_starting_from_a_checkpoint_of_another_form(whole, config, capsys, monkeypatch):
+    """What shapes do not tell is said; another place of the strides is refused."""
+    quick_initialisation(monkeypatch)
+    folder, _, categories = whole
+    config.train.init_from = str(folder)
+    config.model.track_head.relu_last = False
+    fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
+    loop.start_variables(config, fresh, categories)
+    assert (
+        "was made with config.model.track_head.relu_last=True; goes on with False" in capsys.readouterr().out
+    )
+    config.model.backbone.stride_in_1x1 = True
+    with pytest.raises(UserError, match=r"set config\.model\.backbone\.stride_in_1x1=False"):
+        loop.start_variables(config, fresh, categories)
+
+
 def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, monkeypatch):
     """The rows of classes are taken by name; those of a new one stay."""
     quick_initialisation(monkeypatch)

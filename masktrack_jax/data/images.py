@@ -1,4 +1,4 @@
-"""Reading, resizing and padding frames, alike in training and inference. Images are (H, W, 3) uint8 RGB."""
+"""Reading, resizing and padding frames, alike in training and inference. Images are (H, W, 3) RGB."""
 
 import math
 import warnings

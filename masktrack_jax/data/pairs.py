@@ -21,9 +21,10 @@ class PairOptions:
     scales: tuple[tuple[int, int], ...]  # (long edge, short edge) in pixels; one is drawn for each pair
     buckets: tuple[tuple[int, int], ...]  # padded (height, width), multiples of 32
     max_objects: int  # G: rows of an image; the largest are kept
+    pixel_boxes: bool = False  # scale and clip boxes by their first and last pixel, as the authors
     float_resize: bool = False  # resize as float32, as mmtracking trains
     flip: float = 0.5  # probability of a left-right flip
-    max_gap: int = 100  # frames between key and reference at most
+    max_gap: int = 100  # frames between key and reference at most; 0: any other frame
     jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
     both_ways: bool = False  # each frame of a pair is key and reference in turn
     cache_mb: int = 0  # decoded frames kept in memory by each process, MiB
@@ -219,7 +220,8 @@ class PairLoader:
 
     def _draw_reference(self, video, key_frame, rng):
         """Another labelled frame within `max_gap` frames, all alike; the key frame where there is none."""
-        near = [f for f in self._frames_of[video.id] if 0 < abs(f - key_frame) <= self.options.max_gap]
+        farthest = self.options.max_gap or video.length
+        near = [f for f in self._frames_of[video.id] if 0 < abs(f - key_frame) <= farthest]
         return near[rng.integers(len(near))] if near else key_frame
 
     def _image(self, video, frame, bucket, transform):

@@ -8,7 +8,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from masktrack_jax.data.images import fit_size, resize_image
+from masktrack_jax.data.images import fit_scale, fit_size, resize_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Transform:
     short_edge: int
     flip: bool
     float_resize: bool
+    pixel_boxes: bool
     light: np.ndarray | None  # (1, 256, 3) uint8: the new value of each old one, by channel
 
 
@@ -30,7 +31,8 @@ def draw_transform(rng, options):
     """Draw a Transform from a NumPy generator as `options` (a PairOptions) allow."""
     long_edge, short_edge = options.scales[rng.integers(len(options.scales))]
     flip = bool(rng.random() < options.flip)
-    return Transform(long_edge, short_edge, flip, options.float_resize, _draw_light(rng, options))
+    light = _draw_light(rng, options)
+    return Transform(long_edge, short_edge, flip, options.float_resize, options.pixel_boxes, light)
 
 
 def _draw_light(rng, options):
@@ -57,11 +59,18 @@ def transform_image(image, transform):
 
 
 def transform_boxes(boxes, height, width, transform):
-    """Boxes (N, 4) of an image of this size as `transform_image` moves them: (N, 4) float32, inside it."""
-    new_height, new_width = fit_size(height, width, transform.long_edge, transform.short_edge)
-    scale = np.array([new_width / width, new_height / height] * 2)
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4) * scale
-    boxes = np.clip(boxes, 0, [new_width, new_height, new_width, new_height])
+    """Boxes (N, 4) of an image of this size as `transform_image` moves them: (N, 4) float32, inside it.
+
+    With `pixel_boxes` it is their first and last pixels that are scaled, by one factor, and clipped.
+    """
+    edges = transform.long_edge, transform.short_edge
+    new_height, new_width = fit_size(height, width, *edges)
+    if transform.pixel_boxes:
+        scale, last = fit_scale(height, width, *edges), np.array([0, 0, 1, 1])
+    else:
+        scale, last = np.array([new_width / width, new_height / height] * 2), np.zeros(4)
+    boxes = (np.asarray(boxes, np.float64).reshape(-1, 4) - last) * scale
+    boxes = np.clip(boxes, 0, np.array([new_width, new_height] * 2) - last.max()) + last
     if transform.flip:
         boxes = np.stack([new_width - boxes[:, 2], boxes[:, 1], new_width - boxes[:, 0], boxes[:, 3]], axis=1)
     return boxes.astype(np.float32)

@@ -6,7 +6,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from masktrack_jax.categories import carry, class_shape, match_categories
 from masktrack_jax.checkpoints import About
-from masktrack_jax.config import mmtracking_form, original_form
+from masktrack_jax.config import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.errors import UserError
 from masktrack_jax.interop import files, names, sources
 from masktrack_jax.interop.account import account_of, depends_on_classes, part_of
@@ -73,6 +73,10 @@ def source_config(file, tensors, source):
     if source == "detectron2":
         config.model.backbone.stride_in_1x1 = True
     forms = {"mmtracking": mmtracking_form, "original": original_form}
+    if source == "mmdet" and sources.background_first(file, source):
+        forms["mmdet"] = mmdet1_form
+    if source == "torchvision" and "rpn_head.rpn_conv.weight" in tensors:
+        forms["torchvision"] = torchvision_form
     return forms[source](config) if source in forms else config
 
 
@@ -89,10 +93,10 @@ def file_labels(file, classes, choice, wanted):
         labels, told = file.about.categories, "named in the file"
     elif file.classes:
         labels, told = with_ids(file.classes), "named in the file"
-    elif classes in LIKELY:
-        labels, told = LISTS[LIKELY[classes]], f"taken for {LIKELY[classes]}'s"
     elif wanted and len(wanted) == classes:
         labels, told = wanted, "taken for those of --categories"
+    elif classes in LIKELY:
+        labels, told = LISTS[LIKELY[classes]], f"taken for {LIKELY[classes]}'s"
     else:
         labels, told = None, "of unknown names"
     if labels and len(labels) != classes:

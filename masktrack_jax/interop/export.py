@@ -2,9 +2,10 @@
 
     python -m masktrack_jax.interop.export --checkpoint runs/r50 --output r50.safetensors
 
-It loads there as the state dict of a network of the same config; mmtracking has no group norm with our
-groups, and its style='caffe' is our `stride_in_1x1`. `python -m masktrack_jax.interop --source mmtracking`
-gives the same checkpoint back, bit for bit: the config and the categories are in the file's header.
+It loads there as the state dict of a network of the same config. Not all of ours can be had there: the
+command says where weights were trained in another form than mmtracking's, and group norm has other groups.
+`python -m masktrack_jax.interop --source mmtracking` gives the same checkpoint back, bit for bit: the config
+and the categories are in the file's header.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from masktrack_jax import checkpoints, cli
+from masktrack_jax.config import base_config, form_differences
 from masktrack_jax.errors import UserError
 from masktrack_jax.interop import names
 from masktrack_jax.interop.files import OURS
@@ -71,6 +73,10 @@ def main(arguments=None):
     parser.add_argument("--output", required=True, help=".safetensors file to write; must not exist")
     options = parser.parse_args(arguments)
     export(options.checkpoint, options.output)
+    for key, ours, theirs in form_differences(
+        checkpoints.read_about(options.checkpoint).config, base_config()
+    ):
+        print(f"these weights go with config.model.{key}={ours}; mmtracking has {theirs}")
     print(options.output)
 
 

@@ -68,6 +68,10 @@ def _read_torch(path):
             f"{path}: PyTorch, which reads it, is not installed; pip install 'masktrack-jax[torch]', "
             "or give a .safetensors file"
         ) from None
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        raise UserError(
+            f"{path}: PyTorch {torch.__version__} may run code that a file holds; update it to 2.6 or later"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         header = content if isinstance(content, dict) else {}

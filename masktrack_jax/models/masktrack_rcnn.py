@@ -39,7 +39,7 @@ class Detections(NamedTuple):
 
 
 def normalise(images, image_sizes, dtype=jnp.float32):
-    """Network input (B, H, W, 3) from RGB uint8; zero outside `image_sizes` (B, 2), after normalising."""
+    """Network input (B, H, W, 3) from RGB of 0 to 255; zero outside `image_sizes` (B, 2)."""
     x = (images.astype(jnp.float32) - jnp.asarray(MEAN)) / jnp.asarray(STD)
     rows = jnp.arange(images.shape[1])[None] < image_sizes[:, :1]
     columns = jnp.arange(images.shape[2])[None] < image_sizes[:, 1:]
@@ -85,7 +85,7 @@ class MaskTrackRCNN(nn.Module):
         return jnp.dtype(self.config.dtype)
 
     def features(self, images, image_sizes):
-        """Pyramid levels P2–P6 of RGB uint8 images (B, H, W, 3), H and W multiples of 32."""
+        """Pyramid levels P2–P6 of RGB images (B, H, W, 3) of 0 to 255, H and W multiples of 32."""
         return self.fpn(self.backbone(normalise(images, image_sizes, self.dtype)))
 
     def anchors(self, height, width):

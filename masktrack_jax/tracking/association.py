@@ -5,7 +5,7 @@ Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019, section 4.3, with the m
 differs by values of `AssociationOptions`.
 
 A frame goes through three plain functions: `match_scores` (detections × [new, remembered objects]),
-`claim` (a column for every detection, at most one detection to an object) and `Tracker.update` (the
+`claim` (a column for every detection) and `Tracker.update` (the
 bookkeeping). Another rule of association is another function in the place of one of the first two.
 """
 
@@ -18,10 +18,10 @@ DROPPED = -1  # the id of a detection that lost its object to a better one of th
 
 @dataclass(frozen=True)
 class AssociationOptions:
-    """The weights of the cues and the length of the memory; defaults are the published values.
+    """The weights of the cues and the length of the memory; defaults are the published weights.
 
     score_weight, iou_weight, label_weight: α, β, γ of the paper's equation 4.
-    frames_retained: an object unseen in this many frames in a row is forgotten; None never forgets.
+    frames_retained: an object unseen in this many frames in a row is forgotten; 0 never forgets.
     update_label: an object's label is its latest detection's (mmtracking), not its first one's (the authors).
     keep_displaced: a detection that claimed an object before a better one of the same frame came up keeps its
         id too, so that a track may have two detections in a frame (mmtracking); else it is dropped.
@@ -31,13 +31,13 @@ class AssociationOptions:
     score_weight: float = 1.0
     iou_weight: float = 2.0
     label_weight: float = 10.0
-    frames_retained: int | None = 20
+    frames_retained: int = 20
     update_label: bool = True
     keep_displaced: bool = False
     use_embedding: bool = True
 
 
-PAPER = AssociationOptions()
+DEFAULT = AssociationOptions()
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Memory:
 class Tracker:
     """Gives the detections of one video's frames their object ids, frame after frame."""
 
-    def __init__(self, options=PAPER):
+    def __init__(self, options=DEFAULT):
         self.options = options
         self.reset()
 
@@ -123,7 +123,7 @@ class Tracker:
         As in mmtracking, not at a frame in which nothing at all was seen: objects that come back right after
         it are still known.
         """
-        if anything_seen and self.options.frames_retained is not None:
+        if anything_seen and self.options.frames_retained:
             retained = self._frame - self._memory.last_seen < self.options.frames_retained
             if not retained.all():
                 self._memory = self._memory.rows(retained)

@@ -21,8 +21,8 @@ def paste_masks(probabilities, boxes, height, width, pixel_boxes=False):
     where it is ≥ 0.5. This is mmdet's grid_sample with align_corners=False. A box without area gives an
     empty mask.
 
-    `pixel_boxes` is the authors' form: boxes are cut down to whole pixels first, at least one, the border
-    cells reach to the edge, and a pixel is set where it is > 0.5.
+    `pixel_boxes` is the authors' form: boxes, which lie in the frame, are cut down to whole pixels first, at
+    least one, the border cells reach to the edge, and a pixel is set where it is > 0.5.
     """
     masks = np.zeros((len(boxes), width, height), np.uint8)
     for mask, probability, box in zip(masks, probabilities, boxes):
@@ -57,7 +57,7 @@ def encode_pasted(probabilities, boxes, height, width, pixel_boxes=False):
 def _paste(mask, probability, box, pixel_boxes):
     """Write one probability (m, m) over `box` into a zeroed, transposed mask (width, height)."""
     x1, y1, x2, y2 = (np.float32(value) for value in box)
-    if not (x2 > x1 and y2 > y1):
+    if not (pixel_boxes or (x2 > x1 and y2 > y1)):
         return
     interpolation = _pixel_interpolation if pixel_boxes else _interpolation
     threshold = np.nextafter(np.float32(0.5), np.float32(1)) if pixel_boxes else np.float32(0.5)

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from masktrack_jax import checkpoints
+from masktrack_jax.config import form_differences
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.data.vis import read_vis
@@ -169,7 +170,21 @@ def start_variables(config, variables, categories):
         loaded = f"all loaded but {', '.join(left) or 'nothing'}"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
         print(f"{path}: {loaded}; categories that it does not have: {', '.join(new) or 'none'}")
+        check_form(path, config)
     return variables
+
+
+def check_form(path, config):
+    """What shapes do not tell: say which values the weights at `path` were trained with instead of ours.
+
+    They adapt to other boxes and RoIs, but not to another place of the strides: that is a UserError.
+    """
+    for key, ours, theirs in form_differences(config, checkpoints.read_about(path).config):
+        if key == "backbone.stride_in_1x1":
+            raise UserError(
+                f"{path}: its backbone is of another kind; set config.model.{key}={theirs} (it is {ours})"
+            )
+        print(f"{path}: was made with config.model.{key}={theirs}; goes on with {ours}")
 
 
 def split_batch(batch, devices):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.inference import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.models.masktrack_rcnn import build_model, normalise
+from masktrack_jax.ops.roi_align import roi_levels
 from masktrack_jax.predictor import load_segmenter
 from masktrack_jax.track_video import track_video
 from masktrack_jax.tracking.association import AssociationOptions, Tracker, match_scores
@@ -56,7 +57,7 @@ def predict(form, score_threshold, max_detections):
         detections, state = model.apply(
             variables, images, sizes, method="detect", capture_intermediates=wanted, mutable=["intermediates"]
         )
-        return detections, state["intermediates"]
+        return detections, state["intermediates"] | {"image": normalise(images, sizes)}
 
     return config, partial(run, jax.device_put(variables))
 
@@ -130,7 +131,9 @@ def mmtracking_rows(size):
 
         boxes, embeddings = boxes[order], detections.embeddings[0][order]
         arguments = boxes, detections.scores[0][order], detections.labels[0][order], embeddings
-        if t:
+        if not t:
+            fixed_rows(rows, recorded, parts)
+        else:
             rows.exact("ids in memory", tracker._memory.ids, frame["mem_ids"])
             products = np.pad(embeddings @ tracker._memory.embeddings.T, ((0, 0), (1, 0)))
             rows.add("products with memory", MATCH, largest(products, frame["sim_logits"]))
@@ -232,6 +235,7 @@ def only_last(ids):
 
 def pyramid_rows(rows, frame, parts, anchors):
     """Backbone, FPN and the RPN's outputs of a frame."""
+    rows.add("network input", 2e-6, sampled(frame, "img", nchw(parts["image"])))
     levels = dict(zip(("C2", "C3", "C4", "C5"), parts["backbone"]["__call__"][0]))
     levels |= dict(zip(("P2", "P3", "P4", "P5", "P6"), parts["fpn"]["__call__"][0]))
     logits, deltas = (x[0] for x in parts["rpn_head"]["__call__"][0])
@@ -273,6 +277,24 @@ def region_rows(rows, form, frame, parts, convert):
     rows.add("roi_feats7", TOLERANCES["roi_feats7"], sampled(frame, "roi_feats7", nchw(out["roi7"])))
     rows.add("cls_score", TOLERANCES["cls_score"], sampled(frame, "cls_score", logits))
     rows.add("bbox_pred", TOLERANCES["bbox_pred"], sampled(frame, "bbox_pred", deltas))
+
+
+def fixed_rows(rows, recorded, parts):
+    """The heads at made-up boxes of all sizes, of the first frame; the mask head for every class."""
+    boxes = recorded["fixed_rois"][:, 1:]
+    rows.exact("fixed boxes: levels", roi_levels(boxes, 4, 56.0), recorded["fixed_rois_level"])
+    out = at(heads("mm"), parts, boxes, np.zeros(len(boxes)))
+    for key, ours in (("roi7", nchw(out["roi7"])), ("roi14", nchw(out["roi14"]))):
+        rows.add(f"fixed boxes: {key}", TOLERANCES["roi_feats7"], sampled(recorded, f"fixed_{key}", ours))
+    for key in ("cls_score", "bbox_pred"):
+        rows.add(f"fixed boxes: {key}", TOLERANCES[key], sampled(recorded, f"fixed_{key}", out[key]))
+    every = [at(heads("mm"), parts, boxes, np.full(len(boxes), label))["mask_logits"] for label in range(40)]
+    difference = sampled(recorded, "fixed_mask_pred", np.stack(every, axis=1))
+    rows.add("fixed boxes: mask_logits", TOLERANCES["mask_logits"], difference)
+    embeddings = out["embeddings"]
+    rows.add("fixed boxes: embeddings", EMBEDDINGS, largest(embeddings[:, ::16], recorded["fixed_embed64"]))
+    products = embeddings @ embeddings.T
+    rows.add("fixed boxes: products", MATCH, largest(products, recorded["fixed_embed_gram"]))
 
 
 def mask_rows(rows, frame, probabilities, boxes, original, pixel_boxes):

@@ -83,7 +83,7 @@ def make_clip(seed=0, T=3, H=360, W=640, n_obj=4):
     boxes = np.zeros((T, n_obj, 4), np.float32)
     visible = masks.sum((2, 3)) >= 16
     for t in range(T):
-        for _ in range(n_obj):
+        for k in range(n_obj):
             if visible[t, k]:
                 ys, xs = np.nonzero(masks[t, k])
                 boxes[t, k] = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]

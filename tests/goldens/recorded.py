@@ -33,9 +33,9 @@ def document(name):
 
 
 def largest(ours, theirs):
-    """The largest absolute difference of two arrays; infinite where their shapes differ."""
+    """The largest absolute difference of two arrays; infinite where their shapes differ, or for a NaN."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape:
+    if ours.shape != theirs.shape or not np.all(np.isfinite(ours)):
         return np.inf
     return float(np.abs(ours - theirs).max(initial=0.0))
 

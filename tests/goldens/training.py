@@ -23,6 +23,7 @@ from masktrack_jax.ops.masks import crop_masks, resize_masks
 from masktrack_jax.training import objective, schedule, targets
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
+from .inference import TOLERANCES
 from .inputs import make_clip
 from .network import as_recorded, network
 from .recorded import Row, arrays, document, largest, relative, unequal
@@ -35,9 +36,10 @@ LOSSES = {
 }
 for known in LOSSES.values():
     known |= {"mask": "loss_mask", "match": "loss_match"}
-LOSS, LOGITS, DELTAS, PROPOSALS = 1e-4, 4e-4, 1e-4, 0.017
-# Two compilations of the same step differ by 0.009: units whose input is near 0 fall on either side of ReLU.
-GRADIENTS = 0.02
+LOSS, PROPOSALS = 1e-4, 0.017
+# Two compilations of the same step differ by 0.005 in the median tensor and by 0.01 in the worst: units whose
+# input is near 0 fall on either side of ReLU.
+MEDIAN_GRADIENT, WORST_GRADIENT = 0.01, 0.02
 TRAJECTORY = (1e-5, 1e-3, 2e-2, 5e-2)
 
 
@@ -178,8 +180,12 @@ def detail_rows(form):
     yield exact("anchors: negatives drawn", negative, recorded["rpn_neg_inds"])
     n = len(positive)
     yield Row(name, "anchors: target deltas", 2e-6, relative(drawn.deltas[:n], recorded["rpn_pos_targets"]))
-    yield Row(name, "RPN logits", LOGITS, largest(found["rpn_logits"], recorded["rpn_sel_logits"]))
-    yield Row(name, "RPN deltas", DELTAS, largest(found["rpn_deltas"][:n], recorded["rpn_pos_reg"]))
+    yield Row(
+        name, "RPN logits", TOLERANCES["rpn_cls"], largest(found["rpn_logits"], recorded["rpn_sel_logits"])
+    )
+    yield Row(
+        name, "RPN deltas", TOLERANCES["rpn_reg"], largest(found["rpn_deltas"][:n], recorded["rpn_pos_reg"])
+    )
     theirs = recorded["rpn_train_proposals"][:, :4] + shift
     distance = np.abs(found["rpn_proposals"][:, None] - theirs[None]).max(-1)
     yield Row(name, "RPN proposals as a set, px", PROPOSALS, float(distance.min(0).max()))
@@ -203,9 +209,14 @@ def detail_rows(form):
         classes, deltas = np.roll(classes, 1, axis=1), np.pad(deltas, ((0, 0), (4, 0)))
         used = np.arange(deltas.shape[1]) >= 4  # the background's own are not ours to have
         recorded = recorded | {"roi_bbox_pred": recorded["roi_bbox_pred"] * used}
-    yield Row(name, "class logits", LOGITS, largest(classes, recorded["roi_cls_score"]))
-    yield Row(name, "box deltas", DELTAS, largest(deltas, recorded["roi_bbox_pred"]))
-    yield Row(name, "mask logits", LOGITS, largest(found["mask_logits"], recorded["mask_logits_gtclass"]))
+    yield Row(name, "class logits", TOLERANCES["cls_score"], largest(classes, recorded["roi_cls_score"]))
+    yield Row(name, "box deltas", TOLERANCES["bbox_pred"], largest(deltas, recorded["roi_bbox_pred"]))
+    yield Row(
+        name,
+        "mask logits",
+        TOLERANCES["mask_logits"],
+        largest(found["mask_logits"], recorded["mask_logits_gtclass"]),
+    )
     theirs = recorded["track_sim_logits" if form == "mm" else "track_match_score"][:n]
     match = found["match"][:n, : theirs.shape[1]]
     yield Row(name, "match logits, relative", 2e-4, relative(match, theirs))
@@ -275,18 +286,21 @@ def step_rows(form):
 
 
 def tensor_rows(name, prefix, quantity, ours):
-    """Norm of the difference over the norm of the recorded values, of the worst tensor."""
+    """Norm of each tensor's difference over the norm of its recorded values: the median and the worst."""
     recorded = arrays(name)
     keys = [key for key in recorded if key.startswith(f"{prefix}/") and "@" not in key]
-    worst = 0.0
+    parts = []
     for key in keys:
         wanted = recorded[key].reshape(-1)
         found = np.asarray(ours[key.partition("/")[2]]).reshape(-1)[:: int(recorded.get(f"{key}@stride", 1))]
-        # The boxes of this pair reach none of P5's features: its output convolution has gradient 0.
-        size = np.linalg.norm(wanted) or 1.0
-        worst = max(worst, float(np.linalg.norm(found - wanted) / size))
+        difference, size = np.linalg.norm(found - wanted), np.linalg.norm(wanted)
+        # The boxes of this pair reach none of P5: its output convolution has gradient 0 on both sides.
+        parts.append(difference / size if size else np.inf if difference else 0.0)
     if keys:
-        yield Row(name, f"{quantity} of {len(keys)} tensors, relative", GRADIENTS, worst)
+        worst = float(np.where(np.isfinite(parts), parts, np.inf).max())
+        quantity = f"{quantity} of {len(keys)} tensors, relative"
+        yield Row(name, f"{quantity}: median", MEDIAN_GRADIENT, float(np.median(parts)))
+        yield Row(name, f"{quantity}: worst", WORST_GRADIENT, worst)
 
 
 def trajectory_rows(form):
@@ -298,7 +312,7 @@ def trajectory_rows(form):
         def difference(ours, theirs, found=metrics[step], wanted=wanted):
             return float(abs(found[ours] - wanted[theirs]) / abs(wanted[theirs]))
 
-        worst = max(difference(f"loss_{ours}", theirs) for ours, theirs in LOSSES[form].items())
+        worst = float(np.max([difference(f"loss_{a}", b) for a, b in LOSSES[form].items()]))
         yield Row(name, f"step {step}: total loss, relative", tolerance, difference("loss", "total"))
         yield Row(name, f"step {step}: worst single loss, relative", tolerance, worst)
         norm = difference("gradient_norm", "grad_norm")
