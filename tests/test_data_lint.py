@@ -88,6 +88,11 @@ FAULTS = {
     "no name": (lambda x: x["categories"][0].pop("name"), "categories without a name", "category 1"),
     "same name": (lambda x: x["categories"][0].update(name="seal"), "category names used twice", "1 and 2"),
     "video height": (lambda x: x["videos"][0].update(height=0), "videos without a size", "video 1: height 0"),
+    "video width": (
+        lambda x: x["videos"][0].update(width=10**9),
+        "videos without a size",
+        "width 1000000000",
+    ),
     "frames": (lambda x: x["videos"][0].update(file_names=[]), "videos without frames", "video 1"),
     "length": (lambda x: x["videos"][0].update(length=3), "wrong lengths", "`length` 3 but 2 `file_names`"),
     "frame twice": (
@@ -137,8 +142,8 @@ FAULTS |= {
     ),
     "mask far away": (
         change(segmentations=[[[6, 4, 1e30, 4, 33, 12]], None]),
-        "masks out of the frame",
-        "to (1e+30, 12)",
+        "masks that cannot be read",
+        "polygon far out of any frame",
     ),
     "empty": (
         change(segmentations=[None, None], bboxes=[None, None], areas=[None, None]),

@@ -128,6 +128,16 @@ FAULTS = {
         "masks that cannot be decoded",
         "int",
     ),
+    "counts empty": (
+        track(segmentations=[MASK | {"counts": []}, None]),
+        "masks that cannot be decoded",
+        "uncompressed counts must be",
+    ),
+    "size of no frame": (
+        track(segmentations=[MASK | {"size": [10**9, 10**9]}, None]),
+        "masks that cannot be decoded",
+        "is that of no frame",
+    ),
     "mask without size": (
         track(segmentations=[{"counts": "0"}, None]),
         "masks that cannot be decoded",

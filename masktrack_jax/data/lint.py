@@ -23,6 +23,8 @@ from masktrack_jax.data.vis import default_frames_root, load_json
 from masktrack_jax.errors import UserError
 from masktrack_jax.findings import Findings
 
+LARGEST = 65535  # pixels, what a JPEG can have
+
 
 def lint(annotations_path, frames_root=None, progress=False):
     """Check an annotations file, and its frames where there are any: `Findings`.
@@ -110,7 +112,7 @@ def _check_videos(videos, findings):
     for video_id, record in videos.items():
         where, good = f"video {video_id}", True
         for key in ("height", "width"):
-            if not _is_integer(record.get(key)) or record[key] < 1:
+            if not _is_integer(record.get(key)) or not 1 <= record[key] <= LARGEST:
                 findings.error("videos without a size", f"{where}: {key} {record.get(key)!r:.40}")
                 good = False
         names = _frame_names(record)

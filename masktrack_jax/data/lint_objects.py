@@ -8,7 +8,6 @@ from masktrack_jax.data.segmentations import compact_segmentation, segmentation_
 
 # Boxes are kept in whole pixels by some tools, and counted to the last pixel instead of past it by others.
 BOX_TOLERANCE = 1.0  # pixels, of each edge
-FAR_AWAY = 1e6  # pixels
 
 
 def check_object(record, video, where, findings):
@@ -80,8 +79,8 @@ def _per_frame(record, key, length, where, findings):
 def _check_mask(segmentation, box, area, stated, video, here, findings):
     """One readable mask with its box and area; returns its number of pixels."""
     height, width = video["height"], video["width"]
-    if isinstance(segmentation, list) and not _check_polygons(segmentation, height, width, here, findings):
-        return 1  # not drawn: pycocotools would take any amount of memory for it
+    if isinstance(segmentation, list):
+        _check_polygons(segmentation, height, width, here, findings)
     pixels = segmentation_area(segmentation, height, width)
     if pixels == 0:
         findings.note("masks without a pixel", f"{here}: better null")
@@ -98,7 +97,7 @@ def _check_mask(segmentation, box, area, stated, video, here, findings):
 
 
 def _check_polygons(polygons, height, width, here, findings):
-    """Whether the polygons can be drawn; those that leave the frame by more than a pixel are reported."""
+    """Polygons that leave the frame by more than a pixel."""
     points = np.array([value for polygon in polygons for value in polygon], float).reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     if not (np.all(low >= -1) and np.all(high <= (width + 1, height + 1))):
@@ -107,7 +106,6 @@ def _check_polygons(polygons, height, width, here, findings):
             f"{here}: polygon from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}) "
             f"in a frame of {width}x{height} (width x height)",
         )
-    return bool(np.all(np.abs(points) < FAR_AWAY))
 
 
 def _check_box(box, segmentation, pixels, height, width, here, findings):

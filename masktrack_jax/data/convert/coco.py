@@ -61,7 +61,8 @@ def _records(path, content, key, needed, required=True):
     for place, record in enumerate(records):
         for name in needed:
             kind = str if name in ("name", "file_name") else int
-            if not isinstance(record, dict) or not isinstance(record.get(name), kind):
+            value = record.get(name) if isinstance(record, dict) else None
+            if not isinstance(value, kind) or (kind is str and not pathlib.PurePosixPath(value).name):
                 raise UserError(f"{path}: {key} number {place + 1} has no `{name}`; correct the file")
     return records
 
