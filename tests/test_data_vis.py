@@ -102,6 +102,8 @@ def test_polygons_of_one_object_are_joined():
         [],
         [[1, 2, 3, 4]],
         [[1, 2, 3, 4, 5, "6"]],
+        [[1, 2, 3, 4, 5, 1e30]],
+        [[1, 2, 3, 4, 5, float("nan")]],
     ],
 )
 def test_bad_segmentation_is_one_line(segmentation):

@@ -1,5 +1,6 @@
 """Reading, resizing and padding frames, alike in training and inference. Images are (H, W, 3) RGB."""
 
+import contextlib
 import math
 import warnings
 
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 from masktrack_jax.errors import UserError
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
 
 
 def read_image(path):
@@ -18,17 +20,39 @@ def read_image(path):
     Grey, palette, CMYK and RGBA (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises UserError
     that names the file when it is missing, truncated or no image.
     """
+    with open_image(path) as image:
+        if image.info.get("exif"):
+            image = ImageOps.exif_transpose(image)
+        if image.mode in _SIXTEEN_BIT_MODES:
+            grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode == "F":
+            raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def check_image(path):
+    """The (height, width) of what `read_image` would return, and the same errors, in less time.
+
+    The whole file is read, so a truncated one is found; JPEG is decoded at an eighth of its size.
+    """
+    with open_image(path) as image:
+        width, height = image.size
+        if image.mode == "F":
+            raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+        turned = bool(image.info.get("exif")) and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        image.draft("RGB", (1, 1))
+        image.load()
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def open_image(path):
+    """`Image.open` whose errors, there and inside the block, are a UserError that names the file."""
     try:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter("ignore")  # a palette with transparency; a large but honest picture
-            if image.info.get("exif"):
-                image = ImageOps.exif_transpose(image)
-            if image.mode in _SIXTEEN_BIT_MODES:
-                grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
-                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-            if image.mode == "F":
-                raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image; check the frames folder") from None
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -4,6 +4,8 @@ import numpy as np
 
 from masktrack_jax.errors import UserError
 
+FAR_AWAY = 1e6  # pixels; for a line that long pycocotools takes all memory there is
+
 
 def compact_segmentation(segmentation, height, width):
     """Check a raw segmentation of a frame of this size and make it small: (segmentation, problem).
@@ -17,6 +19,8 @@ def compact_segmentation(segmentation, height, width):
                 return None, "has a polygon that is not a list of three or more x, y pairs"
             if not all(isinstance(value, int | float) for value in polygon):
                 return None, "has a polygon with something other than numbers"
+            if not all(abs(value) < FAR_AWAY for value in polygon):  # NaN neither
+                return None, "has a polygon far out of any frame"
         return segmentation, None if segmentation else "has an empty list of polygons"
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return None, "has a segmentation that is neither RLE with `size` and `counts` nor polygons"

@@ -91,7 +91,7 @@ def read_vis(annotations_path, frames_root=None):
     in a folder of the file's own name beside it. The frames themselves are not looked at. Raises UserError.
     """
     path = pathlib.Path(annotations_path)
-    content = _load_json(path)
+    content = load_json(path)
     fail = functools.partial(_fail, path)
     if not isinstance(content, dict):
         raise fail("the file", "is not an object with `videos` and `categories`")
@@ -108,7 +108,7 @@ def read_vis(annotations_path, frames_root=None):
     return VisDataset(
         categories=categories,
         videos=videos,
-        frames_root=_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
+        frames_root=default_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
         labelled=labelled,
         objects={video_id: tuple(found) for video_id, found in objects.items()},
     )
@@ -119,7 +119,7 @@ def _fail(path, record, problem):
     return UserError(f"{path}: {record} {problem}; correct the annotations file")
 
 
-def _load_json(path):
+def load_json(path):
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _load_json(path):
         raise UserError(f"{path}: is not JSON text in UTF-8; check that it is the annotations file") from None
 
 
-def _frames_root(path):
+def default_frames_root(path):
     beside = path.parent / "JPEGImages"
     named = path.parent / path.stem / "JPEGImages"
     return named if named.is_dir() and not beside.is_dir() else beside

@@ -51,8 +51,10 @@ def to_rle(segmentation, size):
     height, width = segmentation["size"]
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ValueError(f"size must be two positive integers, got {segmentation['size']}")
+    if height * width >= 2**32:  # the library counts pixels in 32 bits
+        raise ValueError(f"size {segmentation['size']} is that of no frame")
     if isinstance(counts, list):
-        if not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
+        if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
             raise ValueError("uncompressed counts must be integers from 0 to the size")
         return rle_library.frPyObjects(segmentation, height, width)
     if isinstance(counts, str):

@@ -16,7 +16,7 @@ def read_ground_truth(path):
     Raises:
       UserError: no such file, no json, or the public file of a split without labels.
     """
-    ground_truth = _read_json(path)
+    ground_truth = read_json(path)
     if not isinstance(ground_truth, dict):
         raise UserError(f"{path}: expected a json object with videos, categories and annotations")
     if not ground_truth.get("annotations"):
@@ -26,7 +26,7 @@ def read_ground_truth(path):
 
 def read_results(path):
     """The list of tracks of a results file; `evaluate_vis` checks the tracks themselves."""
-    tracks = _read_json(path)
+    tracks = read_json(path)
     if not isinstance(tracks, list):
         raise UserError(f"{path}: expected a json list of tracks, got {type(tracks).__name__}")
     return tracks
@@ -87,9 +87,14 @@ def _row(values, names):
     return "  ".join(f"{text:>6}" for text in texts)
 
 
-def _read_json(path):
+def read_json(path, opened=None):
+    """The content of a json file; `opened()` gives the text file where it is not simply the one at `path`.
+
+    Raises:
+      UserError: no such file, or no json.
+    """
     try:
-        with open(path, encoding="utf-8") as file:
+        with opened() if opened else open(path, encoding="utf-8") as file:
             return _load(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

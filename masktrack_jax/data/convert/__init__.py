@@ -1,0 +1,1 @@
+"""Converters of other annotation formats into the layout of YouTube-VIS; see `__main__`."""
