@@ -108,7 +108,7 @@ def read_vis(annotations_path, frames_root=None):
     return VisDataset(
         categories=categories,
         videos=videos,
-        frames_root=_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
+        frames_root=default_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
         labelled=labelled,
         objects={video_id: tuple(found) for video_id, found in objects.items()},
     )
@@ -133,7 +133,9 @@ def _load_json(path):
         raise UserError(f"{path}: is not JSON text in UTF-8; check that it is the annotations file") from None
 
 
-def _frames_root(path):
+def default_frames_root(path):
+    """The folder of frames of an annotations file: `JPEGImages` beside it or in a folder of its own name."""
+    path = pathlib.Path(path)
     beside = path.parent / "JPEGImages"
     named = path.parent / path.stem / "JPEGImages"
     return named if named.is_dir() and not beside.is_dir() else beside
