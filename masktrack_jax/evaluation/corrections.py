@@ -9,8 +9,9 @@ Words used below:
   * A mask *lies on* the object with which it has the highest IoU in its frame, if that is at least
     `LIES_ON` = 0.1, whatever the classes. 0.1 is TIDE's limit between a poor mask and one of nothing: with
     0.5 a poor mask would be called a false one and a missed object.
-  * A *track of nothing* is one of whose masks more than half lie on nothing; the rest of them only brush
-    something in passing, so they are taken to lie on nothing too.
+  * A *track of nothing* is one whose masks, those of nothing counted as 0, have a mean IoU below
+    `LIES_ON` with what they lie on: where it touches an object it only brushes it, so that all its masks are
+    taken to lie on nothing.
   * A track's *home* is the object on which it lies most: the largest sum of IoU over its frames.
   * An object's *keeper* is the best of the tracks at home there: those of its class first, then the
     highest spatio-temporal IoU, then the higher score.
@@ -194,9 +195,9 @@ def lies_on(scene):
     union = np.maximum(scene.areas, 0)[:, None] + theirs[None] - common
     iou = np.divide(common, union, out=np.zeros(union.shape), where=union > 0)
     on = np.where(iou.max(1) >= LIES_ON, iou.argmax(1), NOTHING)
-    on[2 * (on >= 0).sum(1) < (scene.masks >= 0).sum(1)] = NOTHING
     weight = np.where(on[:, None] == np.arange(num_labels)[:, None], iou, 0).sum(-1)
-    return on, np.where(weight.max(1) > 0, weight.argmax(1), NOTHING)
+    something = (weight.sum(1) > 0) & (weight.sum(1) >= LIES_ON * (scene.masks >= 0).sum(1))
+    return np.where(something[:, None], on, NOTHING), np.where(something, weight.argmax(1), NOTHING)
 
 
 def keepers(scene, home):

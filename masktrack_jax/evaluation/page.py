@@ -39,6 +39,7 @@ figure { margin: 22px 0 30px; }
 figure img { display: block; width: 100%; border-radius: 3px; }
 figcaption { margin-bottom: 8px; }
 figcaption b { color: #1d2733; }
+figcaption span { white-space: nowrap; }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin: 0 4px 0 10px; }
 .note { background: #fdf4e3; padding: 10px 14px; border-radius: 4px; font-size: 14px; }
 dt { font-weight: 600; } dd { margin: 0 0 8px; color: #66727f; }
@@ -90,7 +91,7 @@ def make_page(diagnosis, ground_truth, results, names, frames_root=None):
         "On the dashed line a score is a probability; below it, tracks are too sure.</p>",
         plots.calibration(report["calibration"]),
         "<h2>Worst objects</h2>",
-        "<p>Objects whose best track of their class overlaps least. True masks above in white; below, all "
+        "<p>Objects whose best track of their class overlaps least. True masks above in white; below, the "
         "tracks that lie on the object, a colour each: a new colour is another identity.</p>",
         *([f'<p class="note">{escape(missing)}</p>'] if missing else []),
         *(objects or ["<p>None.</p>"]),

@@ -13,7 +13,7 @@ from masktrack_jax.visualization import draw_mask, track_color
 
 CELL_WIDTH = 300  # pixels, twice what it takes on the page
 FRAMES = 5
-TRACKS = 6  # at most so many in one picture
+TRACKS = 4  # at most so many in one picture
 TRUTH = (255, 255, 255)
 _GAP = 6
 _BLANK = 70  # grey of a frame that cannot be found

@@ -43,18 +43,18 @@ def worst_objects(scenes, before, after, names, count):
                     "iou": float(iou),
                     "reason": _reason(scene, g, on, gains, names),
                     "frames": np.flatnonzero(scene.visible[g]).tolist(),
-                    "tracks": _by_presence(scene, on == g),
+                    "tracks": _by_weight(scene, on == g),
                     "area": float(scene.labels.mean_area[g]),
                 }
             )
     return _few_a_video(sorted(found, key=lambda item: (item["iou"], -item["area"])), count)
 
 
-def _by_presence(scene, there):
-    """Places in the results file of the tracks with a true value in (N, T), the most first."""
-    counts = there.sum(1)
-    order = np.argsort(-counts, kind="stable")
-    return [int(scene.track_places[n]) for n in order if counts[n]]
+def _by_weight(scene, there):
+    """Places in the results file of the tracks with a true value in (N, T), by number and score."""
+    weights = there.sum(1) * scene.scores
+    order = np.argsort(-weights, kind="stable")
+    return [int(scene.track_places[n]) for n in order if there[n].any()]
 
 
 def _reason(scene, g, on, gains, names):
@@ -70,7 +70,7 @@ def _reason(scene, g, on, gains, names):
     tracks = np.flatnonzero((on == g).any(1))
     classes = sorted({names[scene.categories[n]] for n in tracks})
     return {
-        "identities": f"association: its masks are spread over {len(tracks)} tracks",
+        "identities": "association: its masks are spread over several tracks",
         "classes": f"classification: found, but called {', '.join(classes)}",
         "masks": "segmentation: found, but its masks fit poorly",
         "missed": f"detection: no mask lies on it in {frames - covered} of {frames} frames",
@@ -103,7 +103,7 @@ def worst_tracks(scenes, metrics, categories, names, count):
                         "labels": [int(scene.label_places[g]) for g in np.unique(on[n]) if g >= 0],
                         "category": names[k],
                         "score": float(scene.scores[n]),
-                        "reason": _fault(scene, n, on[n], home[n], keeper, names),
+                        "reason": _fault(scene, n, on, home[n], keeper, names),
                         "frames": frames.tolist(),
                     }
                 )
@@ -111,23 +111,26 @@ def worst_tracks(scenes, metrics, categories, names, count):
 
 
 def _fault(scene, n, on, home, keeper, names):
-    """In a few words, why a track hits nothing."""
+    """In a few words, why track n hits nothing."""
     if home < 0:
         return "false: it lies on no object"
-    there, seen = names[scene.label_categories[home]], int((scene.masks[n] >= 0).sum())
     if scene.categories[n] != scene.label_categories[home]:
-        return f"classification: it lies on a {there}"
-    if (on == home).sum() < _LOYAL * (on >= 0).sum():
-        return f"association: it lies on {len(np.unique(on[on >= 0]))} objects in turn"
+        return f"classification: the object is a {names[scene.label_categories[home]]}"
+    there = on[n] == home
+    if there.sum() < _LOYAL * (on[n] >= 0).sum():
+        return f"association: it lies on {len(np.unique(on[n][on[n] >= 0]))} objects in turn"
     if keeper[home] != n:
-        return f"a second track of a {there}"
-    lost = int(scene.visible[home].sum()) - int((on == home).sum())
-    stray = int(((scene.masks[n] >= 0) & (on < 0)).sum())
-    if 2 * stray > seen:
-        return f"false: {stray} of its {seen} masks lie on nothing"
-    if lost > 0:
-        return f"it covers a {there} but misses it in {lost} frames"
-    return f"segmentation: it lies on a {there} with poor masks"
+        both = there & (on[keeper[home]] == home)
+        if 2 * both.sum() > there.sum():
+            return "false: a second track of an object that a better one has"
+        return "association: a piece of an object's track, another track has the larger part"
+    masks, lost = int((scene.masks[n] >= 0).sum()), int(scene.visible[home].sum() - there.sum())
+    stray = masks - int(there.sum())
+    if max(stray, lost) < 0.5 * masks:
+        return "segmentation: it lies on the object with poor masks"
+    if stray > lost:
+        return f"false: {stray} of its {masks} masks lie on nothing"
+    return f"detection: it misses its object in {lost} frames"
 
 
 def _few_a_video(items, count):
