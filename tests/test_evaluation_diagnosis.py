@@ -158,6 +158,26 @@ def test_a_merged_track_has_the_mean_score_of_its_masks():
     assert correct_identities(scene).scores.tolist() == pytest.approx([(2 * 0.9 + 4 * 0.3) / 6])
 
 
+def test_identities_leave_a_track_of_the_right_class_whole():
+    better_scored = track(BOTTOM[:4] + [None] * 2, CAT, 0.9)
+    (scene,) = scenes_of(CAT_AND_DOG, [better_scored, track(BOTTOM, DOG, 0.3)])
+    after = correct_identities(scene)
+    assert after.masks.tolist() == scene.masks.tolist() and after.scores.tolist() == [0.9, 0.3]
+
+
+@pytest.mark.parametrize("seen_from, tracks", [(3, 1), (0, 2)])
+def test_an_object_that_another_track_goes_on_with_is_missed_only_if_mostly_uncovered(seen_from, tracks):
+    # The one track is at home on the first object and lies on the second in frames 4 and 5.
+    truth = ground_truth((TOP[:4] + [None] * 2, CAT), ([None] * seen_from + BOTTOM[seen_from:], CAT))
+    (scene,) = scenes_of(truth, [track(TOP[:4] + BOTTOM[4:])])
+    assert len(CORRECTIONS["missed"](scene).masks) == tracks
+
+
+def test_filled_frames_beyond_a_short_list_count():
+    (scene,) = scenes_of(TWO_CATS, [track(TOP), track(BOTTOM[:3])])
+    assert CORRECTIONS["missed"](scene).lengths.tolist() == [6, 6]
+
+
 def test_masks_keep_mixed_tracks_mixed_and_absent_masks_absent():
     (scene,) = scenes_of(TWO_CATS, [track([*POOR[:2], None, *BOTTOM[3:]])])
     # Row 0 is the prediction; 1 and 2 are the labels.
