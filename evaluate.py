@@ -2,6 +2,9 @@
 
 python evaluate.py --config configs/demo.py --checkpoint runs/demo [--output metrics.json]
 python evaluate.py --annotations GT.json --results results.json --output metrics.json
+
+--diagnose says why the number is low: AP after correcting one kind of error at a time, as a table, in
+metrics.json, and with plots and pictures in diagnosis.html beside it.
 """
 
 from absl import flags
@@ -17,6 +20,10 @@ RESULTS = flags.DEFINE_string("results", None, "Results file to score.")
 OUTPUT = flags.DEFINE_string(
     "output", "metrics.json", "Where the metrics go; results.json of a checkpoint goes beside."
 )
+DIAGNOSE = flags.DEFINE_bool("diagnose", False, "Tell the kinds of error apart, see above.")
+FRAMES = flags.DEFINE_string(
+    "frames", None, "Folder of the frames for --diagnose's pictures; by default JPEGImages beside the labels."
+)
 
 
 def main(_):
@@ -24,7 +31,13 @@ def main(_):
     if ANNOTATIONS.value and RESULTS.value:
         from masktrack_jax.evaluation.score import score_files
 
-        score_files(ANNOTATIONS.value, RESULTS.value, OUTPUT.value)
+        score_files(
+            ANNOTATIONS.value,
+            RESULTS.value,
+            OUTPUT.value,
+            diagnosed=DIAGNOSE.value,
+            frames_root=FRAMES.value,
+        )
     elif CONFIG.value and CHECKPOINT.value:
         from masktrack_jax import checkpoints, predictor
         from masktrack_jax.config import form_differences, validate
@@ -39,7 +52,9 @@ def main(_):
         if dataset is None:
             raise UserError("config.data.val_annotations: names no file; set it")
         variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
-        predictor.evaluate_split(config, dataset, categories, variables, OUTPUT.value)
+        predictor.evaluate_split(
+            config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value
+        )
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")
 

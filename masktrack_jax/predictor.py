@@ -93,11 +93,12 @@ def open_split(config, categories):
     return dataset
 
 
-def evaluate_split(config, dataset, categories, variables, output):
+def evaluate_split(config, dataset, categories, variables, output, diagnosed=False, frames_root=None):
     """Segment the validation split of `config` (see `open_split`) and score it; returns metrics or None.
 
     Writes `output` (metrics.json) and results.json beside it, and prints the table. A split without
-    labels gets its results.json for the server, and no metrics.
+    labels gets its results.json for the server, and no metrics. `diagnosed` and `frames_root` are those of
+    `score_files`; the frames are by default the split's own.
     """
     annotations = config.data.val_annotations
     output = Path(output)
@@ -106,7 +107,8 @@ def evaluate_split(config, dataset, categories, variables, output):
     if not dataset.labelled:
         print(f"{annotations} has no labels: upload {results} to the data set's server")
         return None
-    metrics = score_files(annotations, results, output)
+    root = frames_root or dataset.frames_root
+    metrics = score_files(annotations, results, output, diagnosed=diagnosed, frames_root=root)
     print(f"tracks: {results}   scores: {output}")
     return metrics
 

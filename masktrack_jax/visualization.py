@@ -43,7 +43,7 @@ def draw_tracks(frame, masks, boxes, names, ids, scores, scale=1):
     line = max(1, round(max(size) / 640))
     order = np.argsort(scores, kind="stable")
     for i in order:
-        _draw_mask(canvas, masks[i], track_color(int(ids[i])), line)
+        draw_mask(canvas, masks[i], track_color(int(ids[i])), line)
     corners = np.rint(np.asarray(boxes, np.float64).reshape(-1, 4) * scale).astype(int).tolist()
     for i in order:
         cv2.rectangle(canvas, corners[i][:2], corners[i][2:], track_color(int(ids[i])), line, cv2.LINE_AA)
@@ -54,7 +54,7 @@ def draw_tracks(frame, masks, boxes, names, ids, scores, scale=1):
     return canvas
 
 
-def _draw_mask(canvas, mask, color, line):
+def draw_mask(canvas, mask, color, line):
     """Tint the canvas, in place, where the mask is set, and draw the mask's outline."""
     if canvas.shape[:2] != mask.shape:
         # Interpolated and cut at a half: a smooth edge instead of stairs.

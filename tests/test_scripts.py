@@ -65,14 +65,18 @@ def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
     outcome = run(
         "evaluate.py",
         *("--config", ROOT / "configs/tiny.py", overrides),
-        *("--checkpoint", workdir, "--output", tmp_path / "metrics.json"),
+        *("--checkpoint", workdir, "--output", tmp_path / "metrics.json", "--diagnose"),
     )
     assert outcome[0] == 0, outcome[2]
-    assert (tmp_path / "metrics.json").read_text() == (workdir / "metrics.json").read_text()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics.pop("diagnosis")["AP"] == metrics["AP"]
+    assert metrics == json.loads((workdir / "metrics.json").read_text())
+    page = (tmp_path / "diagnosis.html").read_text()
+    assert "<svg" in page and "data:image/jpeg" in page and "not found" not in page
     again = tmp_path / "again.json"
     files = ("--annotations", tiny_data, "--results", tmp_path / "results.json", "--output", again)
     assert run("evaluate.py", *files)[0] == 0
-    assert again.read_text() == (tmp_path / "metrics.json").read_text()
+    assert again.read_text() == (workdir / "metrics.json").read_text()
 
 
 def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):

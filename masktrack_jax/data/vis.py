@@ -134,6 +134,8 @@ def load_json(path):
 
 
 def default_frames_root(path):
+    """The folder of frames of an annotations file: `JPEGImages` beside it or in a folder of its own name."""
+    path = pathlib.Path(path)
     beside = path.parent / "JPEGImages"
     named = path.parent / path.stem / "JPEGImages"
     return named if named.is_dir() and not beside.is_dir() else beside

@@ -51,17 +51,23 @@ def write_metrics(path, metrics):
 
 def write_json(path, content, indent):
     """Writes json beside `path` and renames it, so that a reader never sees half a file."""
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
         # dumps, not dump: only the former runs in C.
         text = json.dumps(content, indent=indent, allow_nan=False, default=_plain)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not written, the content is not json ({error})") from error
+    write_text(path, text)
+
+
+def write_text(path, text):
+    """Writes text beside `path` and renames it, so that a reader never sees half a file."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not written, the content is not json ({error})") from error
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

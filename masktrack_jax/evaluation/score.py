@@ -1,12 +1,19 @@
 """Scoring of files: what `evaluate.py --annotations … --results … --output …` does."""
 
+from pathlib import Path
+
+from masktrack_jax.data.vis import default_frames_root
+from masktrack_jax.evaluation.diagnosis import diagnose, format_diagnosis
 from masktrack_jax.evaluation.identity import HEADLINE, identity_metrics
 from masktrack_jax.evaluation.overlaps import compute_overlaps
+from masktrack_jax.evaluation.page import write_page
 from masktrack_jax.evaluation.results import format_table, read_ground_truth, read_results, write_metrics
 from masktrack_jax.evaluation.vis_ap import average_precision
 
 
-def score_files(annotations_path, results_path, output_path=None, score_threshold=0.5):
+def score_files(
+    annotations_path, results_path, output_path=None, score_threshold=0.5, diagnosed=False, frames_root=None
+):
     """Scores a results file, prints a table, writes `metrics.json` if asked to.
 
     Args:
@@ -14,6 +21,9 @@ def score_files(annotations_path, results_path, output_path=None, score_threshol
       results_path: results.json in the server's format.
       output_path: where the metrics go, or None.
       score_threshold: for the identity metrics only; AP needs every track.
+      diagnosed: tell the kinds of error apart too: `diagnosis` among the metrics, a second table, and
+        `diagnosis.html` beside the output.
+      frames_root: folder of the frames for the pictures of that page, by default where `read_vis` looks.
     Returns:
       `score(…)` of the two.
     Raises:
@@ -21,12 +31,23 @@ def score_files(annotations_path, results_path, output_path=None, score_threshol
     """
     names = (str(annotations_path), str(results_path))
     ground_truth = read_ground_truth(annotations_path)
-    metrics = score(ground_truth, read_results(results_path), names, score_threshold, progress=True)
+    results = read_results(results_path)
+    metrics = score(ground_truth, results, names, score_threshold, progress=True)
+    if diagnosed:
+        diagnosis = diagnose(ground_truth, results, names, progress=True)
+        metrics["diagnosis"] = diagnosis.report
     if output_path is not None:
         write_metrics(output_path, metrics)
     print(format_table(metrics))
     for note in metrics["notes"]:
         print(f"note: {note}")
+    if diagnosed:
+        print(f"\n{format_diagnosis(diagnosis.report)}")
+        if output_path is not None:
+            page = Path(output_path).with_name("diagnosis.html")
+            root = frames_root or default_frames_root(annotations_path)
+            write_page(page, diagnosis, ground_truth, results, names, root)
+            print(f"page: {page}")
     return metrics
 
 

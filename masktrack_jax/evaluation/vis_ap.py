@@ -53,6 +53,7 @@ class VisMetrics:
       recall: (T, K, A, M) float64, likewise.
       ious: (video id, category id) → (D, G), rows the predictions by falling score, columns the
         labels in the order of the file.
+      matches: (video id, category id) → `Matches`.
       notes: lines a person should read.
     """
 
@@ -62,6 +63,7 @@ class VisMetrics:
     recall: np.ndarray
     scores: np.ndarray
     ious: dict
+    matches: dict
     notes: list
 
     def category_names(self):
@@ -80,12 +82,14 @@ class VisMetrics:
 
 
 @dataclass(frozen=True)
-class _Matches:
+class Matches:
     """Outcome in one video and category: D predictions by falling score, A area ranges, T thresholds.
 
-    `scores` (D,), `hit` and `ignored` (A, T, D) bool, `num_labels` (A,) labels that count.
+    `order` (D,) places of the predictions among those of the pair, `scores` (D,), `hit` and `ignored`
+    (A, T, D) bool, `num_labels` (A,) labels that count.
     """
 
+    order: np.ndarray
     scores: np.ndarray
     hit: np.ndarray
     ignored: np.ndarray
@@ -97,19 +101,31 @@ def evaluate_vis(ground_truth, results, names=("ground truth", "results"), progr
     return average_precision(compute_overlaps(ground_truth, results, names, progress))
 
 
-def average_precision(overlaps):
-    """The `VisMetrics` of an `Overlaps`."""
-    ious, matches = {}, {category_id: [] for category_id in overlaps.categories}
+def in_area_ranges(tracks):
+    """(A, N) bool, which of N tracks lie in which of `AREA_RANGES`."""
+    return (tracks.mean_area >= AREA_RANGES[:, :1]) & (tracks.mean_area <= AREA_RANGES[:, 1:])
+
+
+def average_precision(overlaps, ranges=in_area_ranges):
+    """The `VisMetrics` of an `Overlaps`.
+
+    `ranges` of a `Tracks` is (A, N) bool, which of its N tracks lie in which range; any rule will do. The
+    first four of them are the area ranges of the twelve numbers.
+    """
+    ious, matches, by_category = {}, {}, {category_id: [] for category_id in overlaps.categories}
     for pair in overlaps.pairs:
         # At most 100 predictions a video *and* category; equal scores keep the order of the file.
         order = np.argsort(-pair.predicted.scores, kind="stable")[: MAX_PREDICTIONS[-1]]
         iou = track_iou(pair)[order]
+        found = _match(pair, order, iou, ranges)
         ious[pair.video_id, pair.category_id] = iou
-        matches[pair.category_id].append(_match(pair, order, iou))
-    shape = (len(IOU_THRESHOLDS), len(RECALLS), len(matches), len(AREA_RANGES), len(MAX_PREDICTIONS))
+        matches[pair.video_id, pair.category_id] = found
+        by_category[pair.category_id].append(found)
+    num_ranges = max((len(found.num_labels) for found in matches.values()), default=len(AREA_RANGES))
+    shape = (len(IOU_THRESHOLDS), len(RECALLS), len(by_category), num_ranges, len(MAX_PREDICTIONS))
     precision, scores, recall = -np.ones(shape), -np.ones(shape), -np.ones(shape[:1] + shape[2:])
-    for k, videos in enumerate(matches.values()):
-        for a in range(len(AREA_RANGES)):
+    for k, videos in enumerate(by_category.values()):
+        for a in range(num_ranges):
             num_labels = sum(video.num_labels[a] for video in videos)
             if num_labels:
                 for m, limit in enumerate(MAX_PREDICTIONS):
@@ -120,7 +136,7 @@ def average_precision(overlaps):
         for k, (category_id, name) in enumerate(overlaps.categories.items())
     }
     stats = _summarise(precision, recall)
-    return VisMetrics(stats, per_category, precision, recall, scores, ious, overlaps.notes)
+    return VisMetrics(stats, per_category, precision, recall, scores, ious, matches, overlaps.notes)
 
 
 def track_iou(pair):
@@ -140,7 +156,7 @@ def track_iou(pair):
     return np.divide(common, union, out=np.zeros(union.shape), where=union > 0)
 
 
-def _match(pair, order, iou):
+def _match(pair, order, iou, ranges):
     """Greedy matching at every area range and threshold at once.
 
     Predictions choose in turn among the labels that reach the threshold and are free; a crowd always
@@ -149,12 +165,10 @@ def _match(pair, order, iou):
     size is outside the range.
     """
     labels = pair.labelled
-    low, high = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
-    ignore_label = labels.crowd | (labels.mean_area < low) | (labels.mean_area > high)  # (A, G)
-    area = pair.predicted.mean_area[order]
-    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS), len(order))
+    ignore_label = labels.crowd | ~ranges(labels)  # (A, G)
+    shape = (len(ignore_label), len(IOU_THRESHOLDS), len(order))
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
-    ignored |= ((area < low) | (area > high))[:, None, :]
+    ignored |= ~ranges(pair.predicted)[:, None, order]
     free = np.ones((*shape[:2], iou.shape[1]), bool)
     for d, row in enumerate(iou):
         reached = row >= IOU_THRESHOLDS[:, None]  # (T, G)
@@ -168,7 +182,8 @@ def _match(pair, order, iou):
         hit[a, t, d] = True
         ignored[a, t, d] = ignore_label[a, taken]
         free[a, t, taken] = labels.crowd[taken]
-    return _Matches(pair.predicted.scores[order], hit, ignored, np.count_nonzero(~ignore_label, axis=1))
+    num_labels = np.count_nonzero(~ignore_label, axis=1)
+    return Matches(order, pair.predicted.scores[order], hit, ignored, num_labels)
 
 
 def _rank(iou, ignore):
