@@ -16,8 +16,7 @@ def get_config():
     config = demo_config()
     config.data.update(
         {
-            "train_annotations": "data/generated/train/instances.json",
-            "val_annotations": "data/generated/val/instances.json",
+            "root": "data/generated",
             "cache_mb": 2048,
             "jitter": 0.1,
         }

@@ -12,14 +12,16 @@ from masktrack_jax.errors import UserError
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(path):
+def read_image(path, file=None):
     """Decode an image file: (H, W, 3) uint8 RGB, turned upright as its EXIF tag says.
+
+    `file` is an open file with its bytes where they do not lie at `path`.
 
     Grey, palette, CMYK and RGBA (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises UserError
     that names the file when it is missing, truncated or no image.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
             warnings.simplefilter("ignore")  # a palette with transparency; a large but honest picture
             if image.info.get("exif"):
                 image = ImageOps.exif_transpose(image)

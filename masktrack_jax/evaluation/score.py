@@ -21,7 +21,12 @@ def score_files(annotations_path, results_path, output_path=None, score_threshol
     """
     names = (str(annotations_path), str(results_path))
     ground_truth = read_ground_truth(annotations_path)
-    metrics = score(ground_truth, read_results(results_path), names, score_threshold, progress=True)
+    return score_tracks(ground_truth, read_results(results_path), names, output_path, score_threshold)
+
+
+def score_tracks(ground_truth, results, names, output_path=None, score_threshold=0.5):
+    """`score_files` of what was read from files of these names."""
+    metrics = score(ground_truth, results, names, score_threshold, progress=True)
     if output_path is not None:
         write_metrics(output_path, metrics)
     print(format_table(metrics))
