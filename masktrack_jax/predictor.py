@@ -125,9 +125,10 @@ def common_categories(categories, dataset):
     ids = {mine: there[place][0] for (mine, _), place in zip(categories, places) if place is not None}
     unknown = [name for category_id, name in there if category_id not in ids.values()]
     if not ids:
+        ours, theirs = (", ".join(name for _, name in some[:3]) for some in (there, categories))
         raise UserError(
-            f"{dataset.annotations_path}: none of its {len(there)} categories ({there[0][1]}, …) is among "
-            f"the network's {len(categories)} ({categories[0][1]}, …); use a checkpoint trained on them"
+            f"{dataset.annotations_path}: none of its {len(there)} categories ({ours}, …) is among the "
+            f"network's {len(categories)} ({theirs}, …); use a checkpoint trained on them"
         )
     if unknown:
         print(

@@ -125,6 +125,20 @@ def test_one_of_several_is_chosen_by_name(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_files_go_before_their_packed_copy(tmp_path):
+    """Packing changes nothing for those who name the folder above both."""
+    put(tmp_path / "ytvis_2019", "train.json", "train/JPEGImages", "train")
+    copy = tmp_path / "packed" / "vis_frames" / "youtubevis2019" / "1.0.0"
+    copy.mkdir(parents=True)
+    for name in ("dataset_info.json", "train.annotations.json"):
+        (copy / name).touch()
+    assert find_dataset(tmp_path).folder == find_dataset(tmp_path, "youtubevis2019").folder
+    assert not find_dataset(tmp_path).packed
+    found = find_dataset(tmp_path / "packed")
+    assert find_dataset(tmp_path / "packed", "youtubevis2019") == found
+    assert found.folder == copy and found.packed and found.name == "youtubevis2019"
+
+
 def test_names():
     for text, name in [
         ("YouTube-VIS_2019", "youtubevis2019"),

@@ -13,7 +13,7 @@ from conftest import ROOT, load_config
 
 from masktrack_jax.data.generate import GeneratorOptions, generate
 from masktrack_jax.data.layouts import find_dataset
-from masktrack_jax.data.pack import own_name, pack
+from masktrack_jax.data.pack import main, own_name, pack
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.segmentations import decode_segmentation
@@ -219,6 +219,17 @@ def test_damage_is_one_line(packed, tmp_path):
     with pytest.raises(UserError, match=r"1\.0\.0: cannot be read as a packed data set .*00002") as caught:
         read(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command(root, tmp_path, monkeypatch, capsys):
+    arguments = ["--root", root, "--output", tmp_path / "out", "--splits", "valid", "--shards", 2]
+    monkeypatch.setattr(sys, "argv", ["pack", *map(str, arguments)])
+    main()
+    folder = tmp_path / "out" / "vis_frames" / own_name(root) / "1.0.0"
+    assert f"--config.data.root={folder}" in capsys.readouterr().out
+    assert len(list(folder.glob("*valid.array_record*"))) == 2
+    assert find_dataset(tmp_path / "out", own_name(root)).folder == folder
+    assert len(read(folder, "valid").videos) == 2 and list(find_dataset(folder).splits) == ["valid"]
 
 
 def test_own_names(tmp_path):

@@ -73,6 +73,16 @@ def test_the_tenth_does_not_depend_on_ids_or_order(many, tmp_path):
     ]
 
 
+def test_folders_of_one_name_are_told_apart(many, tmp_path):
+    """cam0/frames, cam1/frames, …: the whole path counts, else all were held out or none."""
+    content = json.loads(many.read_text())
+    for i, video in enumerate(content["videos"]):
+        video["file_names"] = [f"cam{i}/frames/0.jpg"]
+    path = tmp_path / "cameras.json"
+    path.write_text(json.dumps(content))
+    assert 8 <= len(held_out(read_vis(path), "tenth")) <= 32
+
+
 def test_a_list_file_names_the_held_out_videos(config, tmp_path):
     path = tmp_path / "held.txt"
     path.write_text("# by name or id\n00003\n\n 1150 \n00003\n")

@@ -65,6 +65,16 @@ class DatasetFiles:
     name: str
     splits: dict[str, SplitFiles]
 
+    @property
+    def packed(self):
+        """Whether it is packed (see `data.pack`)."""
+        return any(files.packed for files in self.splits.values())
+
+    def is_called(self, name):
+        """Whether this is a name of the data set, in any spelling, or of its folder."""
+        folder = self.folder.parent if self.packed else self.folder
+        return name == folder.name or (self.name != "" and plain_name(name) == self.name)
+
 
 def plain_name(text):
     """The data set that a path speaks of: "youtubevis2019", … or "ovis"; "" where it names none."""
@@ -98,17 +108,18 @@ def find_dataset(root, name=""):
     """The one data set in or below `root`, or the one of this name: DatasetFiles.
 
     A name is that of the data set ("youtubevis2019", in any spelling) or of its folder. Where none has the
-    name, the only one whose path speaks of no data set is meant. Raises a UserError that lists what was found
-    or looked for.
+    name, the only one whose path speaks of no data set is meant. Where it lies there packed, too, the files
+    are taken. Raises a UserError that lists what was found or looked for.
     """
     found = find_datasets(root)
     if not found:
         raise UserError(f"{root}: no data set in or below it; looked for {looked_for('train')}, …")
     chosen = found
     if name:
-        wanted = plain_name(name)
-        chosen = [one for one in found if name == one.folder.name or (wanted and wanted == one.name)]
+        chosen = [one for one in found if one.is_called(name)]
         chosen = chosen or [one for one in found if not one.name]
+    if len({one.name for one in chosen}) == 1 and chosen[0].name:
+        chosen = [one for one in chosen if not one.packed] or chosen
     if len(chosen) == 1:
         return chosen[0]
     there = ", ".join(f"{one.folder}" + (f" ({one.name})" if one.name else "") for one in chosen or found)

@@ -33,7 +33,7 @@ def pack(root, output, *, name="", splits=(), shards=None):
     """
     files = find_dataset(root, name)
     chosen = {split: find_split(files, split) for split in splits or files.splits}
-    if any(one.packed for one in chosen.values()):
+    if files.packed:
         raise UserError(f"{files.folder}: is packed already")
     title = files.name or own_name(files.folder)
     output = pathlib.Path(output)

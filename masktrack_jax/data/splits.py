@@ -66,6 +66,8 @@ def read_split(files):
 
         return read_packed(files)
     dataset = read_vis(files.annotations, files.annotations.parent)
+    if not dataset.videos:
+        raise UserError(f"{files.annotations}: names no videos; correct the annotations file")
     ends = dataset.videos[:1] + dataset.videos[-1:]
     frames = choose_frames(files, [video.file_names[0] for video in ends])
     return dataclasses.replace(dataset, frames_root=frames)
@@ -103,8 +105,9 @@ def held_out(dataset, holdout):
 
 
 def folder_name(video):
-    """The name of the folder of a video's frames; the video's own name where they lie in none."""
-    return pathlib.PurePosixPath(video.file_names[0]).parent.name or video.name
+    """The folder of a video's frames as the file has it; the video's own name where they lie in none."""
+    folder = str(pathlib.PurePosixPath(video.file_names[0]).parent)
+    return video.name if folder == "." else folder
 
 
 def _listed(path, dataset):
