@@ -5,7 +5,7 @@ import json
 import pytest
 
 from masktrack_jax.data.layouts import find_dataset, find_datasets, find_split, plain_name
-from masktrack_jax.data.splits import read_split
+from masktrack_jax.data.splits import ground_truth, read_split
 from masktrack_jax.data.vis import decode_segmentation, read_vis
 from masktrack_jax.errors import UserError
 
@@ -204,6 +204,11 @@ def test_mmtrackings_converted_file_is_the_same_data_set(tmp_path):
     assert left.boxes == right.boxes and left.label == right.label == 1
     masks = [decode_segmentation(found.segmentations[1], 8, 10) for found in (left, right)]
     assert masks[0].sum() == 6 and (masks[0] == masks[1]).all()
+    # What the evaluator is given.
+    official, converted = (ground_truth(dataset, {7}) for dataset in (ours, theirs))
+    assert converted["annotations"] == official["annotations"]
+    assert [video["id"] for video in converted["videos"]] == [video["id"] for video in official["videos"]]
+    assert converted["categories"] == official["categories"] == [{"id": 7, "name": "bird"}]
 
 
 @pytest.mark.parametrize(
