@@ -168,16 +168,18 @@ def is_part(name):
 
 
 def _folders(root, depth):
-    """`root` and the folders below it, none of those that hold frames or annotations."""
-    yield root
-    if depth == 0:
-        return
+    """`root` and the folders below it that have a json file or a part of a data set in them.
+
+    Those that are such parts, and so hold frames or annotations, are not looked into.
+    """
     try:
-        inside = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
     except OSError:  # not ours to read
         return
-    for name in inside:
-        if not name.startswith(".") and not is_part(name):
+    if any(is_part(name) if folder else name.endswith(".json") for name, folder in inside):
+        yield root
+    for name, folder in inside:
+        if depth and folder and not name.startswith(".") and not is_part(name):
             yield from _folders(root / name, depth - 1)
 
 
