@@ -50,7 +50,9 @@ def main(_):
         categories = about.categories
         dataset = predictor.open_split(config, categories)
         if dataset is None:
-            raise UserError("config.data.val_annotations: names no file; set it")
+            raise UserError(
+                "config.data: names nothing to evaluate; set val_annotations, or root and val_split"
+            )
         variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
         predictor.evaluate_split(
             config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value

@@ -16,8 +16,9 @@ flags.mark_flag_as_required("config")
 def main(_):
     """Train, then score the validation split."""
     from masktrack_jax.config import validate
+    from masktrack_jax.data.splits import training_split
     from masktrack_jax.predictor import evaluate_split, open_split
-    from masktrack_jax.training.loop import train, training_split
+    from masktrack_jax.training.loop import train
 
     config = validate(CONFIG.value)
     dataset = training_split(config)

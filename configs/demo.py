@@ -32,8 +32,7 @@ def get_config():
     )
     config.data.update(
         {
-            "train_annotations": "data/demo/train/instances.json",
-            "val_annotations": "data/demo/val/instances.json",
+            "root": "data/demo",
             "scales": ((160, 96),),
             "buckets": ((96, 160), (160, 96)),
             "max_objects": 8,

@@ -19,8 +19,7 @@ def get_config():
     config.model.mask_head.update({"convs": 3, "channels": 64})
     config.data.update(
         {
-            "train_annotations": "data/generated/train/instances.json",
-            "val_annotations": "data/generated/val/instances.json",
+            "root": "data/generated",
             "cache_mb": 2048,
             "jitter": 0.1,
         }

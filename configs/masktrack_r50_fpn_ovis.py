@@ -14,10 +14,7 @@ def get_config():
     config = reference_config()
     config.data.update(
         {
-            "train_annotations": "data/ovis/annotations_train.json",
-            "train_frames": "data/ovis/train",
-            "val_annotations": "data/ovis/annotations_valid.json",
-            "val_frames": "data/ovis/valid",
+            "name": "ovis",
             "max_objects": 40,
         }
     )

@@ -16,10 +16,8 @@ def get_config():
     config = base_config()
     config.data.update(
         {
-            "train_annotations": "data/youtubevis2019/train.json",
-            "train_frames": "data/youtubevis2019/train/JPEGImages",
-            "val_annotations": "data/youtubevis2019/valid.json",
-            "val_frames": "data/youtubevis2019/valid/JPEGImages",
+            "root": "data",
+            "name": "youtubevis2019",
             "workers": 8,
         }
     )

@@ -14,10 +14,7 @@ def get_config():
     config = reference_config()
     config.data.update(
         {
-            "train_annotations": "data/youtubevis2021/train/instances.json",
-            "train_frames": "data/youtubevis2021/train/JPEGImages",
-            "val_annotations": "data/youtubevis2021/valid/instances.json",
-            "val_frames": "data/youtubevis2021/valid/JPEGImages",
+            "name": "youtubevis2021",
         }
     )
     return config

@@ -23,6 +23,7 @@ def get_config():
     )
     config.data.update(
         {
+            "root": "",
             "train_annotations": "data/own/instances.json",
             "val_annotations": "data/own/instances.json",
             "scales": ((320, 180),),

@@ -112,6 +112,14 @@ def model_config():
 
 def data_config():
     return {
+        # Where data sets lie: a folder with one or several, in any usual layout (data.layouts) or packed
+        # (data.pack). Annotations files named below go before what is found there.
+        "root": "",
+        "name": "",  # which of several: youtubevis2019, …2021, …2022, ovis, or its folder's name
+        "val_split": "valid",  # what is evaluated: or "test", or "" for nothing
+        # Training videos that are evaluated in place of it and not trained on: "tenth", by the checksum of
+        # their names, or a file with a name or id a line (data.splits).
+        "holdout": "",
         "train_annotations": "",
         "train_frames": "",
         "val_annotations": "",
@@ -236,7 +244,9 @@ def validate(config):
     for key, (value, known) in choices.items():
         check(value in known, key, f"use one of {known}")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
-    check(config.data.train_annotations, "data.train_annotations", "name the training annotations file")
+    named = config.data.root or config.data.train_annotations
+    check(named, "data.train_annotations", "name the training annotations file, or data.root")
+    check(config.data.val_split in ("valid", "test", ""), "data.val_split", "use 'valid', 'test' or ''")
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("log_every", "checkpoint_every"):

@@ -1,6 +1,5 @@
 """From a checkpoint to a `VideoSegmenter`, and over the videos of a split."""
 
-import itertools
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +7,12 @@ import jax
 from tqdm import tqdm
 
 from masktrack_jax import checkpoints
-from masktrack_jax.data.images import bucket_for, check_frame_size, fit_size, read_image
-from masktrack_jax.data.vis import read_vis
+from masktrack_jax.categories import match_categories
+from masktrack_jax.data.images import bucket_for, fit_size
+from masktrack_jax.data.splits import ground_truth, validation_split
 from masktrack_jax.errors import UserError, make_folder
-from masktrack_jax.evaluation.results import write_results
-from masktrack_jax.evaluation.score import score_files
+from masktrack_jax.evaluation.results import read_results, write_json, write_results
+from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.inference import VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
@@ -68,58 +68,86 @@ def segment_split(segmenter, dataset):
 
 def read_frames(dataset, video):
     """The frames of a video, each of the size that the annotations file says."""
-    for t in range(video.length):
-        path = dataset.frame_path(video, t)
-        image = read_image(path)
-        check_frame_size(image, video.height, video.width, path)
-        yield image
+    return (dataset.read_frame(video, frame) for frame in range(video.length))
 
 
 def open_split(config, categories):
-    """The validation split of `config` as a `VisDataset`; None where it names none.
+    """The validation split of `config` (`splits.validation_split`) as a `VisDataset`; None if it names none.
 
-    Raises a UserError for what would go wrong in segmenting it: other categories than `categories` (id,
+    Raises a UserError for what would go wrong in segmenting it: no category that is among `categories` (id,
     name) of the network, missing frames, videos that fit no bucket.
     """
-    annotations = config.data.val_annotations
-    if not annotations:
+    dataset = validation_split(config)
+    if dataset is None:
         return None
-    dataset = read_vis(annotations, config.data.val_frames or None)
-    check_categories(categories, dataset, annotations)
+    common_categories(categories, dataset)
     for video in dataset.videos:
         bucket_for(*fit_size(video.height, video.width, *config.inference.scale), config.data.buckets)
-        if not (path := dataset.frame_path(video, 0)).is_file():
-            raise UserError(f"{path}: no such frame of {annotations}; set config.data.val_frames")
+        if not dataset.has_frame(video, 0):
+            raise UserError(
+                f"{dataset.frame_path(video, 0)}: no such frame of {dataset.annotations_path}; set "
+                "config.data.val_frames"
+            )
     return dataset
 
 
 def evaluate_split(config, dataset, categories, variables, output, diagnosed=False, frames_root=None):
-    """Segment the validation split of `config` (see `open_split`) and score it; returns metrics or None.
+    """Segment a split (see `open_split`) and score it; returns metrics, or None where it has no labels.
 
-    Writes `output` (metrics.json) and results.json beside it, and prints the table. A split without
-    labels gets its results.json for the server, and no metrics. `diagnosed` and `frames_root` are those of
-    `score_files`; the frames are by default the split's own.
+    Writes `output` (metrics.json) and results.json beside it, and prints the table. Of a split with other
+    categories than `categories` (id, name) of the network, those in common are scored; results have the
+    split's ids. Where only a part of the file's videos or categories is scored, labels.json has that part. A
+    split without labels gets its results.json for the server, and no metrics. `diagnosed` and `frames_root`
+    are those of `score_files`; the frames are by default the split's own.
     """
-    annotations = config.data.val_annotations
     output = Path(output)
     results = make_folder(output.parent) / "results.json"
-    write_results(results, segment_split(build_segmenter(config, categories, variables), dataset))
+    ids = common_categories(categories, dataset)
+    tracks = segment_split(build_segmenter(config, categories, variables), dataset)
+    write_results(results, with_category_ids(tracks, ids))
     if not dataset.labelled:
-        print(f"{annotations} has no labels: upload {results} to the data set's server")
+        print(f"{dataset.annotations_path} has no labels: upload {results} to the data set's server")
         return None
-    root = frames_root or dataset.frames_root
-    metrics = score_files(annotations, results, output, diagnosed=diagnosed, frames_root=root)
+    labels = ground_truth(dataset, set(ids.values()))
+    metrics = score_tracks(
+        labels,
+        read_results(results),
+        (str(dataset.annotations_path), str(results)),
+        output,
+        diagnosed=diagnosed,
+        frames_root=frames_root or dataset.frames_root,
+    )
     print(f"tracks: {results}   scores: {output}")
+    if config.data.holdout or len(labels["categories"]) < len(dataset.categories):
+        write_json(output.parent / "labels.json", labels, indent=None)
+        print(f"what was scored on: {output.parent / 'labels.json'}")
     return metrics
 
 
-def check_categories(categories, dataset, annotations):
-    """The labels of a network mean the categories that it was trained on, in their order."""
+def common_categories(categories, dataset):
+    """{category id of the network: that of the data set} of the categories (id, name) that both know by name.
+
+    Says how many the network does not know. Raises a UserError where it knows none.
+    """
     there = dataset.labels
-    if there != categories:
-        pairs = itertools.zip_longest(there, categories)
-        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+    places = match_categories([name for _, name in categories], [name for _, name in there])
+    ids = {mine: there[place][0] for (mine, _), place in zip(categories, places) if place is not None}
+    unknown = [name for category_id, name in there if category_id not in ids.values()]
+    if not ids:
+        ours, theirs = (", ".join(name for _, name in some[:3]) for some in (there, categories))
         raise UserError(
-            f"{annotations}: its {len(there)} categories are not the checkpoint's {len(categories)} "
-            f"({ours} against {theirs}); use a checkpoint trained on them"
+            f"{dataset.annotations_path}: none of its {len(there)} categories ({ours}, …) is among the "
+            f"network's {len(categories)} ({theirs}, …); use a checkpoint trained on them"
         )
+    if unknown:
+        print(
+            f"{dataset.annotations_path}: {len(there) - len(unknown)} of its {len(there)} categories are "
+            f"known to the network and evaluated; not {', '.join(unknown)}"
+        )
+    return ids
+
+
+def with_category_ids(tracks, ids):
+    """`tracks` with category ids replaced as `ids` says, without those that it does not have."""
+    known = (track for track in tracks if track["category_id"] in ids)
+    return [track | {"category_id": ids[track["category_id"]]} for track in known]

@@ -54,6 +54,7 @@ def test_the_base_is_mmtrackings_recipe():
         ("model.mask_head.norm", ""),
         ("model.anchors.strides", (4, 8, 16, 32)),
         ("data.train_annotations", ""),
+        ("data.val_split", "val"),
         ("train.batch_size", 0),
         ("train.log_every", 0),
     ],

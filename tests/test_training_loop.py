@@ -12,6 +12,7 @@ from conftest import ROOT, load_config
 from interop_helpers import quick_initialisation
 
 from masktrack_jax import checkpoints
+from masktrack_jax.data.splits import training_split
 from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.training import loop
@@ -38,7 +39,7 @@ class CrashAfter:
 
 
 def train(config, folder):
-    return loop.train(config, loop.training_split(config), folder)
+    return loop.train(config, training_split(config), folder)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def whole(tiny_data, tmp_path_factory):
     config.data.train_annotations = str(tiny_data)
     folder = tmp_path_factory.mktemp("whole")
     state = train(config, folder)
-    categories = loop.training_split(config).labels
+    categories = training_split(config).labels
     return folder, plain(state), categories
 
 

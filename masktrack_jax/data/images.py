@@ -14,13 +14,15 @@ _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
 
 
-def read_image(path):
+def read_image(path, file=None):
     """Decode an image file: (H, W, 3) uint8 RGB, turned upright as its EXIF tag says.
+
+    `file` is an open file with its bytes, where they do not lie at `path`.
 
     Grey, palette, CMYK and RGBA (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises UserError
     that names the file when it is missing, truncated or no image.
     """
-    with open_image(path) as image:
+    with open_image(path, file) as image:
         if image.info.get("exif"):
             image = ImageOps.exif_transpose(image)
         if image.mode in _SIXTEEN_BIT_MODES:
@@ -47,10 +49,10 @@ def check_image(path):
 
 
 @contextlib.contextmanager
-def open_image(path):
+def open_image(path, file=None):
     """`Image.open` whose errors, there and inside the block, are a UserError that names the file."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
             warnings.simplefilter("ignore")  # a palette with transparency; a large but honest picture
             yield image
     except FileNotFoundError:

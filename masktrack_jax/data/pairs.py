@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from masktrack_jax.data.images import bucket_for, check_frame_size, fit_size, pad_image, read_image
+from masktrack_jax.data.images import bucket_for, fit_size, pad_image, read_image
 from masktrack_jax.data.segmentations import decode_segmentation
 from masktrack_jax.data.transforms import draw_transform, transform_boxes, transform_image, transform_mask
 from masktrack_jax.errors import UserError
@@ -136,13 +136,13 @@ class FrameCache:
     def __reduce__(self):
         return FrameCache, (self._budget // 2**20,)
 
-    def read(self, path):
-        """`read_image(path)`, from memory where possible; the array may not be written to."""
+    def read(self, path, read=read_image):
+        """`read(path)`, from memory where possible; the array may not be written to."""
         with self._lock:
             if path in self._frames:
                 self._frames.move_to_end(path)
                 return self._frames[path]
-        image = read_image(path)
+        image = read(path)
         image.setflags(write=False)
         with self._lock:
             if image.nbytes <= self._budget and path not in self._frames:
@@ -226,8 +226,7 @@ class PairLoader:
 
     def _image(self, video, frame, bucket, transform):
         path = self.dataset.frame_path(video, frame)
-        image = self._cache.read(path)
-        check_frame_size(image, video.height, video.width, path)
+        image = self._cache.read(path, lambda _: self.dataset.read_frame(video, frame))
         image = transform_image(image, transform)
         return pad_image(image, *bucket), np.array(image.shape[:2], np.int32)
 

@@ -76,7 +76,7 @@ def _compress(counts, height, width):
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}, None
 
 
-def _to_rle(segmentation, height, width):
+def to_rle(segmentation, height, width):
     """One compressed RLE of a raw segmentation. Raises UserError when it is not a sound one of this size."""
     from pycocotools import mask as coco_mask
 
@@ -96,7 +96,7 @@ def decode_segmentation(segmentation, height, width):
     """
     from pycocotools import mask as coco_mask
 
-    rle = _to_rle(segmentation, height, width)
+    rle = to_rle(segmentation, height, width)
     try:
         return np.ascontiguousarray(coco_mask.decode(rle))
     except (ValueError, TypeError) as error:
@@ -111,11 +111,11 @@ def segmentation_area(segmentation, height, width):
     """The number of pixels of a segmentation's mask."""
     from pycocotools import mask as coco_mask
 
-    return float(coco_mask.area(_to_rle(segmentation, height, width)))
+    return float(coco_mask.area(to_rle(segmentation, height, width)))
 
 
 def segmentation_box(segmentation, height, width):
     """The box around a segmentation's mask as annotation files have it: [x, y, width, height] in pixels."""
     from pycocotools import mask as coco_mask
 
-    return coco_mask.toBbox(_to_rle(segmentation, height, width)).tolist()
+    return coco_mask.toBbox(to_rle(segmentation, height, width)).tolist()

@@ -9,6 +9,8 @@ import functools
 import json
 import pathlib
 
+from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
+from masktrack_jax.data.images import check_frame_size, read_image
 from masktrack_jax.data.segmentations import (
     compact_segmentation,
     decode_segmentation,
@@ -62,13 +64,18 @@ class VisObject:
 
 @dataclasses.dataclass(frozen=True)
 class VisDataset:
-    """A read annotations file. `labelled` is False for one without annotations (public validation, test)."""
+    """A read annotations file. `labelled` is False for one without annotations (public validation, test).
+
+    `packed` has the frames of a packed data set (`data.packed.PackedFrames`); their paths are names only.
+    """
 
     categories: tuple[Category, ...]
     videos: tuple[Video, ...]
     frames_root: pathlib.Path
     labelled: bool
     objects: dict = dataclasses.field(repr=False)  # video id -> tuple of VisObject
+    annotations_path: pathlib.Path | None = None
+    packed: object = None
 
     @property
     def labels(self):
@@ -83,18 +90,39 @@ class VisDataset:
         """The path of frame `frame` (from 0) of a video."""
         return self.frames_root / video.file_names[frame]
 
+    def has_frame(self, video, frame):
+        """Whether the frame's file is there."""
+        return self.packed is not None or self.frame_path(video, frame).is_file()
+
+    def read_frame(self, video, frame):
+        """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, of the size that the file says.
+
+        Raises a UserError that names it.
+        """
+        path = self.frame_path(video, frame)
+        image = read_image(path, None if self.packed is None else self.packed.open(video, frame))
+        check_frame_size(image, video.height, video.width, path)
+        return image
+
+    def only(self, videos):
+        """The same data set with these of its videos."""
+        objects = {video.id: self.objects[video.id] for video in videos if video.id in self.objects}
+        return dataclasses.replace(self, videos=tuple(videos), objects=objects)
+
 
 def read_vis(annotations_path, frames_root=None):
-    """Read and check an annotations file in the YouTube-VIS format: VisDataset.
+    """Read and check an annotations file in the YouTube-VIS format, or in mmtracking's: VisDataset.
 
     `frames_root` is the folder that `file_names` are relative to; by default `JPEGImages` beside the file, or
     in a folder of the file's own name beside it. The frames themselves are not looked at. Raises UserError.
     """
     path = pathlib.Path(annotations_path)
     content = load_json(path)
-    fail = functools.partial(_fail, path)
+    fail = functools.partial(file_error, path)
     if not isinstance(content, dict):
         raise fail("the file", "is not an object with `videos` and `categories`")
+    if is_cocovid(content):
+        content = from_cocovid(content, fail)
     records = {key: _records(content, key, fail) for key in ("categories", "videos")}
     categories = tuple(_category(record, fail) for record in _unique(records["categories"], "category", fail))
     videos = tuple(_video(record, fail) for record in _unique(records["videos"], "video", fail))
@@ -111,10 +139,11 @@ def read_vis(annotations_path, frames_root=None):
         frames_root=default_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
         labelled=labelled,
         objects={video_id: tuple(found) for video_id, found in objects.items()},
+        annotations_path=path,
     )
 
 
-def _fail(path, record, problem):
+def file_error(path, record, problem):
     """The one-line error of a record of a file."""
     return UserError(f"{path}: {record} {problem}; correct the annotations file")
 

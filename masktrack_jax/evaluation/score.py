@@ -31,7 +31,21 @@ def score_files(
     """
     names = (str(annotations_path), str(results_path))
     ground_truth = read_ground_truth(annotations_path)
-    results = read_results(results_path)
+    return score_tracks(
+        ground_truth,
+        read_results(results_path),
+        names,
+        output_path,
+        score_threshold,
+        diagnosed,
+        frames_root or default_frames_root(annotations_path),
+    )
+
+
+def score_tracks(
+    ground_truth, results, names, output_path=None, score_threshold=0.5, diagnosed=False, frames_root=None
+):
+    """`score_files` of what was read from files of these names."""
     metrics = score(ground_truth, results, names, score_threshold, progress=True)
     if diagnosed:
         diagnosis = diagnose(ground_truth, results, names, progress=True)
@@ -45,8 +59,7 @@ def score_files(
         print(f"\n{format_diagnosis(diagnosis.report)}")
         if output_path is not None:
             page = Path(output_path).with_name("diagnosis.html")
-            root = frames_root or default_frames_root(annotations_path)
-            write_page(page, diagnosis, ground_truth, results, names, root)
+            write_page(page, diagnosis, ground_truth, results, names, frames_root)
             print(f"page: {page}")
     return metrics
 

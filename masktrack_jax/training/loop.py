@@ -11,7 +11,6 @@ from masktrack_jax import checkpoints
 from masktrack_jax.config import form_differences
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
-from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError, make_folder
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -21,11 +20,6 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 
 # Where the samples of a batch come from: for messages, not for the step.
 PROVENANCE = ("video_index", "key_frame", "reference_frame")
-
-
-def training_split(config):
-    """The training split of `config`, a `VisDataset`."""
-    return read_vis(config.data.train_annotations, config.data.train_frames or None)
 
 
 def train(config, dataset, workdir):
@@ -113,6 +107,9 @@ FREE = (
     "train.init_from",
     "data.workers",
     "data.cache_mb",
+    "data.root",
+    "data.name",
+    "data.val_split",
     "data.train_annotations",
     "data.train_frames",
     "data.val_annotations",
@@ -125,8 +122,8 @@ def check_same_run(workdir, config, categories):
     about = checkpoints.read_about(workdir)
     if about.categories != categories:
         raise UserError(
-            f"{workdir}: holds a run on other categories than {config.data.train_annotations}; "
-            "use another --workdir"
+            f"{workdir}: holds a run on other categories than "
+            f"{config.data.train_annotations or config.data.root}; use another --workdir"
         )
     there, here = dict(_leaves(about.config)), dict(_leaves(config))
     for key in sorted(there.keys() | here.keys()):

@@ -1,0 +1,73 @@
+"""Annotations as mmtracking's converter leaves them ("CocoVID"): one record a frame, one a box."""
+
+
+def is_cocovid(content):
+    """Whether a read annotations file is of this form."""
+    return isinstance(content, dict) and isinstance(content.get("images"), list) and "videos" in content
+
+
+def from_cocovid(content, fail):
+    """The same annotations in the form of YouTube-VIS: one record a video and one an object.
+
+    Objects are numbered from 1 in the order of their first box. `fail(record, problem)` makes the error to
+    raise for a record that lacks something.
+    """
+    frames = {}  # video id -> its images by frame
+    images = {}  # image id -> (video id, frame)
+    for image in content["images"]:
+        where = f"image {image.get('id') if isinstance(image, dict) else image!r}"
+        values = _values(image, ("id", "video_id", "frame_id", "file_name", "height", "width"), where, fail)
+        frames.setdefault(values["video_id"], {})[values["frame_id"]] = values
+        images[values["id"]] = (values["video_id"], values["frame_id"])
+    videos = []
+    for record in content["videos"]:
+        where = f"video {record.get('id') if isinstance(record, dict) else record!r}"
+        inside = frames.get(_values(record, ("id",), where, fail)["id"], {})
+        if sorted(inside) != list(range(len(inside))) or not inside:
+            raise fail(where, f"has {len(inside)} images, whose `frame_id` do not count from 0")
+        names = [inside[frame]["file_name"] for frame in range(len(inside))]
+        size = {key: inside[0][key] for key in ("height", "width")}
+        videos.append({**record, **size, "length": len(names), "file_names": names})
+    out = {"categories": content.get("categories"), "videos": videos}
+    if content.get("annotations"):
+        lengths = {video["id"]: video["length"] for video in videos}
+        out["annotations"] = _objects(content["annotations"], images, lengths, fail)
+    return out
+
+
+def _objects(boxes, images, lengths, fail):
+    """One record an object of the records of its boxes."""
+    objects = {}
+    for box in boxes:
+        where = f"annotation {box.get('id') if isinstance(box, dict) else box!r}"
+        box = _values(box, ("image_id", "instance_id", "category_id", "bbox", "segmentation"), where, fail)
+        if box["image_id"] not in images:
+            raise fail(where, f"has `image_id` {box['image_id']!r}, which is not among the images")
+        video_id, frame = images[box["image_id"]]
+        if video_id not in lengths:
+            raise fail(where, f"is of video {video_id!r}, which is not among the videos")
+        length = lengths[video_id]
+        new = {
+            "id": len(objects) + 1,
+            "video_id": video_id,
+            "category_id": box["category_id"],
+            "iscrowd": box.get("iscrowd", 0),
+            **{key: [None] * length for key in ("segmentations", "bboxes", "areas")},
+        }
+        found = objects.setdefault((video_id, box["instance_id"]), new)
+        if found["bboxes"][frame] is not None:
+            raise fail(where, f"is a second box of instance {box['instance_id']} in its frame")
+        found["segmentations"][frame] = box["segmentation"]
+        found["bboxes"][frame] = box["bbox"]
+        found["areas"][frame] = box.get("area")
+    return list(objects.values())
+
+
+def _values(record, keys, where, fail):
+    """`record`, once it is an object that has these keys."""
+    if not isinstance(record, dict):
+        raise fail(where, "is not an object")
+    for key in keys:
+        if key not in record:
+            raise fail(where, f"has no `{key}`")
+    return record

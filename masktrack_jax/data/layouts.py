@@ -1,0 +1,219 @@
+"""Where the parts of a data set lie: YouTube-VIS 2019, 2021, 2022, OVIS or one's own, below any root folder.
+
+The layouts are those of the archives as published, of detectron2-based code, of mmtracking and of the
+authors' code; a packed data set (`data.pack`) is found too. Only names are looked at here, no file is read.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+from masktrack_jax.errors import UserError
+
+# The splits, and how folders and files call them.
+SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+
+# The annotations of a split in a data set's folder; of several that are there the first is taken.
+ANNOTATIONS = (
+    "{split}.json",  # YouTube-VIS 2019 as published, and what detectron2-based code expects of all
+    "{split}/instances.json",  # YouTube-VIS 2021 and 2022 as published
+    "annotations_{split}.json",  # OVIS as published
+    "annotations/annotations_{split}.json",
+    "annotations/{split}.json",
+    "annotations/instances_{split}.json",
+    "annotations/instances_{split}_sub.json",  # the authors' code, and what grew out of it
+    "instances_{split}.json",
+    "instances_{split}_sub.json",
+    "annotations/youtube_vis_20*_{split}.json",  # what mmtracking converts them to
+    "annotations/ovis_{split}.json",
+)
+OWN = "instances.json"  # a folder with nothing but this has training videos only
+
+# The folder that `file_names` are relative to; the first that holds them is taken.
+FRAMES = (
+    "{split}/JPEGImages",
+    "{split}",
+    "{split}_all_frames/JPEGImages",
+    "JPEGImages/{split}",
+    "Images/{split}",
+    "images/{split}",
+    "JPEGImages",
+)
+
+PACKED_INFO = "dataset_info.json"  # of TFDS
+PACKED_ANNOTATIONS = "{split}.annotations.json"
+
+DEPTH = 3  # folders below the root that a data set may lie in
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFiles:
+    """A split: its annotations file, and the folders its frames may lie in. `packed`: see `data.pack`."""
+
+    split: str
+    annotations: pathlib.Path
+    frames: tuple[pathlib.Path, ...] = ()
+    packed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFiles:
+    """A data set: its folder, its name (see `plain_name`; "" where unknown) and its splits by name."""
+
+    folder: pathlib.Path
+    name: str
+    splits: dict[str, SplitFiles]
+
+    @property
+    def packed(self):
+        """Whether it is packed (see `data.pack`)."""
+        return any(files.packed for files in self.splits.values())
+
+    def is_called(self, name):
+        """Whether this is a name of the data set, in any spelling, or of its folder."""
+        folder = self.folder.parent if self.packed else self.folder
+        return name == folder.name or (self.name != "" and plain_name(name) == self.name)
+
+
+def plain_name(text):
+    """The data set that a path speaks of: "youtubevis2019", … or "ovis"; "" where it names none."""
+    letters = re.sub(r"[^a-z0-9]", "", text.lower())
+    if found := re.search(r"(?:youtube|yt)vis(?:20)?(19|21|22)", letters):
+        return f"youtubevis20{found[1]}"
+    return "ovis" if re.search(r"(?<![a-z])ovis(?![a-z])", text.lower()) else ""
+
+
+def find_datasets(root):
+    """All data sets in or below the folder `root`: list of DatasetFiles, in the order of their paths."""
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; set config.data.root to the folder of the data sets")
+    found = []
+    for folder in _folders(root, DEPTH):
+        if splits := _packed(folder) or _splits(folder):
+            found.append(DatasetFiles(folder, _name(root, folder, splits), splits))
+    return found
+
+
+def _name(root, folder, splits):
+    """What the path of a data set calls it, from the end on; or else its files."""
+    parts = (*root.resolve().parts[-2:], *folder.relative_to(root).parts)
+    places = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+    places += [files.annotations.name for files in splits.values()]
+    return next(filter(None, map(plain_name, places)), "")
+
+
+def find_dataset(root, name=""):
+    """The one data set in or below `root`, or the one of this name: DatasetFiles.
+
+    A name is that of the data set ("youtubevis2019", in any spelling) or of its folder. Where none has the
+    name, the only one whose path speaks of no data set is meant. Where it lies there packed, too, the files
+    are taken. Raises a UserError that lists what was found or looked for.
+    """
+    found = find_datasets(root)
+    if not found:
+        raise UserError(f"{root}: no data set in or below it; looked for {looked_for('train')}, …")
+    chosen = found
+    if name:
+        chosen = [one for one in found if one.is_called(name)]
+        chosen = chosen or [one for one in found if not one.name]
+    if len({one.name for one in chosen}) == 1 and chosen[0].name:
+        chosen = [one for one in chosen if not one.packed] or chosen
+    if len(chosen) == 1:
+        return chosen[0]
+    there = ", ".join(f"{one.folder}" + (f" ({one.name})" if one.name else "") for one in chosen or found)
+    if chosen:
+        raise UserError(f"{root}: holds several data sets: {there}; set config.data.root to one of them")
+    raise UserError(f"{root}: holds no {name} but {there}; set config.data.name, or root to its folder")
+
+
+def find_split(dataset, split):
+    """SplitFiles of a split of DatasetFiles. Raises a UserError that lists what was looked for."""
+    if split in dataset.splits:
+        return dataset.splits[split]
+    raise UserError(
+        f"{dataset.folder}: has no {split} split (it has {', '.join(dataset.splits)}); "
+        f"looked for {looked_for(split)}"
+    )
+
+
+def looked_for(split):
+    """The places of a split's annotations, in words."""
+    places = [form.format(split="|".join(SPLITS[split])) for form in ANNOTATIONS]
+    return ", ".join(places + [OWN] * (split == "train"))
+
+
+def choose_frames(files, first_frames):
+    """The folder of `files.frames` that holds these frames (relative paths).
+
+    Raises a UserError that lists the folders where none does.
+    """
+    absent = {
+        folder: [name for name in first_frames if not (folder / name).is_file()] for folder in files.frames
+    }
+    for folder, names in absent.items():
+        if not names:
+            return folder
+    name = min(absent.values(), key=len, default=first_frames)[0]
+    tried = ", ".join(map(str, absent)) or "the usual folders beside it"
+    raise UserError(f"{files.annotations}: frame {name} lies in none of {tried}; unpack the frames there")
+
+
+def is_part(name):
+    """Whether a folder of this name is a part of a data set, not one that may hold data sets."""
+    splits = "|".join(name for names in SPLITS.values() for name in names)
+    parts = rf"(?:{splits})(?:_all_frames)?|jpegimages|images|annotations"
+    return re.fullmatch(parts, name.lower()) is not None
+
+
+def _folders(root, depth):
+    """`root` and the folders below it that have a json file or a part of a data set in them.
+
+    Those that are such parts, and so hold frames or annotations, are not looked into.
+    """
+    try:
+        inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
+    except OSError:  # not ours to read
+        return
+    if any(is_part(name) if folder else name.endswith(".json") for name, folder in inside):
+        yield root
+    for name, folder in inside:
+        if depth and folder and not name.startswith(".") and not is_part(name):
+            yield from _folders(root / name, depth - 1)
+
+
+def _splits(folder):
+    """The splits that lie in a folder, by name."""
+    found = {}
+    for split, names in SPLITS.items():
+        for form in ANNOTATIONS:
+            places = [place for name in names for place in sorted(folder.glob(form.format(split=name)))]
+            if places:
+                found[split] = SplitFiles(split, places[0], _frames(folder, split))
+                break
+    if not found and (folder / OWN).is_file():
+        found["train"] = SplitFiles("train", folder / OWN, _frames(folder, "train"))
+    return found
+
+
+def _frames(folder, split):
+    """The folders that are there and may hold a split's frames.
+
+    Those of the training videos for a validation file without any: it was cut out of the training file.
+    """
+    places = [folder / form.format(split=name) for name in SPLITS[split] for form in FRAMES]
+    there = tuple(dict.fromkeys(place for place in places if place.is_dir()))
+    return there or (_frames(folder, "train") if split == "valid" else ())
+
+
+def _packed(folder):
+    """The splits of a packed data set's folder, by name."""
+    if not (folder / PACKED_INFO).is_file():
+        return {}
+    places = {split: folder / PACKED_ANNOTATIONS.format(split=split) for split in SPLITS}
+    return {
+        split: SplitFiles(split, place, (folder,), packed=True)
+        for split, place in places.items()
+        if place.is_file()
+    }
