@@ -36,8 +36,9 @@ NOISE = {
 }  # fmt: skip
 TOLERANCES = {stage: 2 * noise for stage, noise in NOISE.items()}
 BOXES, SCORES, MASK_PIXELS = 0.017, 1e-4, 203
-# Not in README.md. Embeddings at the same boxes; their products, up to 60, at boxes that differ a little.
-EMBEDDINGS, MATCH = 4e-4, 5e-3
+# Not in README.md. Embeddings at the same boxes; their products, up to 60, at boxes that differ a little;
+# match scores, which hold the logarithm of detection scores down to 0.01.
+EMBEDDINGS, PRODUCTS, MATCH = 4e-4, 5e-3, SCORES / 0.01
 STAGES = {"__call__": ("backbone", "fpn", "rpn_head"), "propose": ("",)}
 
 
@@ -136,7 +137,7 @@ def mmtracking_rows(size):
         else:
             rows.exact("ids in memory", tracker._memory.ids, frame["mem_ids"])
             products = np.pad(embeddings @ tracker._memory.embeddings.T, ((0, 0), (1, 0)))
-            rows.add("products with memory", MATCH, largest(products, frame["sim_logits"]))
+            rows.add("products with memory", PRODUCTS, largest(products, frame["sim_logits"]))
             scores = match_scores(tracker._memory, *arguments, tracker.options)
             rows.add("match scores", MATCH, largest(scores, frame["match_scores"]))
         rows.exact("track ids", tracker.update(*arguments), frame["assigned_ids"])
@@ -185,7 +186,7 @@ def original_rows(size, setting):
             )
             rows.exact("labels in memory", before.labels, frame["mem_labels_before"])
             products = np.pad(arguments[-1] @ before.embeddings.T, ((0, 0), (1, 0)))
-            rows.add("products with memory", MATCH, largest(products, frame["match_score"]))
+            rows.add("products with memory", PRODUCTS, largest(products, frame["match_score"]))
             ours = match_scores(before, *arguments, association)
             rows.add("match scores", MATCH, largest(ours, frame["comp_scores"]))
         ids = tracker.update(*arguments)
@@ -297,7 +298,7 @@ def fixed_rows(rows, recorded, parts):
     embeddings = out["embeddings"]
     rows.add("fixed boxes: embeddings", EMBEDDINGS, largest(embeddings[:, ::16], recorded["fixed_embed64"]))
     products = embeddings @ embeddings.T
-    rows.add("fixed boxes: products", MATCH, largest(products, recorded["fixed_embed_gram"]))
+    rows.add("fixed boxes: products", PRODUCTS, largest(products, recorded["fixed_embed_gram"]))
 
 
 def mask_rows(rows, frame, probabilities, boxes, original, pixel_boxes):
