@@ -120,13 +120,14 @@ def _walk(plan, visit, carry):
 def _pool(table, plan, bins):
     """Pooled features (M, P, P, C) from the table (cells, C) of all levels of all images."""
     m, channels = plan[0].shape[0], table.shape[1]
+    wide = jnp.promote_types(table.dtype, jnp.float32)  # sums are not of bfloat16
 
     def chunk(part):
         def visit(index, weight, out):
             cells = table.at[index].get(mode="promise_in_bounds")
-            return out + cells.astype(jnp.float32) * weight
+            return out + cells.astype(wide) * weight.astype(wide)
 
-        return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), jnp.float32))
+        return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), wide))
 
     out = lax.map(chunk, _chunks(plan, min(CHUNK, m)))
     return out.reshape(-1, bins, bins, channels)[:m].astype(table.dtype)

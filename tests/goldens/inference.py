@@ -26,6 +26,8 @@ from .network import checkpoint, network
 from .recorded import Row, arrays, document, largest, nchw, sampled, unequal
 
 SIZES = ("250x333", "360x640")
+# Computation in float64 leaves the recordings' own noise: JAX_ENABLE_X64=1.
+DTYPE = "float64" if jax.config.jax_enable_x64 else "float32"
 # Largest differences of a float32 from a float64 network, see README.md. Both sides are float32 here, so
 # twice as much is allowed between them.
 NOISE = {
@@ -47,6 +49,7 @@ def predict(form, score_threshold, max_detections):
     """`detect` of a form, jitted: images, sizes → `Detections` and the outputs of its parts."""
     about, variables = network(form)
     config = copy.deepcopy(about.config)
+    config.model.dtype = DTYPE
     config.model.detections.update({"score_threshold": score_threshold, "max_detections": max_detections})
     model = build_model(config, len(about.categories))
 
@@ -71,6 +74,8 @@ def heads(form):
     the noise of a stage. At the same boxes every stage can be compared on its own.
     """
     about, variables = network(form)
+    config = copy.deepcopy(about.config)
+    config.model.dtype = DTYPE
 
     def at_boxes(model, features, boxes, labels):
         valid = jnp.ones((1, len(boxes)), bool)
@@ -85,7 +90,7 @@ def heads(form):
             "embeddings": model.embed(roi, 1)[0],
         }
 
-    run = nn.apply(at_boxes, build_model(about.config, len(about.categories)))
+    run = nn.apply(at_boxes, build_model(config, len(about.categories)))
     return partial(jax.jit(run), jax.device_put(variables))
 
 
