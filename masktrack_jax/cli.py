@@ -25,7 +25,7 @@ def parse_flags(argv):
         return flags.FLAGS(spelled)
     except AttributeError as error:  # of ml_collections: its message is the key
         raise UserError(
-            f"the config has no key {_one_line(error)}; its file in configs/ shows them"
+            f"the config has no key {_one_line(error.args[0])}; masktrack_jax/config.py has them all"
         ) from None
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; see --help") from None

@@ -10,7 +10,7 @@ import pytest
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.results import read_ground_truth, read_results, write_metrics, write_results
-from masktrack_jax.evaluation.score import score_files
+from masktrack_jax.evaluation.score import score, score_files
 from masktrack_jax.evaluation.vis_ap import STATISTICS
 
 CASES = Path(__file__).parent / "cases" / "evaluation"
@@ -109,3 +109,23 @@ def test_imports_neither_jax_nor_torch():
     code = "import sys, masktrack_jax.evaluation.score; print({'jax', 'flax', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_videos_without_a_track_are_noted():
+    video = {"length": 1, "height": 4, "width": 4}
+    truth = {
+        "videos": [{"id": i, **video} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": i, "video_id": i, "category_id": 1, "segmentations": [{"size": [4, 4], "counts": [0, 16]}]}
+            for i in (1, 2)
+        ],
+    }
+    track = {
+        "video_id": 1,
+        "category_id": 1,
+        "score": 0.5,
+        "segmentations": [{"size": [4, 4], "counts": "0`0"}],
+    }
+    assert score(truth, [track])["notes"][-1] == "1 of 2 labelled videos have no track, first id 2"
+    assert not any("no track" in note for note in score(truth, [track, {**track, "video_id": 2}])["notes"])

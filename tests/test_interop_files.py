@@ -129,7 +129,7 @@ def test_the_prefix_of_several_devices(tmp_path):
 def test_without_pytorch(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "model.pth").write_bytes(b"anything")
-    refused(tmp_path, capsys, tmp_path / "model.pth", "masktrack-jax[torch]")
+    refused(tmp_path, capsys, tmp_path / "model.pth", "EXTRAS=dev,torch")
 
 
 class Trap:

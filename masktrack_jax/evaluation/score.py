@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from masktrack_jax.data.vis import default_frames_root
+from masktrack_jax.errors import make_folder
 from masktrack_jax.evaluation.diagnosis import diagnose, format_diagnosis
 from masktrack_jax.evaluation.identity import HEADLINE, identity_metrics
 from masktrack_jax.evaluation.overlaps import compute_overlaps
@@ -46,6 +47,8 @@ def score_tracks(
     ground_truth, results, names, output_path=None, score_threshold=0.5, diagnosed=False, frames_root=None
 ):
     """`score_files` of what was read from files of these names."""
+    if output_path is not None:
+        make_folder(Path(output_path).parent)
     metrics = score(ground_truth, results, names, score_threshold, progress=True)
     if diagnosed:
         diagnosis = diagnose(ground_truth, results, names, progress=True)
@@ -80,4 +83,13 @@ def score(ground_truth, results, names=("ground truth", "results"), score_thresh
         for category_id, row in identity["per_category"].items()
     }
     headline = {name: identity["pooled"][name] for name in HEADLINE}
-    return vis.to_dict() | headline | {"identity": identity, "notes": vis.notes}
+    notes = [*vis.notes, *_note_of_untracked(ground_truth, results)]
+    return vis.to_dict() | headline | {"identity": identity, "notes": notes}
+
+
+def _note_of_untracked(ground_truth, results):
+    """A line where labelled videos have no track at all: often results of a part, or with other ids."""
+    tracked = {track["video_id"] for track in results}
+    labelled = {annotation["video_id"] for annotation in ground_truth["annotations"]}
+    if missing := sorted(labelled - tracked, key=str):
+        yield f"{len(missing)} of {len(labelled)} labelled videos have no track, first id {missing[0]!r}"

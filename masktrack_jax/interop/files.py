@@ -65,7 +65,7 @@ def _read_torch(path):
         import torch
     except ImportError:
         raise UserError(
-            f"{path}: PyTorch, which reads it, is not installed; pip install 'masktrack-jax[torch]', "
+            f"{path}: PyTorch, which reads it, is not installed; make install EXTRAS=dev,torch, "
             "or give a .safetensors file"
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
