@@ -10,7 +10,7 @@ from PIL import Image
 
 from masktrack_jax.data import generate as command
 from masktrack_jax.data.generate import GeneratorOptions, generate
-from masktrack_jax.data.synthetic import render_frame, sample_scene
+from masktrack_jax.data.synthetic import PRESETS, render_frame, sample_scene
 from masktrack_jax.data.textures import SHAPES
 from masktrack_jax.data.vis import decode_segmentation, read_vis
 from masktrack_jax.errors import UserError
@@ -114,6 +114,37 @@ def test_the_nearer_object_hides_the_farther():
     assert hidden > 0
 
 
+def test_pillars_hide_every_object_and_change_nothing_else():
+    options = GeneratorOptions(videos=1, seed=5, frames=4, leave=0)
+    bare, walled = (sample_scene(dataclasses.replace(options, pillars=n), 0) for n in (0, 2))
+    for frame in range(options.frames):
+        (image, owner), (hidden_image, hidden_owner) = (render_frame(s, frame) for s in (bare, walled))
+        wall = np.zeros(owner.shape, bool)
+        for left, colour in walled.pillars:
+            wall[:, left : left + colour.shape[1]] = True
+        assert wall.any() and not hidden_owner[wall].any()
+        assert (hidden_owner == owner)[~wall].all() and (hidden_image == image)[~wall].all()
+
+
+def test_objects_enter_late():
+    options = GeneratorOptions(videos=1, frames=30, enter=1.0, leave=0, height=64, width=96)
+    for index in range(5):
+        scene = sample_scene(options, index)
+        for sprite in scene.sprites:
+            inside = ((sprite.centres > 0) & (sprite.centres < (96, 64))).all(axis=1)
+            assert not inside[0] and inside[-1]
+
+
+def test_speed_is_that_of_the_objects():
+    steps = []
+    for speed in (1.0, 3.0):
+        options = GeneratorOptions(videos=1, frames=30, leave=0, speed=speed)
+        scenes = (sample_scene(options, index) for index in range(10))
+        moved = [np.abs(np.diff(sprite.centres, axis=0)) for scene in scenes for sprite in scene.sprites]
+        steps.append(np.median(np.concatenate(moved)))
+    assert 2.0 < steps[1] / steps[0] < 4.0
+
+
 def _only(scene, index):
     return dataclasses.replace(scene, sprites=scene.sprites[index : index + 1])
 
@@ -142,6 +173,20 @@ def test_finished_request_is_reused_and_another_refused(folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_set_from_before_an_option_existed_is_reused(folder):
+    path = folder / "instances.json"
+    text = path.read_text()
+    content = json.loads(text)
+    del content["info"]["generator"]["pillars"]
+    path.write_text(json.dumps(content))
+    try:
+        assert generate(folder, OPTIONS) == path
+        with pytest.raises(UserError, match=r"other options \(pillars\)"):
+            generate(folder, dataclasses.replace(OPTIONS, pillars=1))
+    finally:
+        path.write_text(text)
+
+
 def test_nothing_is_left_of_a_broken_run(tmp_path, monkeypatch):
     def fail(task):
         raise KeyboardInterrupt
@@ -153,7 +198,13 @@ def test_nothing_is_left_of_a_broken_run(tmp_path, monkeypatch):
 
 
 def test_bad_options_are_one_line():
-    for wrong in ({"videos": 0}, {"min_objects": 5}, {"categories": ("circle", "cube")}, {"leave": 2.0}):
+    for wrong in (
+        {"videos": 0},
+        {"min_objects": 5},
+        {"categories": ("circle", "cube")},
+        {"leave": 2.0},
+        {"speed": 0},
+    ):
         with pytest.raises(UserError, match="generator option") as caught:
             GeneratorOptions(**{"videos": 1, **wrong})
         assert "\n" not in str(caught.value)
@@ -165,3 +216,12 @@ def test_command(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "instances.json")
     dataset = read_vis(tmp_path / "out" / "instances.json")
     assert [category.name for category in dataset.categories] == ["ring", "star"]
+
+
+def test_presets_are_defaults_that_options_replace(tmp_path):
+    arguments = "--preset hard --videos 1 --frames 2 --leave 0"
+    command.main(["--output", str(tmp_path / "out"), *arguments.split()])
+    wanted = {"videos": 1, **PRESETS["hard"], "frames": 2, "leave": 0}
+    assert generate(tmp_path / "out", GeneratorOptions(**wanted)) == tmp_path / "out" / "instances.json"
+    for preset in PRESETS.values():
+        GeneratorOptions(videos=1, **preset)

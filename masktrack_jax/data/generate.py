@@ -17,7 +17,7 @@ import shutil
 from PIL import Image
 
 from masktrack_jax import cli
-from masktrack_jax.data.synthetic import GeneratorOptions, render_frame, sample_scene
+from masktrack_jax.data.synthetic import PRESETS, GeneratorOptions, render_frame, sample_scene
 from masktrack_jax.errors import UserError
 
 __all__ = ["GeneratorOptions", "generate"]
@@ -122,11 +122,12 @@ def _is_finished(output, options):
         found = json.loads((output / "instances.json").read_text())["info"]["generator"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
-    if found == _request(options):
-        return True
     if not isinstance(found, dict):
         raise UserError(f"{output}: exists and holds other files; remove it or choose another --output")
     wanted = _request(options)
+    found = _request(GeneratorOptions(videos=1)) | found  # options that came later did nothing by default
+    if found == wanted:
+        return True
     keys = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     raise UserError(
         f"{output}: holds a data set generated with other options ({', '.join(keys)}); "
@@ -167,6 +168,8 @@ def _parser():
         prog="python -m masktrack_jax.data.generate", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--output", required=True, help="folder to write; must not hold anything else")
+    names = ", ".join(PRESETS)
+    parser.add_argument("--preset", choices=PRESETS, help=f"values for the options below: {names}")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
     for field in dataclasses.fields(GeneratorOptions):
         flag = "--" + field.name.replace("_", "-")
@@ -182,8 +185,11 @@ def _parser():
 
 def main(arguments=None):
     """Run the command; prints the path of the annotations."""
-    values = vars(_parser().parse_args(arguments))
-    output, workers = values.pop("output"), values.pop("workers")
+    parser = _parser()
+    preset = parser.parse_known_args(arguments)[0].preset
+    parser.set_defaults(**PRESETS.get(preset, {}))
+    values = vars(parser.parse_args(arguments))
+    output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
     print(generate(output, GeneratorOptions(**values), workers=workers))
 
 

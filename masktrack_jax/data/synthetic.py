@@ -30,6 +30,9 @@ class GeneratorOptions:
     categories: tuple[str, ...] = SHAPES
     same_category: float = 0.8  # probability that two or more objects share a category
     leave: float = 0.25  # probability that an object goes out of the frame and comes back
+    enter: float = 0.0  # probability that an object is out of the frame at first
+    speed: float = 1.0  # of the objects, in parts of the usual one
+    pillars: int = 0  # unlabelled walls in the foreground, each wider than most objects
     min_visible: float = 0.05  # part of its area; an object of which less is seen is not labelled
     jpeg_quality: int = 92
 
@@ -48,6 +51,9 @@ class GeneratorOptions:
             "categories": 0 < len(self.categories) == len(set(self.categories) & set(SHAPES)),
             "same_category": 0 <= self.same_category <= 1,
             "leave": 0 <= self.leave <= 1,
+            "enter": 0 <= self.enter <= 1,
+            "speed": 0 < self.speed <= 20,
+            "pillars": 0 <= self.pillars <= 8,
             "min_visible": 0 <= self.min_visible < 1,
             "jpeg_quality": 1 <= self.jpeg_quality <= 100,
         }
@@ -55,6 +61,22 @@ class GeneratorOptions:
             if not good:
                 hint = f" (known: {', '.join(SHAPES)})" if name == "categories" else ""
                 raise UserError(f"generator option {name}={getattr(self, name)!r} is out of range{hint}")
+
+
+# Sets in which identities are hard to keep: many objects of one category that cross, hide for long, leave and
+# come back. The first is small enough to learn on a laptop, the second is for a GPU.
+_CROWDED = {
+    "categories": ("circle", "square", "triangle", "star"),
+    "same_category": 1.0,
+    "leave": 0.5,
+    "enter": 0.3,
+    "pillars": 1,
+}
+PRESETS = {
+    "hard": _CROWDED | {"frames": 40, "min_objects": 5, "max_objects": 8, "min_diameter": 0.28, "speed": 1.5},
+    "hard-large": _CROWDED
+    | {"height": 360, "width": 640, "frames": 60, "min_objects": 6, "max_objects": 12, "speed": 1.5},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +108,7 @@ class Scene:
     noise: np.ndarray  # (H', W', 3) int16, cut at a new place for each frame
     noise_offsets: np.ndarray  # (T, 2) int
     sprites: tuple[Sprite, ...]
+    pillars: tuple  # of (first column, colours (H, w, 3) float32), in front of every sprite
 
 
 def _wave(rng, times, low, high, periods):
@@ -111,18 +134,28 @@ def _away(rng, times):
     return x * x * (3 - 2 * x)
 
 
+def _entering(rng, times):
+    """How far out of the frame an object still is that comes in late: (T,) in 0..1, from 1 to 0."""
+    frames = len(times)
+    ramp = max(frames * 0.15, 1.0)
+    x = np.clip(1 - (times - rng.uniform(0.1, 0.5) * frames) / ramp, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
 def _centres(rng, options, diameter):
     """An object's path: (T, 2) x, y in pixels. `diameter` is its largest."""
     times = np.arange(options.frames, dtype=np.float64)
     margin = 0.35 * diameter  # objects may hang over the border a little
     extents = (options.width, options.height)
     if rng.random() < 0.5:
-        speeds = (0.008 * options.height, 0.05 * options.height)
+        speeds = (0.008 * options.height * options.speed, 0.05 * options.height * options.speed)
         path = [_bounce(rng, times, margin, extent - margin, speeds) for extent in extents]
     else:
-        path = [_wave(rng, times, margin, extent - margin, (24, 80)) for extent in extents]
-    if rng.random() < options.leave and options.frames >= 8:
-        axis, gone = int(rng.random() < 0.3), _away(rng, times)
+        periods = (24 / options.speed, 80 / options.speed)
+        path = [_wave(rng, times, margin, extent - margin, periods) for extent in extents]
+    leaves, enters = rng.random() < options.leave, options.enter and rng.random() < options.enter
+    if (leaves or enters) and options.frames >= 8:
+        axis, gone = int(rng.random() < 0.3), (_entering if enters else _away)(rng, times)
         at = path[axis][np.argmax(gone)]
         target = -0.75 * diameter if at < extents[axis] / 2 else extents[axis] + 0.75 * diameter
         path[axis] = path[axis] * (1 - gone) + target * gone
@@ -160,6 +193,19 @@ def _sprite(rng, options, label, hue, pattern):
     )
 
 
+def _pillars(options, index):
+    """The walls of video `index`: first columns and colours (H, w, 3), see `Scene`."""
+    rng = np.random.default_rng(
+        [options.seed, index, 1]
+    )  # its own, so that the rest stays what it is without
+    walls = []
+    for _ in range(options.pillars):
+        width = round(rng.uniform(0.6, 1.1) * options.max_diameter * options.height)
+        left = int(rng.uniform(0.1, 0.9) * (options.width - width))
+        walls.append((left, background(rng, options.height, width, options.height).astype(np.float32)))
+    return tuple(walls)
+
+
 def sample_scene(options, index):
     """Draw video `index` of a request."""
     rng = np.random.default_rng([options.seed, index])
@@ -191,6 +237,7 @@ def sample_scene(options, index):
         ),
         noise_offsets=rng.integers(0, room + 1, (options.frames, 2)),
         sprites=tuple(sprites[i] for i in depth),
+        pillars=_pillars(options, index),
     )
 
 
@@ -235,6 +282,9 @@ def render_frame(scene, frame):
         window = (slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1]))
         canvas[window] += (colour - canvas[window]) * alpha[..., None]
         owner[window][alpha >= 0.5] = index + 1
+    for left, colour in scene.pillars:
+        canvas[:, left : left + colour.shape[1]] = colour
+        owner[:, left : left + colour.shape[1]] = 0
     x, y = scene.noise_offsets[frame]
     canvas *= np.float32(scene.gains[frame])
     canvas += scene.noise[y : y + scene.height, x : x + scene.width]
