@@ -10,9 +10,11 @@ from masktrack_jax import checkpoints
 from masktrack_jax.categories import match_categories
 from masktrack_jax.data.images import bucket_for, fit_size
 from masktrack_jax.data.splits import ground_truth, validation_split
-from masktrack_jax.errors import UserError, make_folder
+from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.results import read_results, write_json, write_results
 from masktrack_jax.evaluation.score import score_tracks
+from masktrack_jax.evaluation.validate import write_submission
+from masktrack_jax.files import make_folder
 from masktrack_jax.inference import VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
@@ -97,8 +99,8 @@ def evaluate_split(config, dataset, categories, variables, output, diagnosed=Fal
     Writes `output` (metrics.json) and results.json beside it, and prints the table. Of a split with other
     categories than `categories` (id, name) of the network, those in common are scored; results have the
     split's ids. Where only a part of the file's videos or categories is scored, labels.json has that part. A
-    split without labels gets its results.json for the server, and no metrics. `diagnosed` and `frames_root`
-    are those of `score_files`; the frames are by default the split's own.
+    split without labels gets a results.zip, checked as its server does, and no metrics. `diagnosed` and
+    `frames_root` are those of `score_files`; the frames are by default the split's own.
     """
     output = Path(output)
     results = make_folder(output.parent) / "results.json"
@@ -106,7 +108,8 @@ def evaluate_split(config, dataset, categories, variables, output, diagnosed=Fal
     tracks = segment_split(build_segmenter(config, categories, variables), dataset)
     write_results(results, with_category_ids(tracks, ids))
     if not dataset.labelled:
-        print(f"{dataset.annotations_path} has no labels: upload {results} to the data set's server")
+        archive = write_submission(results, dataset.annotations_path)
+        print(f"{dataset.annotations_path} has no labels: upload {archive} to the data set's server")
         return None
     labels = ground_truth(dataset, set(ids.values()))
     metrics = score_tracks(

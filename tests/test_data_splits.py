@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 
 import pytest
 from conftest import load_config
@@ -152,7 +153,9 @@ def test_a_split_without_labels_writes_a_submission(root, tmp_path, tiny_model, 
     split = predictor.open_split(config, categories)
     variables = build_model(config, len(categories)).init_variables(jax.random.key(0))
     assert predictor.evaluate_split(config, split, categories, variables, tmp_path / "metrics.json") is None
-    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["results.json", "results.zip"]
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        assert archive.read("results.json") == (tmp_path / "results.json").read_bytes()
     results = json.loads((tmp_path / "results.json").read_text())
     assert {track["video_id"] for track in results} <= {1, 2}
     assert "has no labels: upload" in capsys.readouterr().out

@@ -61,7 +61,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             write_results(path, content)
     assert path.read_text() == "[]" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(UserError, match="cannot be written"):
-        write_metrics(tmp_path / "missing" / "metrics.json", {})
+        write_metrics(path / "metrics.json", {})
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
         write_metrics(tmp_path / "folder", {})

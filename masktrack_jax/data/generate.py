@@ -10,15 +10,14 @@ same bytes; run again on a finished output it reuses it.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import shutil
 
 from PIL import Image
 
 from masktrack_jax import cli
 from masktrack_jax.data.synthetic import PRESETS, GeneratorOptions, render_frame, sample_scene
 from masktrack_jax.errors import UserError
+from masktrack_jax.files import whole
 
 __all__ = ["GeneratorOptions", "generate"]
 
@@ -145,21 +144,10 @@ def generate(output, options, *, workers=0):
     annotations = output / "instances.json"
     if _is_finished(output, options):
         return annotations
-    partial = output.absolute().with_name(f".{output.absolute().name}.partial-{os.getpid()}")
-    try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(
-                f"{output}: cannot be written ({error.strerror}); choose another --output"
-            ) from None
+    with whole(output) as partial:
+        partial.mkdir()
         videos = _render_all(options, partial, workers)
         (partial / "instances.json").write_text(json.dumps(_annotations(options, videos)))
-        if output.exists():
-            output.rmdir()  # empty, as checked above
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return annotations
 
 

@@ -20,7 +20,8 @@ import shutil
 from masktrack_jax import cli
 from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, find_dataset, find_split, is_part
 from masktrack_jax.data.splits import describe, read_split
-from masktrack_jax.errors import UserError, make_folder
+from masktrack_jax.errors import UserError
+from masktrack_jax.files import make_folder
 
 
 def pack(root, output, *, name="", splits=(), shards=None):

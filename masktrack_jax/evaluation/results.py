@@ -2,12 +2,12 @@
 
 import gc
 import json
-import os
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.identity import HEADLINE
 from masktrack_jax.evaluation.overlaps import NO_LABELS
 from masktrack_jax.evaluation.vis_ap import STATISTICS
+from masktrack_jax.files import whole
 
 
 def read_ground_truth(path):
@@ -61,16 +61,8 @@ def write_json(path, content, indent):
 
 def write_text(path, text):
     """Writes text beside `path` and renames it, so that a reader never sees half a file."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def format_table(metrics):

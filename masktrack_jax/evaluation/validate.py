@@ -10,8 +10,6 @@ exit status is 1 when anything is wrong; notes are no faults.
 import argparse
 import io
 import math
-import os
-import sys
 import zipfile
 import zlib
 from collections import Counter
@@ -26,6 +24,7 @@ from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation import masks
 from masktrack_jax.evaluation.results import read_json
 from masktrack_jax.evaluation.vis_ap import MAX_PREDICTIONS
+from masktrack_jax.files import whole
 from masktrack_jax.findings import Findings
 
 MEMBER = "results.json"  # what the servers look for, at the root of the zip
@@ -238,23 +237,36 @@ def write_zip(results_path, zip_path):
 
     It appears complete or not at all; the same results give the same bytes.
     """
-    temporary = f"{zip_path}.{os.getpid()}.tmp"
     entry = zipfile.ZipInfo(MEMBER)  # of 1980: the time of writing is nobody's concern
     entry.compress_type = zipfile.ZIP_DEFLATED
-    try:
-        if zipfile.is_zipfile(results_path):
-            with zipfile.ZipFile(results_path) as archive:
-                content = archive.read(MEMBER)
-        else:
-            content = Path(results_path).read_bytes()
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr(entry, content)
-        os.replace(temporary, zip_path)
-    except OSError as error:
-        raise UserError(f"{zip_path}: cannot be written ({error.strerror}); choose another --zip") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    if zipfile.is_zipfile(results_path):
+        with zipfile.ZipFile(results_path) as archive:
+            content = archive.read(MEMBER)
+    else:
+        content = Path(results_path).read_bytes()
+    with whole(zip_path, "choose another --zip") as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr(entry, content)
+
+
+def write_submission(results_path, annotations_path, zip_path=None):
+    """Write what the server takes, by default beside the results, and return its path; notes are printed.
+
+    Raises a UserError, and prints what is wrong, where the server would refuse it.
+    """
+    zip_path = zip_path or Path(results_path).with_suffix(".zip")
+    _demand_sound(results_path, annotations_path, f"; {zip_path} not written")
+    write_zip(results_path, zip_path)
+    return zip_path
+
+
+def _demand_sound(results_path, annotations_path, consequence=""):
+    """Print what `validate` finds; a UserError if anything is wrong."""
+    findings = validate(results_path, annotations_path, progress=True)
+    for line in findings.lines():
+        print(line)
+    if findings.num_errors:
+        raise UserError(f"{results_path}: {findings.num_errors} errors{consequence}")
+    print(f"{results_path}: nothing wrong")
 
 
 def _parser():
@@ -272,16 +284,10 @@ def _parser():
 def main(arguments=None):
     """Run the command: prints what was found; exit status 1 when something is wrong."""
     options = _parser().parse_args(arguments)
-    findings = validate(options.results, options.annotations, progress=True)
-    print(*findings.lines(), sep="\n", end="\n" if findings.lines() else "")
-    if findings.num_errors:
-        written = f"; {options.zip} not written" if options.zip else ""
-        print(f"{options.results}: {findings.num_errors} errors{written}")
-        sys.exit(1)
-    print(f"{options.results}: nothing wrong")
     if options.zip:
-        write_zip(options.results, options.zip)
-        print(options.zip)
+        print(write_submission(options.results, options.annotations, options.zip))
+    else:
+        _demand_sound(options.results, options.annotations)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ in the 1×1) and `detectron2-pytorch` that of its networks trained from torchvis
 """
 
 import argparse
-import os
-import shutil
 from pathlib import Path
 
 from masktrack_jax import checkpoints, cli
 from masktrack_jax.errors import UserError
+from masktrack_jax.files import whole
 from masktrack_jax.interop.convert import import_weights
 from masktrack_jax.interop.known import LISTS
 from masktrack_jax.interop.sources import SOURCES
@@ -22,16 +21,8 @@ from masktrack_jax.interop.sources import SOURCES
 
 def write(output, about, variables):
     """Write a checkpoint to the new folder `output`, which appears complete or not at all."""
-    output = Path(output).absolute()
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with whole(output) as partial:
         checkpoints.write_variables(partial, variables, about)
-        partial.rename(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _parser():

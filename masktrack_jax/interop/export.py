@@ -10,7 +10,6 @@ and the categories are in the file's header.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from safetensors.numpy import save_file
 from masktrack_jax import checkpoints, cli
 from masktrack_jax.config import base_config, form_differences
 from masktrack_jax.errors import UserError
+from masktrack_jax.files import whole
 from masktrack_jax.interop import names
 from masktrack_jax.interop.files import OURS
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -53,15 +53,11 @@ def export(checkpoint, output):
     about = checkpoints.read_about(checkpoint)
     variables = checkpoints.load_variables(checkpoint, build_model(about.config, len(about.categories)))
     header = {"format": "pt", OURS: json.dumps(checkpoints.describe(*about))}
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_file(export_tensors(variables), partial, header)
-        partial.rename(output)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{output}: cannot be written ({error}); choose another --output") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(output) as partial:
+        try:
+            save_file(export_tensors(variables), partial, header)
+        except SafetensorError as error:  # a full disk is one, too
+            raise OSError(str(error)) from error
 
 
 def main(arguments=None):

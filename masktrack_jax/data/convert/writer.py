@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from masktrack_jax.data.images import check_image
 from masktrack_jax.errors import UserError
+from masktrack_jax.files import whole
 
 
 @dataclasses.dataclass
@@ -120,19 +120,11 @@ def write(source, output, kind, *, link=False, progress=False):
         raise UserError(f"{output}: exists; remove it or choose another --output")
     if not source.clips:
         raise UserError("nothing to convert: no video with annotated frames; check --input and --videos")
-    partial = output.absolute().with_name(f".{output.absolute().name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with whole(output) as partial:
+        partial.mkdir()
         content = _write_clips(source, partial, link, progress)
         content["info"] = {"description": f"converted from {kind} by masktrack_jax.data.convert"}
         (partial / "instances.json").write_text(json.dumps(content), encoding="utf-8")
-        if output.exists():
-            output.rmdir()  # empty, as checked above
-        partial.rename(output)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output / "instances.json"
 
 

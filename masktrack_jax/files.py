@@ -1,0 +1,43 @@
+"""Writing that leaves nothing half-done behind."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from masktrack_jax.errors import UserError
+
+
+def make_folder(path):
+    """`path` as a Path, made if need be and tried for writing."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
+    return path
+
+
+@contextmanager
+def whole(path, advice="choose another --output"):
+    """Give a path to write a file or a folder at that becomes `path` when the block ends well, else nothing.
+
+    A file of that name is replaced, so that a reader sees the old one or the new one; a folder only where it
+    is empty. Raises a UserError, with `advice`, for whatever the disk refuses.
+    """
+    target = Path(os.path.abspath(path))
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, target)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        elif partial.exists():
+            partial.unlink()
