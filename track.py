@@ -1,11 +1,16 @@
 """Segments and tracks the objects of a video.
 
 python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
+
+--config.inference.association.assignment=hungarian and the like set keys of config.inference, see
+docs/tracking.md; the others are as in the checkpoint.
 """
 
 from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax import cli
+from masktrack_jax.inference_config import inference_config
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -20,6 +25,9 @@ flags.DEFINE_integer(
     "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1
 )
 flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
+CONFIG = config_flags.DEFINE_config_dict(
+    "config", ConfigDict({"inference": inference_config()}), "What differs from the checkpoint's config."
+)
 
 
 def main(argv):
@@ -33,7 +41,8 @@ def main(argv):
     detections = {name: value for name, value in asked.items() if value is not None}
     if not FLAGS.checkpoint:
         print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
-    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections)
+    changes = config_flags.get_override_values(FLAGS["config"])
+    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections, changes)
     summary = track_video(segmenter, FLAGS.input, FLAGS.output, draw_threshold=FLAGS.draw_threshold)
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from masktrack_jax.errors import UserError
+from masktrack_jax.inference_config import check, inference_config, validate_inference
 from masktrack_jax.models.layers import NORMS
 from masktrack_jax.models.resnet import DEPTHS
 
@@ -198,33 +199,12 @@ def optimizer_config():
     }
 
 
-def inference_config():
-    return {
-        "scale": (640, 360),
-        "frames_per_call": 4,
-        "order_when_cut": "class",  # of detections, where there were more than max_detections; or "score"
-        "association": {
-            "score_weight": 1.0,
-            "iou_weight": 2.0,
-            "label_weight": 10.0,
-            "frames_retained": 20,
-            "update_label": True,
-            "keep_displaced": False,
-            "use_embedding": True,
-        },
-    }
-
-
 def validate(config):
     """`config` itself, once its values fit together; raises a UserError naming the key otherwise."""
     try:
         model, train = config.model, config.train
     except OSError as error:  # of config_flags: it tells of a file that it could not load at first use
         raise UserError(" ".join(str(error).split())[-300:]) from None
-
-    def check(good, key, problem):
-        if not good:
-            raise UserError(f"config.{key}: {problem}")
 
     check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
@@ -237,12 +217,8 @@ def validate(config):
         # Group norm has groups of 8 channels, and 32 groups from 256 channels on.
         good = model[part][width] % (8 if model[part][width] <= 256 else 32) == 0
         check(good, f"model.{part}.{width}", "use a multiple of 8, above 256 of 32")
-    choices = {
-        "train.match_over": (train.match_over, ("matched", "positives")),
-        "inference.order_when_cut": (config.inference.order_when_cut, ("class", "score")),
-    }
-    for key, (value, known) in choices.items():
-        check(value in known, key, f"use one of {known}")
+    known = ("matched", "positives")
+    check(train.match_over in known, "train.match_over", f"use one of {known}")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     named = config.data.root or config.data.train_annotations
     check(named, "data.train_annotations", "name the training annotations file, or data.root")
@@ -251,8 +227,8 @@ def validate(config):
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("log_every", "checkpoint_every"):
         check(train[key] > 0, f"train.{key}", "must be positive")
-    check(config.inference.frames_per_call > 0, "inference.frames_per_call", "must be positive")
     for part in ("rpn", "roi"):
         quota = train[part].samples * train[part].positive_fraction
         check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")
+    validate_inference(config.inference)
     return config

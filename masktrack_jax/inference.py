@@ -1,14 +1,51 @@
 """Frames in, tracks out: the detector on batches of frames, the association frame by frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.errors import UserError
-from masktrack_jax.tracking.association import DEFAULT, DROPPED, Tracker
+from masktrack_jax.tracking import association, tracks
+from masktrack_jax.tracking.assignment import DROPPED
+from masktrack_jax.tracking.association import Tracker
 from masktrack_jax.tracking.masks import encode_pasted
 from masktrack_jax.tracking.tracks import VideoTracks
+
+
+@dataclass(frozen=True)
+class FrameDetections:
+    """The detections of one frame before association, n of them, in the order it takes them in.
+
+    size: (h, w) of the frame; boxes (n, 4) float32 x1, y1, x2, y2 in its own pixels; scores (n,); labels (n,)
+    0…K−1; probabilities (n, K) of the classes; embeddings (n, E); masks (n, m, m): probabilities over the
+    box; in their place, once they are `encoded`, rles: n compressed RLEs at the frame's size.
+    """
+
+    size: tuple
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    embeddings: np.ndarray
+    masks: Any = None
+    rles: Any = None
+
+    def encoded(self, pixel_boxes=False):
+        """Return the same with RLEs, to be associated many times or kept."""
+        if self.rles is not None:
+            return self
+        rles = encode_pasted(self.masks, self.boxes, *self.size, pixel_boxes)
+        return replace(self, masks=None, rles=rles)
+
+    def rows(self, keep):
+        """Return the detections `keep` (a boolean mask or indices)."""
+        arrays = ("boxes", "scores", "labels", "probabilities", "embeddings", "masks")
+        kept = {name: getattr(self, name)[keep] for name in arrays if getattr(self, name) is not None}
+        if self.rles is not None:
+            kept["rles"] = [self.rles[i] for i in np.arange(len(self.rles))[keep]]
+        return replace(self, **kept)
 
 
 @dataclass(frozen=True)
@@ -16,14 +53,15 @@ class FrameResult:
     """The tracked detections of one frame, n of them, in the order of the association.
 
     boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
-    track_ids (n,) int64, no track twice (but see `AssociationOptions.keep_displaced`); rles: n compressed
-    RLEs at the frame's own size.
+    probabilities (n, K) of the classes; track_ids (n,) int64, no track twice (but see
+    `AssociationOptions.keep_displaced`); rles: n compressed RLEs at the frame's own size.
     """
 
     index: int
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    probabilities: np.ndarray
     track_ids: np.ndarray
     rles: list
 
@@ -41,14 +79,14 @@ class VideoSegmenter:
     """Segments and tracks the objects of videos, one video at a time, in memory that stays flat.
 
     predict: `predict(images (B, H, W, 3) uint8, image_sizes (B, 2) int32 h, w)` → dict of boxes (B, D, 4)
-        in resized pixels, scores (B, D), labels (B, D), valid (B, D), masks (B, D, m, m)
-        probabilities, embeddings (B, D, E) and found (B,), the detections before the best D were taken;
-        parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles once for
-        each bucket in use.
+        in resized pixels, scores (B, D), labels (B, D), probabilities (B, D, K), valid (B, D), masks
+        (B, D, m, m) probabilities, embeddings (B, D, E) and found (B,), the detections before the best D were
+        taken; parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles
+        once for each bucket in use.
     categories: (id, name) of each label.
     long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
     frames_per_call: B; `step` uses 1 instead.
-    association: an `AssociationOptions`; the paper's by default.
+    association, tracks: an `AssociationOptions` and a `TrackOptions`; the paper's by default.
     pixel_boxes: scale boxes and paste masks by whole pixels, as the authors.
     order_when_cut: see `detection_order`.
     """
@@ -62,7 +100,8 @@ class VideoSegmenter:
         short_edge,
         buckets,
         frames_per_call=4,
-        association=DEFAULT,
+        association=association.DEFAULT,
+        tracks=tracks.DEFAULT,
         pixel_boxes=False,
         order_when_cut="class",
     ):
@@ -71,6 +110,7 @@ class VideoSegmenter:
         self.long_edge, self.short_edge, self.buckets = long_edge, short_edge, buckets
         self.frames_per_call = frames_per_call
         self.pixel_boxes, self.order_when_cut = pixel_boxes, order_when_cut
+        self.tracks = tracks
         self._tracker = Tracker(association)
         self.reset()
 
@@ -91,19 +131,35 @@ class VideoSegmenter:
 
     def segment(self, frames, video_id=1):
         """Return the tracks of a whole video, see `tracking.tracks.VideoTracks.finish`."""
-        tracks = VideoTracks()
-        for result in self.stream(frames):
-            tracks.add(result.track_ids, result.labels, result.scores, result.rles)
-        return tracks.finish(video_id, self.category_ids)
+        return self.finish(self.stream(frames), video_id)
+
+    def finish(self, results, video_id=1):
+        """Return the tracks of a video's `FrameResult`s."""
+        collected = VideoTracks(self.tracks)
+        for result in results:
+            collected.add(result)
+        return collected.finish(video_id, self.category_ids)
 
     def stream(self, frames):
         """Yield one `FrameResult` a frame of a new video, about two batches behind the frames taken.
+
+        frames: as for `detect`.
+        """
+        return self.associate(self.detect(frames))
+
+    def associate(self, detections):
+        """Yield one `FrameResult` for each `FrameDetections` of a new video."""
+        self.reset()
+        for frame in detections:
+            yield self._track(frame)
+
+    def detect(self, frames):
+        """Yield one `FrameDetections` a frame, about two batches behind the frames taken.
 
         frames: an iterable of (H, W, 3) uint8 RGB, which may differ in size. While the device works on a
         batch, the host finishes the one before and prepares the one after: JAX returns before the result is
         there and waits only when it is read.
         """
-        self.reset()
         in_flight = None
         for batch in self._batches(frames):
             dispatched = self._dispatch(batch, self.frames_per_call)
@@ -118,8 +174,8 @@ class VideoSegmenter:
 
         Runs batches of one frame, which is one more program to compile for each bucket.
         """
-        (result,) = self._finish(*self._dispatch([self._prepare(frame, self._index)], 1))
-        return result
+        (detections,) = self._finish(*self._dispatch([self._prepare(frame, self._index)], 1))
+        return self._track(detections)
 
     def _batches(self, frames):
         """Yield lists of up to `frames_per_call` prepared frames in order, each of a single bucket."""
@@ -160,13 +216,13 @@ class VideoSegmenter:
         return batch, self.predict(images, sizes)
 
     def _finish(self, batch, outputs):
-        """Yield the results of a dispatched batch, waiting for the device."""
+        """Yield the detections of a dispatched batch, waiting for the device."""
         outputs = {name: np.asarray(value) for name, value in outputs.items()}
         for i, prepared in enumerate(batch):
-            yield self._track(prepared, {name: value[i] for name, value in outputs.items()})
+            yield self._at_frame_size(prepared, {name: value[i] for name, value in outputs.items()})
 
-    def _track(self, prepared, detections):
-        """Return the `FrameResult` of one frame's detections: ordered, at frame size, with track ids."""
+    def _at_frame_size(self, prepared, detections):
+        """Return the `FrameDetections` of the detector's output for one frame."""
         order = detection_order(
             *(detections[name] for name in ("scores", "labels", "valid", "found")), self.order_when_cut
         )
@@ -176,12 +232,19 @@ class VideoSegmenter:
             boxes = pixel_boxes_at_frame_size(boxes, scale)
         else:
             boxes = boxes_at_frame_size(boxes, prepared.resized, prepared.original)
-        scores, labels = detections["scores"][order], detections["labels"][order]
-        ids = self._tracker.update(boxes, scores, labels, detections["embeddings"][order])
-        kept = ids != DROPPED
-        masks = detections["masks"][order[kept]]
-        rles = encode_pasted(masks, boxes[kept], *prepared.original, self.pixel_boxes)
-        result = FrameResult(self._index, boxes[kept], scores[kept], labels[kept], ids[kept], rles)
+        names = ("scores", "labels", "probabilities", "embeddings", "masks")
+        return FrameDetections(prepared.original, boxes, *(detections[name][order] for name in names))
+
+    def _track(self, frame):
+        """Return the `FrameResult` of the next `FrameDetections`."""
+        ids = self._tracker.update(frame.boxes, frame.scores, frame.labels, frame.embeddings)
+        kept = frame.rows(ids != DROPPED).encoded(self.pixel_boxes)
+        result = FrameResult(
+            self._index,
+            *(kept.boxes, kept.scores, kept.labels, kept.probabilities),
+            ids[ids != DROPPED],
+            kept.rles,
+        )
         self._index += 1
         return result
 

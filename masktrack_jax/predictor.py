@@ -16,8 +16,10 @@ from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.files import make_folder
 from masktrack_jax.inference import VideoSegmenter
+from masktrack_jax.inference_config import validate_inference
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.tracks import TrackOptions
 
 # A small network that comes with the package, see pretrained/README.md.
 PRETRAINED = Path(__file__).parent / "pretrained" / "generated"
@@ -42,20 +44,23 @@ def build_segmenter(config, categories, variables, **overrides):
         "buckets": config.data.buckets,
         "frames_per_call": options.frames_per_call,
         "association": AssociationOptions(**options.association),
+        "tracks": TrackOptions(**options.tracks),
         "pixel_boxes": config.model.pixel_boxes,
         "order_when_cut": options.order_when_cut,
     }
     return VideoSegmenter(predict, categories, **(arguments | overrides))
 
 
-def load_segmenter(path, detections=None, **overrides):
+def load_segmenter(path, detections=None, changes=None, **overrides):
     """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
 
-    `detections`: values that replace those of `model.detections`; `overrides` replace the segmenter's
-    arguments.
+    `detections`: values that replace those of `model.detections`; `changes`: {key, such as
+    "inference.tracks.label": value} of the config; `overrides` replace the segmenter's arguments.
     """
     about = checkpoints.read_about(path)
     about.config.model.detections.update(detections or {})
+    about.config.update_from_flattened_dict(changes or {})
+    validate_inference(about.config.inference)
     variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)
 

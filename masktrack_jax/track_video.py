@@ -64,14 +64,14 @@ def _write_frames(segmenter, video, folder, draw_threshold):
             waiting.append(frame)
             yield frame
 
-    tracks = VideoTracks()
+    tracks = VideoTracks(segmenter.tracks)
     with (
         VideoWriter(folder / "overlay.mp4", video.fps, video.height * scale, video.width * scale) as overlay,
         open(folder / "frames.jsonl", "w") as lines,
         tqdm(total=video.length, unit="frame", disable=None) as progress,
     ):
         for result in segmenter.stream(remembered()):
-            tracks.add(result.track_ids, result.labels, result.scores, result.rles)
+            tracks.add(result)
             lines.write(json.dumps(frame_record(result, segmenter.category_ids)) + "\n")
             drawn = _draw(waiting.popleft(), result, segmenter.names, draw_threshold, scale)
             if drawn.shape[:2] != (overlay.height, overlay.width):  # a frame that differs from the first

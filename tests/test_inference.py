@@ -36,6 +36,7 @@ class KnownDetector:
             "boxes": np.full((count, DETECTIONS, 4), np.nan, np.float32),
             "scores": np.full((count, DETECTIONS), 0.99, np.float32),
             "labels": np.zeros((count, DETECTIONS), np.int32),
+            "probabilities": np.zeros((count, DETECTIONS, 2), np.float32),
             "valid": np.zeros((count, DETECTIONS), bool),
             "masks": np.ones((count, DETECTIONS, 28, 28), np.float32),
             "embeddings": np.full((count, DETECTIONS, 8), np.nan, np.float32),
@@ -49,6 +50,7 @@ class KnownDetector:
                 at = DETECTIONS - 1 - j
                 out["boxes"][i, at] = np.array(box) * (size[[1, 0, 1, 0]] / [width, height, width, height])
                 out["scores"][i, at], out["labels"][i, at] = score, label
+                out["probabilities"][i, at, label] = score
                 out["valid"][i, at] = True
                 out["embeddings"][i, at] = 5 * np.eye(8)[identity]
         return out

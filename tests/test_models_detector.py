@@ -87,7 +87,9 @@ def test_detect_is_the_pipeline(threshold, most):
     valid = rng.random(n) < 0.8
     options = dict(score_threshold=threshold, nms_iou=0.5, max_detections=most)
     run = jax.jit(partial(box_head.detect, **options))
-    boxes, scores, labels, exists, found = run(logits, deltas, proposals, valid, np.array(size))
+    boxes, scores, labels, probabilities, exists, found = run(
+        logits, deltas, proposals, valid, np.array(size)
+    )
 
     e = np.exp(logits.astype(np.float64))
     probability = e / e.sum(1, keepdims=True)
@@ -96,6 +98,7 @@ def test_detect_is_the_pipeline(threshold, most):
             probability[i, k],
             decode(proposals[i].astype(np.float64), deltas[i, k] * [0.1, 0.1, 0.2, 0.2], size),
             k,
+            i,
         )
         for i in range(n)
         for k in range(classes)
@@ -106,9 +109,11 @@ def test_detect_is_the_pipeline(threshold, most):
     wanted, count = kept[:most], min(most, len(kept))
     assert boxes.shape == (min(most, n * classes), 4) and int(found) == len(kept)
     np.testing.assert_array_equal(exists, np.arange(len(exists)) < count)
-    np.testing.assert_allclose(scores[:count], [score for score, _, _ in wanted], atol=1e-6)
-    np.testing.assert_allclose(boxes[:count], [box for _, box, _ in wanted], atol=1e-4)
-    assert labels[:count].tolist() == [k for _, _, k in wanted]
+    np.testing.assert_allclose(scores[:count], [score for score, *_ in wanted], atol=1e-6)
+    np.testing.assert_allclose(boxes[:count], [box for _, box, *_ in wanted], atol=1e-4)
+    assert labels[:count].tolist() == [k for _, _, k, _ in wanted]
+    own = probability[[i for *_, i in wanted], :-1]
+    np.testing.assert_allclose(probabilities[:count], own, atol=1e-6)
     assert not np.any(scores[count:])
 
 

@@ -5,14 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from masktrack_jax.tracking.association import (
-    AssociationOptions,
-    Memory,
-    Tracker,
-    box_iou,
-    claim,
-    match_scores,
-)
+from masktrack_jax.tracking.assignment import claim
+from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.memory import Frame, Memory
+from masktrack_jax.tracking.similarity import box_iou, match_scores
 
 EMBEDDING = 6
 
@@ -218,8 +214,13 @@ def test_never_forgetting_and_reset():
     assert tracker.update(*detections((20, 0.9, 0, 1))).tolist() == [0]
 
 
+def one_object(embedding):
+    seen = Frame(*map(np.array, ([[0.0, 0, 10, 10]], [0.5], [4], [embedding])))
+    return Memory.of(np.array([0]), seen, size=1)
+
+
 def test_match_scores_by_hand():
-    memory = Memory(*map(np.array, ([0], [[0.0, 0, 10, 10]], [4], [[2.0]], [0])))
+    memory = one_object([2.0])
     scores = match_scores(
         memory,
         np.array([[0.0, 0, 10, 5]]),
@@ -233,7 +234,7 @@ def test_match_scores_by_hand():
 
 
 def test_large_logits_and_zero_scores_stay_finite():
-    memory = Memory(*map(np.array, ([0], [[0.0, 0, 10, 10]], [4], [[3e3]], [0])))
+    memory = one_object([3e3])
     scores = match_scores(
         memory,
         np.array([[0.0, 0, 10, 10]]),

@@ -55,15 +55,16 @@ def detect(
     max_detections,
     clip_margin=0.0,
 ):
-    """Detections of one image: boxes (D, 4), scores (D,), labels (D,) and validity, by falling score; and how
-    many there were () before the best D were taken.
+    """Detections of one image: boxes (D, 4), scores (D,), labels (D,), class probabilities (D, K) without the
+    background's, and validity, by falling score; and how many there were () before the best D were taken.
 
     `logits` (N, K + 1), `deltas` (N, K, 4), `proposals` (N, 4), `valid` (N,), `image_size` (2,),
     `clip_margin` of `boxes.clip`. NMS runs within each class over all N boxes, so nothing is lost before the
     best D = `max_detections` are taken.
     """
     n, num_classes = deltas.shape[:2]
-    scores = jax.nn.softmax(logits)[:, :-1].T
+    probabilities = jax.nn.softmax(logits)[:, :-1]
+    scores = probabilities.T
     boxes = box_ops.clip(box_ops.decode(proposals[:, None], deltas, STDS), image_size, clip_margin)
     boxes = boxes.transpose(1, 0, 2)
     scores = jnp.where((scores > score_threshold) & valid, scores, -1.0)
@@ -77,4 +78,5 @@ def detect(
     best, picked = lax.top_k(scores.reshape(-1), min(max_detections, num_classes * n))
     valid = best >= 0
     labels = (picked // n).astype(jnp.int32)
-    return boxes[picked], jnp.where(valid, best, 0.0), labels, valid, jnp.sum(scores >= 0)
+    probabilities = probabilities[order.reshape(-1)[picked]]
+    return boxes[picked], jnp.where(valid, best, 0.0), labels, probabilities, valid, jnp.sum(scores >= 0)

@@ -32,6 +32,7 @@ class Detections(NamedTuple):
     boxes: jnp.ndarray  # (B, D, 4)
     scores: jnp.ndarray  # (B, D)
     labels: jnp.ndarray  # (B, D) int32
+    probabilities: jnp.ndarray  # (B, D, K) of the classes
     valid: jnp.ndarray  # (B, D) bool
     masks: jnp.ndarray  # (B, D, 28, 28) probabilities of the detected class
     embeddings: jnp.ndarray  # (B, D, E)
@@ -138,10 +139,12 @@ class MaskTrackRCNN(nn.Module):
         proposals, valid = self.propose(*self.rpn_head(features), anchors, image_sizes)
         logits, deltas = self.classify(self.pool(features, proposals, valid, 7), batch)
         one = partial(box_head.detect, **self.config.detections, clip_margin=self.clip_margin)
-        boxes, scores, labels, valid, found = jax.vmap(one)(logits, deltas, proposals, valid, image_sizes)
+        boxes, scores, labels, probabilities, valid, found = jax.vmap(one)(
+            logits, deltas, proposals, valid, image_sizes
+        )
         masks = jax.nn.sigmoid(self.mask_logits(features, boxes, valid, labels))
         embeddings = self.embed(self.pool(features, boxes, valid, 7), batch)
-        return Detections(boxes, scores, labels, valid, masks, embeddings, found)
+        return Detections(boxes, scores, labels, probabilities, valid, masks, embeddings, found)
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):

@@ -54,6 +54,28 @@ def encode_pasted(probabilities, boxes, height, width, pixel_boxes=False):
     ]
 
 
+def move_mask(rle, box, target):
+    """Return the RLE of a mask moved and scaled, to the nearest pixel, as takes `box` (4,) to `target` (4,).
+
+    What leaves the frame is cut off. A side without length is moved only.
+    """
+    height, width = rle["size"]
+    columns, rows = (
+        _sources(box[axis::2], target[axis::2], size) for axis, size in enumerate((width, height))
+    )
+    # A border of zeros, which is where pixels from outside of the frame come from.
+    mask = np.pad(decode_masks([rle], height, width)[0], 1)
+    return encode_masks(mask[np.ix_(rows, columns)][None])[0]
+
+
+def _sources(side, target, size):
+    """The pixel (size,) of a bordered axis, 0…size + 1, that each pixel comes from if `target` was `side`."""
+    (start, end), (first, last) = np.asarray(side, np.float64), np.asarray(target, np.float64)
+    scale = (end - start) / (last - first) if end > start and last > first else 1.0
+    positions = start + (np.arange(size) + 0.5 - first) * scale
+    return np.clip(np.floor(positions).astype(int) + 1, 0, size + 1)
+
+
 def _paste(mask, probability, box, pixel_boxes):
     """Write one probability (m, m) over `box` into a zeroed, transposed mask (width, height)."""
     x1, y1, x2, y2 = (np.float32(value) for value in box)

@@ -1,35 +1,65 @@
-"""The life of a video's tracks: collected frame by frame, finished into one record a track."""
+"""The life of a video's tracks: collected frame by frame, finished into one record a track.
+
+A track's label and score are made of all its detections by a function of `LABELS` and one of `SCORES`, chosen
+by name.
+"""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from masktrack_jax.tracking.masks import move_mask
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """What becomes of a track's detections; defaults are the authors' and mmtracking's.
+
+    label, score: names in `LABELS` and `SCORES`.
+    fill_gaps: up to so many frames in a row in which an object went unseen between two sights get a mask, see
+        `filled`; 0 leaves them empty.
+    """
+
+    label: str = "majority"
+    score: str = "mean"
+    fill_gaps: int = 0
+
+
+DEFAULT = TrackOptions()
 
 
 @dataclass
-class _Track:
-    """The detections of one object: parallel lists of frame indices, labels, scores and RLEs."""
+class Track:
+    """The t detections of one object: parallel lists, of arrays (4,) and (K,) the boxes and probabilities."""
 
     frames: list = field(default_factory=list)
     labels: list = field(default_factory=list)
     scores: list = field(default_factory=list)
     rles: list = field(default_factory=list)
+    boxes: list = field(default_factory=list)
+    probabilities: list = field(default_factory=list)
 
 
 class VideoTracks:
     """Collects the tracked detections of one video and turns them into tracks.
 
-    Only run lengths, labels and scores are kept, so memory does not grow with resolution × frames.
+    Of a mask only its run lengths are kept, so memory does not grow with resolution × frames.
     """
 
-    def __init__(self):
+    def __init__(self, options=DEFAULT):
+        self.options = options
         self.frame_count = 0
-        self._tracks = defaultdict(_Track)
+        self._tracks = defaultdict(Track)
 
-    def add(self, ids, labels, scores, rles):
-        """Take the next frame's detections: n ids, labels, scores and RLEs; negative ids are left out.
+    def add(self, result):
+        """Take the next frame's `FrameResult`; detections of negative ids are left out.
 
         An empty frame must be added too: its place in `segmentations` is None.
         """
-        for track_id, label, score, rle in zip(ids, labels, scores, rles):
+        columns = (result.labels, result.scores, result.rles, result.boxes, result.probabilities)
+        for track_id, label, score, rle, box, probabilities in zip(result.track_ids, *columns):
             if track_id < 0:
                 continue
             track = self._tracks[int(track_id)]
@@ -37,33 +67,80 @@ class VideoTracks:
             track.labels.append(int(label))
             track.scores.append(float(score))
             track.rles.append(rle)
+            track.boxes.append(box)
+            track.probabilities.append(probabilities)
         self.frame_count += 1
 
     def finish(self, video_id, category_ids):
         """Return the tracks in order of their ids, in the form of a YouTube-VIS results file.
 
-        category_ids: the data set's id of each label. A track's score is the mean of its detections',
-        its category the majority's (ties to the smallest label), both as the authors' and mmtracking's
-        video results; `segmentations` has an RLE or None for every frame of the video.
+        category_ids: the data set's id of each label. `segmentations` has an RLE or None for every frame of
+        the video. Frames that are filled have no say in label and score.
         """
         return [
-            {
-                "video_id": video_id,
-                "track_id": track_id,
-                "category_id": category_ids[majority(track.labels)],
-                "score": sum(track.scores) / len(track.scores),
-                "segmentations": self._segmentations(track),
-            }
+            self._record(video_id, track_id, track, category_ids)
             for track_id, track in sorted(self._tracks.items())
         ]
+
+    def _record(self, video_id, track_id, track, category_ids):
+        label = LABELS[self.options.label](track)
+        return {
+            "video_id": video_id,
+            "track_id": track_id,
+            "category_id": category_ids[label],
+            "score": SCORES[self.options.score](track, label, self.frame_count),
+            "segmentations": self._segmentations(track),
+        }
 
     def _segmentations(self, track):
         """Return one RLE or None for each frame so far."""
         seen = dict(zip(track.frames, track.rles))
+        if self.options.fill_gaps:
+            seen = filled(seen, dict(zip(track.frames, track.boxes)), self.options.fill_gaps)
         return [seen.get(frame) for frame in range(self.frame_count)]
 
 
-def majority(labels):
-    """Return the most frequent of the labels, of equals the smallest."""
-    counts = Counter(labels)
+def majority(track):
+    """The most frequent of the labels, of equals the smallest: the authors' and mmtracking's."""
+    counts = Counter(track.labels)
     return min(counts, key=lambda label: (-counts[label], label))
+
+
+def vote(track):
+    """The class k with the largest Σ score · p(k) over the detections, of equals the smallest."""
+    return int(np.argmax(np.asarray(track.scores) @ np.asarray(track.probabilities, np.float64)))
+
+
+LABELS = {"majority": majority, "vote": vote}
+
+
+def mean(track, label, frame_count):
+    """The mean of the detections' scores, whatever their labels: the authors' and mmtracking's."""
+    return sum(track.scores) / len(track.scores)
+
+
+def class_mean(track, label, frame_count):
+    """The mean of the detections' probabilities of the track's label."""
+    return float(np.mean([probabilities[label] for probabilities in track.probabilities], dtype=np.float64))
+
+
+def presence(track, label, frame_count):
+    """`class_mean` times the part of the video's frames that the object was seen in."""
+    return class_mean(track, label, frame_count) * len(set(track.frames)) / frame_count
+
+
+SCORES = {"mean": mean, "class_mean": class_mean, "presence": presence}
+
+
+def filled(rles, boxes, longest):
+    """Return {frame: RLE} with gaps of up to `longest` frames closed; boxes: {frame: (4,)} of those there.
+
+    Between two sights the box moves evenly from one to the other, and the mask of the first goes with it.
+    """
+    closed, frames = dict(rles), list(rles)
+    for first, then in pairwise(frames):
+        for frame in range(first + 1, then) if then - first <= longest + 1 else ():
+            part = (frame - first) / (then - first)
+            box = (1 - part) * boxes[first] + part * boxes[then]
+            closed[frame] = move_mask(rles[first], boxes[first], box)
+    return closed

@@ -1,0 +1,106 @@
+"""How well each detection of a frame fits "new" and each remembered object: the learned cue and the others.
+
+A learned cue is a function of `SIMILARITIES`, chosen by name, of a `Frame` of n detections, a `Memory` of k
+objects and the options → (n, 1 + k), column 0 for "new".
+"""
+
+import numpy as np
+
+from masktrack_jax.tracking.memory import Frame
+
+
+def match_scores(memory, boxes, scores, labels, embeddings, options):
+    """Return the match scores (n, 1 + k) float64 of n detections with "new" (column 0) and k objects.
+
+    learned cue + α log(score) + β [0, IoU with the last box] + γ [1, same label]: equations 1 and 4 of the
+    paper with its learned cue `softmax`; that "new" has IoU 0 and label term 1 is both implementations'.
+    The IoU of an object that was unseen for u frames counts max(0, 1 − u / `iou_frames`) times. `same_label`
+    makes objects of another label −inf.
+    """
+    frame = Frame(boxes, scores, labels, embeddings)
+    learned = SIMILARITIES[options.similarity if options.use_embedding else "none"](frame, memory, options)
+    overlaps = box_iou(boxes, memory.boxes)
+    if options.iou_frames:
+        overlaps = overlaps * np.maximum(1 - memory.unseen / options.iou_frames, 0)
+    same_label = labels[:, None] == memory.labels
+    # A score of exactly 0 would make a whole row -inf and lose the other cues.
+    log_scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny), dtype=np.float64)
+    total = (
+        learned
+        + options.score_weight * log_scores[:, None]
+        + options.iou_weight * with_new(overlaps, 0)
+        + options.label_weight * with_new(same_label, 1)
+    )
+    if options.same_label:
+        total[:, 1:][~same_label] = -np.inf
+    return total
+
+
+def softmax(frame, memory, options):
+    """log softmax([t, e·m₁ … e·m_k]) with t = `new_threshold`: the paper's equation 1, where t = 0."""
+    return log_softmax(with_new(compare(frame.embeddings, memory, options), options.new_threshold))
+
+
+def cosine(frame, memory, options):
+    """[t, cos(e, m₁) … cos(e, m_k)], t = `new_threshold`."""
+    return with_new(compare(frame.embeddings, memory, options, unit), options.new_threshold)
+
+
+def bisoftmax(frame, memory, options):
+    """[t, (softmax over objects of e·m + softmax over detections of e·m) / 2], t = `new_threshold`.
+
+    Pang et al., "Quasi-Dense Similarity Learning for Multiple Object Tracking", CVPR 2021, equation 6
+    (there t = 0.5): two that are each other's best have 1. So has the only detection with the only object.
+    """
+    products = compare(frame.embeddings, memory, options)
+    over_objects, over_detections = (np.exp(log_softmax(products, axis)) for axis in (1, 0))
+    return with_new((over_objects + over_detections) / 2, options.new_threshold)
+
+
+def none(frame, memory, options):
+    """[t, 0 … 0], t = `new_threshold`: nothing learned, the other cues decide."""
+    return with_new(np.zeros((len(frame.boxes), len(memory))), options.new_threshold)
+
+
+SIMILARITIES = {"softmax": softmax, "cosine": cosine, "bisoftmax": bisoftmax, "none": none}
+
+
+def compare(embeddings, memory, options, form=lambda embeddings: embeddings):
+    """Return the products (n, k) of embeddings (n, E) with the objects' looks, both in `form` first.
+
+    Of an object with several looks it is the mean of the products, or with `bank_compare` "max" the largest.
+    """
+    k, size, width = memory.looks.shape
+    looks = form(memory.looks.reshape(k * size, width))
+    products = (form(embeddings) @ looks.T).reshape(len(embeddings), k, size)
+    held = np.arange(size) < memory.held[:, None]
+    if options.bank_compare == "max":
+        return np.where(held, products, -np.inf).max(axis=2)
+    return np.where(held, products, 0).sum(axis=2) / memory.held
+
+
+def unit(vectors):
+    """Return vectors (n, E) of length 1; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def with_new(values, new):
+    """Return values (n, k) with a column of `new` before them, float64."""
+    return np.hstack([np.full((len(values), 1), new, np.float64), values])
+
+
+def box_iou(boxes, others):
+    """Return the intersection over union (n, k) of boxes (n, 4) and others (k, 4); 0 for empty boxes."""
+    boxes, others = np.asarray(boxes, np.float64), np.asarray(others, np.float64)
+    upper_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    lower_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    intersection = np.prod(np.maximum(lower_right - upper_left, 0), axis=2)
+    area, other_area = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
+    union = area[:, None] + other_area[None] - intersection
+    return intersection / np.maximum(union, 1e-6)
+
+
+def log_softmax(logits, axis=-1):
+    """Return log(softmax(logits)) over an axis, which may be empty, without overflow."""
+    shifted = logits - logits.max(axis=axis, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
