@@ -127,8 +127,16 @@ def parse_about(values):
     missing = set(base_config()) - set(values["config"])
     if missing:
         raise KeyError(min(missing))
-    config = _completed(values["config"], base_config())
+    config = _completed(_renamed(values["config"]), base_config())
     return About(ConfigDict(config), categories, int(values["step"]))
+
+
+def _renamed(values):
+    """`values` of a config, with what older ones have under another name at its place of today."""
+    train = dict(values["train"])
+    if "match_over" in train:
+        train["track"] = {"softmax": {"over": train.pop("match_over")}}
+    return values | {"train": train}
 
 
 def _completed(values, defaults):

@@ -4,8 +4,10 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.inference_config import check, inference_config, validate_inference
+from masktrack_jax.losses.tracking import LOSSES
 from masktrack_jax.models.layers import NORMS
 from masktrack_jax.models.resnet import DEPTHS
+from masktrack_jax.models.track_head import HEADS
 
 
 def base_config():
@@ -55,7 +57,7 @@ def original_form(config):
     config.data.update({"pixel_boxes": True, "float_resize": False, "max_gap": 0})
     config.train.rpn.update({"inside_only": True, "beta": 1 / 9})
     config.train.roi.beta = 1.0
-    config.train.match_over = "positives"
+    config.train.track.softmax.over = "positives"
     config.optimizer.learning_rate = 0.005
     config.inference.order_when_cut = "score"
     config.inference.association.update(
@@ -63,6 +65,8 @@ def original_form(config):
     )
     return config
 
+
+PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 
 # What changes no shape, but what a network's weights were trained for.
 FORM = ("pixel_boxes", "backbone.stride_in_1x1", "anchors", "roi_align", "track_head.relu_last")
@@ -106,7 +110,8 @@ def model_config():
         "roi_align": {"finest_scale": 56.0, "sampling": 0, "aligned": True, "min_size": 0.0},
         "box_head": {"features": 1024, "convs": 0, "norm": "none"},
         "mask_head": {"convs": 4, "channels": 256, "norm": "none"},
-        "track_head": {"features": 1024, "relu_last": True, "init_std": 0.0},
+        # The kinds are in models/track_head.py; the last two values are of "fc" only.
+        "track_head": {"kind": "fc", "features": 1024, "relu_last": True, "init_std": 0.0},
         "detections": {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100},
     }
 
@@ -158,7 +163,8 @@ def train_config():
             "cls": 1.0,
             "box": 1.0,
             "mask": 1.0,
-            "match": 1.0,
+            "match": 1.0,  # of the tracking loss, besides its own
+            "match_cosine": 1.0,
         },
         "rpn": {
             "samples": 64,
@@ -177,10 +183,38 @@ def train_config():
             "min_positive_iou": 0.5,
             "beta": 0.0,
         },
-        "match_over": "matched",  # what an image's match loss is divided by; or "positives", see losses.py
+        "track": track_loss_config(),
+        "only": "",  # parts of the network that learn, as "track_head" or "box_head,track_head"; "" is all
         "checkpoint_every": 1000,
         "log_every": 50,
         "init_from": "",  # a checkpoint whose parameters to start from
+    }
+
+
+def track_loss_config():
+    """The tracking losses with their published values; see losses/tracking.py."""
+    return {
+        "loss": "softmax",
+        # References: "objects" of the reference frame, or "rois" drawn in both frames (training/track.py).
+        "softmax": {
+            "references": "objects",
+            "over": "matched",  # what an image's loss is divided by; or "positives", see `match_loss`
+        },
+        "triplet": {"references": "objects", "margin": 0.3, "soft": False, "unit_length": False},
+        "contrastive": {"references": "objects", "margin": 1.0, "unit_length": False},
+        "quasi_dense": {
+            "references": "rois",
+            "weight": 0.25,
+            "cosine_margin": 0.1,
+            "negatives_per_positive": 3,
+        },
+        "roi": {
+            "samples": 256,
+            "positive_fraction": 0.5,
+            "positive_iou": 0.7,
+            "negative_iou": 0.3,
+            "min_positive_iou": 0.7,
+        },
     }
 
 
@@ -217,8 +251,14 @@ def validate(config):
         # Group norm has groups of 8 channels, and 32 groups from 256 channels on.
         good = model[part][width] % (8 if model[part][width] <= 256 else 32) == 0
         check(good, f"model.{part}.{width}", "use a multiple of 8, above 256 of 32")
-    known = ("matched", "positives")
-    check(train.match_over in known, "train.match_over", f"use one of {known}")
+    choices = {
+        "model.track_head.kind": (model.track_head.kind, sorted(HEADS)),
+        "train.track.loss": (train.track.loss, sorted(LOSSES)),
+        "train.track.softmax.references": (train.track.softmax.references, ("objects",)),
+        "train.track.softmax.over": (train.track.softmax.over, ("matched", "positives")),
+    }
+    for key, (value, known) in choices.items():
+        check(value in known, key, f"use one of {known}")
     check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
     named = config.data.root or config.data.train_annotations
     check(named, "data.train_annotations", "name the training annotations file, or data.root")
@@ -227,8 +267,13 @@ def validate(config):
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("log_every", "checkpoint_every"):
         check(train[key] > 0, f"train.{key}", "must be positive")
-    for part in ("rpn", "roi"):
-        quota = train[part].samples * train[part].positive_fraction
+    for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
+        quota = drawn.samples * drawn.positive_fraction
         check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")
+    for name in LOSSES:
+        key = f"train.track.{name}.references"
+        check(train.track[name].references in ("objects", "rois"), key, "use 'objects' or 'rois'")
+    unknown = set(filter(None, train.only.split(","))) - set(PARTS)
+    check(not unknown, "train.only", f"use parts of the network, with commas between: {', '.join(PARTS)}")
     validate_inference(config.inference)
     return config

@@ -92,7 +92,7 @@ def test_the_authors_form_is_their_published_values():
         "train.rpn.inside_only": True,
         "train.rpn.beta": 1 / 9,
         "train.roi.beta": 1.0,
-        "train.match_over": "positives",
+        "train.track.softmax.over": "positives",
         "optimizer.learning_rate": 0.005,
         "inference.order_when_cut": "score",
         "inference.association.update_label": False,

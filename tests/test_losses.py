@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from masktrack_jax import losses
+from masktrack_jax.losses import detection, tracking
 
 
 def softplus_loss(logit, target):
@@ -26,7 +26,7 @@ def value(term):
 
 def test_stable_for_large_logits():
     logits = np.array([-1000.0, 1000.0, 0.0], np.float32)
-    got = losses.binary_cross_entropy(logits, np.array([1.0, 0.0, 1.0]))
+    got = detection.binary_cross_entropy(logits, np.array([1.0, 0.0, 1.0]))
     np.testing.assert_allclose(got, [1000, 1000, np.log(2)], rtol=1e-6)
 
 
@@ -39,7 +39,7 @@ def rpn_case(rng, shape=(2, 9)):
 
 def test_rpn_losses_are_the_formulas():
     logits, deltas, positive, wanted, valid = case = rpn_case(np.random.default_rng(0))
-    got = losses.rpn_losses(*case)
+    got = detection.rpn_losses(*case)
     assert set(got) == {"rpn_cls", "rpn_box"}
     rows = list(zip(*np.nonzero(valid)))
     np.testing.assert_allclose(
@@ -59,7 +59,7 @@ def box_case(rng, shape=(2, 8), classes=3):
 
 def test_box_losses_are_the_formulas():
     logits, deltas, labels, positive, wanted, valid = case = box_case(np.random.default_rng(1))
-    got = losses.box_losses(*case)
+    got = detection.box_losses(*case)
     rows = list(zip(*np.nonzero(valid)))
     np.testing.assert_allclose(
         value(got["cls"]), np.mean([nll(logits[r], labels[r]) for r in rows]), rtol=1e-5
@@ -73,18 +73,18 @@ def test_mask_loss_is_a_mean_over_pixels_of_positives():
     logits, targets = rng.normal(size=(2, 3, 5, 5)).astype("f4"), rng.integers(2, size=(2, 3, 5, 5))
     valid = np.array([[True, False, True], [False, False, True]])
     wanted = softplus_loss(logits[valid], targets[valid]).mean()
-    np.testing.assert_allclose(value(losses.mask_loss(logits, targets, valid)["mask"]), wanted, rtol=1e-5)
+    np.testing.assert_allclose(value(detection.mask_loss(logits, targets, valid)["mask"]), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0.0, 1 / 9, 1.0])
 def test_smooth_l1_is_its_formula(beta):
     x = np.linspace(-2, 2, 81).astype("f4")
     wanted = [abs(v) - beta / 2 if abs(v) >= beta else v * v / (2 * beta) for v in np.float64(x)]
-    np.testing.assert_allclose(losses.smooth_l1(x, beta), wanted, atol=1e-6)
+    np.testing.assert_allclose(detection.smooth_l1(x, beta), wanted, atol=1e-6)
     _, deltas, positive, wanted, valid = case = rpn_case(np.random.default_rng(3))
     rows = valid & positive
-    box = np.asarray(losses.smooth_l1(deltas - wanted, beta))[rows].sum() / valid.sum()
-    np.testing.assert_allclose(value(losses.rpn_losses(*case, beta)["rpn_box"]), box, rtol=1e-5)
+    box = np.asarray(detection.smooth_l1(deltas - wanted, beta))[rows].sum() / valid.sum()
+    np.testing.assert_allclose(value(detection.rpn_losses(*case, beta)["rpn_box"]), box, rtol=1e-5)
 
 
 def test_match_loss_over_positives_leaves_out_an_image_with_a_single_one():
@@ -95,7 +95,7 @@ def test_match_loss_over_positives_leaves_out_an_image_with_a_single_one():
     everything = np.ones((3, 2), bool)
     first = np.mean([nll(logits[0, i], targets[0, i]) for i in range(3)])
     third = np.mean([nll(logits[2, i], targets[2, i]) for i in range(2)])
-    got = losses.match_loss(logits, targets, valid, everything, "positives")["match"]
+    got = tracking.match_loss(logits, targets, valid, everything, "positives")["match"]
     np.testing.assert_allclose(value(got), (first + third) / 3, rtol=1e-6)
 
 
@@ -112,7 +112,7 @@ def test_match_loss_has_a_normaliser_for_each_image():
     logits, targets, _, _ = case = match_case(np.random.default_rng(3))
     first = sum(nll(logits[0, r], targets[0, r]) for r in range(3)) / 2  # two of three have a match
     second = sum(nll(logits[1, r, :2], 0) for r in range(2)) / 1  # none has: at least one
-    np.testing.assert_allclose(value(losses.match_loss(*case)["match"]), (first + second) / 3, rtol=1e-5)
+    np.testing.assert_allclose(value(tracking.match_loss(*case)["match"]), (first + second) / 3, rtol=1e-5)
 
 
 def test_match_accuracy_counts_positives():
@@ -120,15 +120,15 @@ def test_match_accuracy_counts_positives():
     logits[1, :, 2:] = 100  # references that are not there win nothing
     right = [np.argmax(logits[0, r]) == targets[0, r] for r in range(3)]
     right += [np.argmax(logits[1, r, :2]) == 0 for r in range(2)]
-    got = losses.match_accuracy(logits, targets, valid, exists)
+    got = tracking.match_accuracy(logits, targets, valid, exists)
     assert (int(got[0]), int(got[1])) == (sum(right), 5)
 
 
 CASES = {
-    "rpn": (losses.rpn_losses, rpn_case, (0, 1, 3), 4),
-    "box": (losses.box_losses, box_case, (0, 1, 4), 5),
+    "rpn": (detection.rpn_losses, rpn_case, (0, 1, 3), 4),
+    "box": (detection.box_losses, box_case, (0, 1, 4), 5),
     "mask": (
-        losses.mask_loss,
+        detection.mask_loss,
         lambda rng: (
             rng.normal(size=(2, 4, 3, 3)).astype("f4"),
             rng.random((2, 4, 3, 3)),
@@ -137,7 +137,7 @@ CASES = {
         (0, 1),
         2,
     ),
-    "match": (losses.match_loss, match_case, (0,), 2),
+    "match": (tracking.match_loss, match_case, (0,), 2),
 }
 
 
@@ -191,21 +191,21 @@ def test_losses_give_mmtracking_numbers(goldens):
     positive = np.arange(64) < len(goldens["rpn_pos_inds"])
     deltas, wanted = np.zeros((2, 64, 4), "f4")
     deltas[positive], wanted[positive] = goldens["rpn_pos_reg"], goldens["rpn_pos_targets"]
-    got = losses.rpn_losses(goldens["rpn_sel_logits"], deltas, positive, wanted, np.ones(64, bool))
+    got = detection.rpn_losses(goldens["rpn_sel_logits"], deltas, positive, wanted, np.ones(64, bool))
     np.testing.assert_allclose(value(got["rpn_cls"]), goldens["loss/loss_rpn_cls"], rtol=2e-6)
     np.testing.assert_allclose(value(got["rpn_box"]), goldens["loss/loss_rpn_bbox"], rtol=2e-6)
 
     labels = goldens["roi_labels"]
     positive, everything = labels < 40, np.ones(128, bool)
     deltas = goldens["roi_bbox_pred"].reshape(128, 40, 4)
-    got = losses.box_losses(
+    got = detection.box_losses(
         goldens["roi_cls_score"], deltas, labels, positive, goldens["roi_bbox_targets"], everything
     )
     np.testing.assert_allclose(value(got["cls"]), goldens["loss/loss_cls"], rtol=2e-6)
     np.testing.assert_allclose(value(got["box"]), goldens["loss/loss_bbox"], rtol=2e-6)
 
     targets = np.unpackbits(goldens["mask_targets_packed"], axis=1).reshape(-1, 28, 28)
-    got = losses.mask_loss(goldens["mask_logits_gtclass"], targets, np.ones(32, bool))
+    got = detection.mask_loss(goldens["mask_logits_gtclass"], targets, np.ones(32, bool))
     np.testing.assert_allclose(value(got["mask"]), goldens["loss/loss_mask"], rtol=2e-6)
 
     arguments = (
@@ -215,7 +215,7 @@ def test_losses_give_mmtracking_numbers(goldens):
         np.ones((1, 3), bool),
     )
     np.testing.assert_allclose(
-        value(losses.match_loss(*arguments)["match"]), goldens["loss/loss_match"], rtol=2e-6
+        value(tracking.match_loss(*arguments)["match"]), goldens["loss/loss_match"], rtol=2e-6
     )
-    right, count = losses.match_accuracy(*arguments)
+    right, count = tracking.match_accuracy(*arguments)
     assert float(right) / float(count) == pytest.approx(float(goldens["loss/match_accuracy"]) / 100)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from test_models_backbone import conv_of, randomised, shapes_of
 
+from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.box_head import BoxHead
 from masktrack_jax.models.mask_head import Deconv, MaskHead
 from masktrack_jax.models.rpn_head import RPNHead
-from masktrack_jax.models.track_head import TrackHead, match_logits
+from masktrack_jax.models.track_head import TrackHead
 
 
 def dense(params, name, x):

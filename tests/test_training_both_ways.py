@@ -9,9 +9,8 @@ import pytest
 from conftest import load_config
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.data.pairs import PairLoader, PairOptions
+from masktrack_jax.data.pairs import PROVENANCE, PairLoader, PairOptions
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.training.loop import PROVENANCE
 from masktrack_jax.training.objective import pair_losses
 
 FRAME = ("image", "image_size", "boxes", "valid")

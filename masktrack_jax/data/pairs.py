@@ -13,6 +13,9 @@ from masktrack_jax.data.segmentations import decode_segmentation
 from masktrack_jax.data.transforms import draw_transform, transform_boxes, transform_image, transform_mask
 from masktrack_jax.errors import UserError
 
+# Where a sample comes from: for messages, not for the step.
+PROVENANCE = ("video_index", "key_frame", "reference_frame")
+
 
 @dataclasses.dataclass(frozen=True)
 class PairOptions:

@@ -1,9 +1,9 @@
 """What an import tells: what was loaded, what stayed at its initialisation and why, what went unused."""
 
 from masktrack_jax.categories import PER_CLASS, plain_names
+from masktrack_jax.config import PARTS
 from masktrack_jax.interop.sources import EPSILON
 
-PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 SHOWN = 8  # names of unused tensors
 
 

@@ -12,7 +12,7 @@ from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.fpn import FPN
 from masktrack_jax.models.mask_head import MaskHead
 from masktrack_jax.models.resnet import ResNet
-from masktrack_jax.models.track_head import TrackHead
+from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import anchor_grid, cell_origins
 from masktrack_jax.ops.roi_align import roi_align
 
@@ -79,7 +79,7 @@ class MaskTrackRCNN(nn.Module):
         self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, len(c.anchors.ratios), dtype=self.dtype)
         self.box_head = box_head.BoxHead(self.num_classes, **c.box_head, dtype=self.dtype)
         self.mask_head = MaskHead(self.num_classes, **c.mask_head, dtype=self.dtype)
-        self.track_head = TrackHead(**c.track_head, dtype=self.dtype)
+        self.track_head = build_track_head(c.track_head, self.dtype)
 
     @property
     def dtype(self):
@@ -123,7 +123,8 @@ class MaskTrackRCNN(nn.Module):
 
     def embed(self, roi, batch):
         """Embeddings (B, N, E) of RoI features (B·N, 7, 7, C)."""
-        return self.track_head(roi).reshape(batch, -1, self.config.track_head.features)
+        embeddings = self.track_head(roi)
+        return embeddings.reshape(batch, -1, embeddings.shape[-1])
 
     def mask_logits(self, features, boxes, valid, labels):
         """Mask logits (B, N, 28, 28) of boxes (B, N, 4), each for its own label (B, N)."""

@@ -1,20 +1,24 @@
-"""Tracking head (Yang et al. 2019, section 4): an embedding an object, compared by dot products."""
+"""Tracking heads: an embedding (M, E) of each of M RoIs, by kind (`model.track_head.kind`)."""
 
+from dataclasses import fields
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-# PyTorch's default for linear layers: products start small.
+from masktrack_jax.models.layers import Conv
+
+# PyTorch's default for linear layers and convolutions: products start small.
 linear_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class TrackHead(nn.Module):
-    """Embeddings (M, E) float32 from RoI features (M, 7, 7, C): two fully connected layers.
+    """The paper's (Yang et al. 2019, section 4): two fully connected layers.
 
-    `relu_last`: mmtracking puts a ReLU after both layers, the authors between them only. With it no
-    product is negative, so "new object" (logit 0) can win only through the other cues. `init_std`: of normal
-    initial weights (the authors': 0.01); 0 is PyTorch's default for linear layers, mmtracking's.
+    Embeddings (M, E) float32 from RoI features (M, 7, 7, C). `relu_last`: mmtracking puts a ReLU after both
+    layers, the authors between them only. With it no product is negative, so "new object" (logit 0) can win
+    only through the other cues. `init_std`: of normal initial weights (the authors': 0.01); 0 is PyTorch's
+    default for linear layers, mmtracking's.
     """
 
     features: int = 1024
@@ -35,10 +39,29 @@ class TrackHead(nn.Module):
         return (nn.relu(x) if self.relu_last else x).astype(jnp.float32)
 
 
-def match_logits(embeddings, references):
-    """Logits (…, N, M + 1) of "new object" (0) and of being each of the references.
+class ConvTrackHead(nn.Module):
+    """The plain one: a 3×3 convolution, ReLU, the mean over all places, and a linear layer.
 
-    `embeddings` (…, N, E), `references` (…, M, E).
+    Embeddings (M, E) float32, E the channels of both layers, from RoI features (M, 7, 7, C). Far fewer
+    parameters than two fully connected layers, and the place within the box matters less.
     """
-    products = jnp.einsum("...ne,...me->...nm", embeddings, references)
-    return jnp.pad(products, [(0, 0)] * (products.ndim - 1) + [(1, 0)])
+
+    features: int = 256
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, roi):
+        conv = Conv(self.features, 3, kernel_init=linear_default, dtype=self.dtype, name="conv")
+        x = nn.relu(conv(roi)).mean((1, 2))
+        x = nn.Dense(self.features, dtype=self.dtype, kernel_init=linear_default, name="fc")(x)
+        return x.astype(jnp.float32)
+
+
+HEADS = {"fc": TrackHead, "conv": ConvTrackHead}
+
+
+def build_track_head(options, dtype):
+    """The head of a config's `model.track_head`: of the `options` it takes those that its kind has."""
+    kind = HEADS[options["kind"]]
+    known = {field.name for field in fields(kind)}
+    return kind(**{key: value for key, value in options.items() if key in known}, dtype=dtype)

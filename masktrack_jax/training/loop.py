@@ -9,7 +9,7 @@ from ml_collections import FrozenConfigDict
 
 from masktrack_jax import checkpoints
 from masktrack_jax.config import form_differences
-from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.pairs import PROVENANCE, PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import make_folder
@@ -18,9 +18,6 @@ from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-
-# Where the samples of a batch come from: for messages, not for the step.
-PROVENANCE = ("video_index", "key_frame", "reference_frame")
 
 
 def train(config, dataset, workdir):
@@ -38,7 +35,8 @@ def train(config, dataset, workdir):
     model = build_model(config, len(categories))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
     variables = model.init_variables(init_key)
-    mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
+    frozen = frozen_names(config.model.backbone.frozen_stages)
+    mask = schedule.trainable(variables["params"], frozen, config.train.only)
     optimizer = schedule.make_optimizer(config.optimizer, total, mask)
     step_options = FrozenConfigDict(config.train)
     run = parallel(partial(train_step, model=model, optimizer=optimizer, options=step_options))

@@ -48,8 +48,9 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, **row}) + "\n")
         for name, value in row.items():
             self._board.add_scalar(f"train/{name}", value, step)
+        classes = f"class {row['cls_accuracy']:.2f}  " if "cls_accuracy" in row else ""
         shown = (
-            f"loss {row['loss']:.3f}  class {row['cls_accuracy']:.2f}  match {row['match_accuracy']:.2f}  "
+            f"loss {row['loss']:.3f}  {classes}match {row['match_accuracy']:.2f}  "
             f"{row['frames_per_second']:.0f} frames/s"
         )
         self._bar.set_postfix_str(shown)

@@ -4,12 +4,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from masktrack_jax import losses
-from masktrack_jax.models.track_head import match_logits
+from masktrack_jax.losses import detection
 from masktrack_jax.ops.masks import crop_masks, resize_masks
 from masktrack_jax.training import targets
+from masktrack_jax.training.track import propose, track_rois, track_terms
 
 
 def sample_keys(key, n, offset):
@@ -25,38 +24,34 @@ def pair_losses(model, batch, keys, options):
     """Losses {name: (sum, count)} and other metrics {name: (sum, count)} of a bound model.
 
     `batch` as in data/pairs.py with a leading B; `keys` (B,). Call through `nn.apply(pair_losses, model)`.
+    Where only the track head learns (`options.only`), its loss is all that is computed.
     """
-    features, reference, batch, keys = frame_features(model, batch, keys)
-    n, height, width = batch["image"].shape[:3]
+    frames = frame_features(model, batch, keys)
+    features, _, batch, keys = frames
     split = jax.vmap(jax.random.split)(keys)
-
-    logits, deltas = model.rpn_head(features)
-    terms = rpn_terms(model, batch, split[:, 0], logits, deltas, height, width, options.rpn)
-    proposals, proposals_valid = model.propose(
-        lax.stop_gradient(logits),
-        lax.stop_gradient(deltas),
-        model.anchors(height, width),
-        batch["image_size"],
-    )
-    rois = draw_rois(model, batch, split[:, 1], proposals, proposals_valid, options.roi)
-
-    pooled = model.pool(features, rois.boxes, rois.valid, 7)
-    classes, box_deltas = model.classify(pooled, n)
-    terms |= losses.box_losses(
-        classes, box_deltas, rois.labels, rois.positive, rois.deltas, rois.valid, options.roi.beta
-    )
-
-    quota = targets.max_positives(options.roi)  # positives sit in the first slots, and only they go on
-    first = jax.tree.map(lambda x: x[:, :quota], rois)
-    terms |= mask_terms(model, batch, features, first)
-    pooled = pooled.reshape(n, -1, *pooled.shape[1:])[:, :quota]
-    match, accuracy = match_terms(model, batch, reference, pooled, first, options.match_over)
-    right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
-    return terms | match, {
+    outputs = model.rpn_head(features)
+    proposals = propose(model, outputs, batch)
+    rois = draw_rois(model, batch, split[:, 1], *proposals, options.roi)
+    terms, extras, pooled = {}, {}, None
+    if options.only != "track_head":
+        terms = rpn_terms(model, batch, split[:, 0], *outputs, *batch["image"].shape[1:3], options.rpn)
+        parts, extras, pooled = box_and_mask_terms(model, batch, features, rois, options)
+        terms |= parts
+    pair = track_rois(model, frames, proposals, rois, options, pooled)
+    match, accuracy = track_terms(model.track_head, *pair, options.track)
+    return terms | match, extras | {
         "match_accuracy": accuracy,
-        "cls_accuracy": (right.sum(), rois.positive.sum()),  # of foreground: background is easy
-        "positives": (first.positive.sum(), jnp.array(n)),
+        "positives": (rois.positive.sum(), jnp.array(len(keys))),
     }
+
+
+def pair_rois(model, batch, keys, options):
+    """What the tracking loss of `pair_losses` compares: `Samples` of RoI features of both frames."""
+    frames = frame_features(model, batch, keys)
+    features, _, batch, keys = frames
+    proposals = propose(model, model.rpn_head(features), batch)
+    rois = draw_rois(model, batch, jax.vmap(jax.random.split)(keys)[:, 1], *proposals, options.roi)
+    return track_rois(model, frames, proposals, rois, options)
 
 
 def frame_features(model, batch, keys):
@@ -95,7 +90,7 @@ def rpn_terms(model, batch, keys, logits, deltas, height, width, options):
     )
     logits = jnp.take_along_axis(logits, drawn.index, axis=1)
     deltas = jnp.take_along_axis(deltas, drawn.index[..., None], axis=1)
-    return losses.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
+    return detection.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
 
 
 def draw_rois(model, batch, keys, proposals, valid, options):
@@ -111,26 +106,24 @@ def draw_rois(model, batch, keys, proposals, valid, options):
     )
 
 
+def box_and_mask_terms(model, batch, features, rois, options):
+    """Losses of the box and mask heads, the accuracy of classes, and the box head's RoI features."""
+    pooled = model.pool(features, rois.boxes, rois.valid, 7)
+    classes, deltas = model.classify(pooled, len(rois.valid))
+    terms = detection.box_losses(
+        classes, deltas, rois.labels, rois.positive, rois.deltas, rois.valid, options.roi.beta
+    )
+    quota = targets.max_positives(options.roi)  # positives sit in the first slots, and only they go on
+    terms |= mask_terms(model, batch, features, jax.tree.map(lambda x: x[:, :quota], rois))
+    right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
+    extras = {"cls_accuracy": (right.sum(), rois.positive.sum())}  # of foreground: background is easy
+    return terms, extras, pooled.reshape(*rois.valid.shape, *pooled.shape[1:])
+
+
 def mask_terms(model, batch, features, rois):
     """Mask loss of the positive RoIs."""
     labels = jnp.where(rois.positive, rois.labels, 0)
     logits = model.mask_logits(features, rois.boxes, rois.positive, labels)
     crop = resize_masks if model.config.pixel_boxes else crop_masks
     wanted = jax.vmap(crop, (0, 0, 0, None))(batch["masks"], rois.boxes, rois.target, logits.shape[-1])
-    return losses.mask_loss(logits, wanted, rois.positive)
-
-
-def match_terms(model, batch, reference, pooled, rois, over):
-    """Match loss and accuracy of the positive RoIs against the objects of the reference frame.
-
-    The RoIs and features of the box head are used again, as the authors do; mmtracking draws a second
-    sample of the same distribution.
-    """
-    n = len(pooled)
-    exists = batch["reference_valid"]
-    embeddings = model.embed(pooled.reshape(-1, *pooled.shape[2:]), n)
-    references = model.embed(model.pool(reference, batch["reference_boxes"], exists, 7), n)
-    logits = match_logits(embeddings, references)
-    wanted = jnp.take_along_axis(batch["matches"], rois.target, axis=1)
-    arguments = (logits, wanted, rois.positive, exists)
-    return losses.match_loss(*arguments, over), losses.match_accuracy(*arguments)
+    return detection.mask_loss(logits, wanted, rois.positive)

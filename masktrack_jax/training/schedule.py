@@ -24,11 +24,16 @@ def learning_rate(options, total_steps):
     return lambda step: options.learning_rate * warmed(step) * decay(step)
 
 
-def trainable(params, frozen):
-    """Tree of bool: False for backbone parameters whose name starts with one of `frozen`."""
+def trainable(params, frozen, only=""):
+    """Tree of bool: False for backbone parameters whose name starts with one of `frozen`.
+
+    And for all parts of the network that `only` (`train.only`: names with commas between) leaves out.
+    """
 
     def is_trainable(path, _):
         names = [key.key for key in path]
+        if only and names[0] not in only.split(","):
+            return False
         return not (names[0] == "backbone" and names[1].startswith(frozen)) if frozen else True
 
     return jax.tree_util.tree_map_with_path(is_trainable, params)

@@ -42,6 +42,7 @@ def train_step(state, batch, *, model, optimizer, options):
     run = nn.apply(partial(pair_losses, batch=batch, keys=keys, options=options), model)
 
     def objective(params):
+        params = without_gradient(params, options.only)
         terms, extras = run({"params": params, "batch_stats": state.batch_stats})
         counts = {name: lax.psum(count, AXIS) for name, (_, count) in terms.items()}
         parts = {
@@ -58,6 +59,15 @@ def train_step(state, batch, *, model, optimizer, options):
     metrics |= {name: total / jnp.maximum(count, 1) for name, (total, count) in extras.items()}
     metrics |= {"loss": sum(parts.values()), "gradient_norm": optax.tree.norm(gradients)}
     return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def without_gradient(params, only):
+    """`params`, where nothing flows back into the parts of the network that `only` (`train.only`) leaves out.
+
+    So the gradients of what is frozen, and of what lies below all that learns, are not computed.
+    """
+    learning = only.split(",") if only else params.keys()
+    return {name: p if name in learning else lax.stop_gradient(p) for name, p in params.items()}
 
 
 def parallel(step, devices=None):

@@ -15,9 +15,9 @@ import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
+from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.models.track_head import match_logits
 from masktrack_jax.ops.assignment import assign
 from masktrack_jax.ops.masks import crop_masks, resize_masks
 from masktrack_jax.training import objective, schedule, targets

@@ -1,13 +1,11 @@
-"""Every loss as (sum, count) of plain arrays, so that a mean over all devices is psum(sum) / psum(count).
-
-Rows where `valid` is False count for nothing, whatever they hold.
-"""
+"""Losses of the RPN and of the box and mask heads."""
 
 import jax
 import jax.numpy as jnp
 
 
-def _sum(values, valid):
+def sum_valid(values, valid):
+    """Sum of the `values` where `valid`."""
     return jnp.sum(jnp.where(valid, values, 0.0))
 
 
@@ -37,9 +35,9 @@ def rpn_losses(logits, deltas, positive, target_deltas, valid, beta=0.0):
     2015; mmtracking 0, the authors 1/9).
     """
     count = valid.sum()
-    objectness = _sum(binary_cross_entropy(logits, positive), valid)
+    objectness = sum_valid(binary_cross_entropy(logits, positive), valid)
     distance = smooth_l1(deltas - target_deltas, beta).sum(-1)
-    return {"rpn_cls": (objectness, count), "rpn_box": (_sum(distance, valid & positive), count)}
+    return {"rpn_cls": (objectness, count), "rpn_box": (sum_valid(distance, valid & positive), count)}
 
 
 def box_losses(logits, deltas, labels, positive, target_deltas, valid, beta=0.0):
@@ -52,37 +50,12 @@ def box_losses(logits, deltas, labels, positive, target_deltas, valid, beta=0.0)
     own = jnp.minimum(labels, deltas.shape[-2] - 1)[..., None, None]
     chosen = jnp.take_along_axis(deltas, own, axis=-2)[..., 0, :]
     distance = smooth_l1(chosen - target_deltas, beta).sum(-1)
-    classes = _sum(cross_entropy(logits, labels), valid)
-    return {"cls": (classes, count), "box": (_sum(distance, valid & positive), count)}
+    classes = sum_valid(cross_entropy(logits, labels), valid)
+    return {"cls": (classes, count), "box": (sum_valid(distance, valid & positive), count)}
 
 
 def mask_loss(logits, targets, valid):
     """Mean binary cross-entropy over the pixels of positive RoIs: logits, targets (…, P, 28, 28)."""
     pixels = logits.shape[-1] * logits.shape[-2]
     per_roi = binary_cross_entropy(logits, targets).sum((-1, -2))
-    return {"mask": (_sum(per_roi, valid), valid.sum() * pixels)}
-
-
-def match_loss(logits, targets, valid, reference_valid, over="matched"):
-    """Cross-entropy of "which reference object, or new" for positive RoIs, a mean over images.
-
-    `logits` (B, P, M + 1), column 0 "new"; `targets` (B, P); `reference_valid` (B, M). An image's sum over
-    all its positives is divided by the number of those that have a match (`over` "matched", mmtracking's
-    RoIEmbedHead), or of all ("positives", the authors'; an image with a single one counts as 0 there).
-    """
-    exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
-    masked = jnp.where(exists[:, None], logits, -1e9)
-    nll = jnp.where(valid, cross_entropy(masked, targets), 0.0).sum(1)
-    positives = valid.sum(1)
-    if over == "positives":
-        nll, count = jnp.where(positives > 1, nll, 0.0), positives
-    else:
-        count = (valid & (targets > 0)).sum(1)
-    return {"match": (jnp.sum(nll / jnp.maximum(count, 1)), jnp.array(logits.shape[0]))}
-
-
-def match_accuracy(logits, targets, valid, reference_valid):
-    """How many positives (and of how many) have their highest logit at the right object or "new"."""
-    exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
-    right = jnp.argmax(jnp.where(exists[:, None], logits, -jnp.inf), axis=-1) == targets
-    return _sum(right, valid), valid.sum()
+    return {"mask": (sum_valid(per_roi, valid), valid.sum() * pixels)}
