@@ -1,0 +1,281 @@
+"""Which track head, loss and association keep identities best? One detector, many heads on its frozen features.
+
+    python -m benchmarks.tracking [--data data/hard] [--detector runs/hard]
+
+Generates the hard set and trains its detector (configs/hard.py) where they are missing. Then every head
+learns on the same RoI features for the same number of steps, with each seed; every variant is scored on
+unseen videos with the detector's detections, and with the labelled boxes and masks in place of them. Prints
+a table and writes its rows, one for each variant, input and seed, to benchmarks/results/tracking.json.
+`--split tune` scores on other videos: what the variants' values were chosen on.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from configs.hard import get_config
+from masktrack_jax import checkpoints, cli
+from masktrack_jax.data.generate import GeneratorOptions, generate
+from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.pipeline import training_batches
+from masktrack_jax.data.synthetic import PRESETS
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.evaluation.diagnosis import diagnose
+from masktrack_jax.evaluation.score import score
+from masktrack_jax.inference import FrameDetections
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
+from masktrack_jax.models.track_head import build_track_head
+from masktrack_jax.predictor import build_segmenter, read_frames
+from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.tracks import TrackOptions
+from masktrack_jax.training.frozen import fit_head, keep_rois
+from masktrack_jax.training.loop import train
+
+SPLITS = {"train": (200, 21), "val": (40, 22), "tune": (30, 23)}  # videos, seed
+METRICS = ("AP", "AP75", "HOTA", "AssA", "IDF1", "IDSW")
+FC, CONV = {"kind": "fc", "features": 256}, {"kind": "conv", "features": 256}
+# What a head is and how it learns: (config.model.track_head, config.train.track).
+HEADS = {
+    "fc, softmax": (FC, {"loss": "softmax"}),
+    "conv, softmax": (CONV, {"loss": "softmax"}),
+    "conv, triplet": (CONV, {"loss": "triplet"}),
+    "conv, contrastive": (CONV, {"loss": "contrastive"}),
+    "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A head of `HEADS` (None: no learned cue) with values of `config.inference`."""
+
+    head: str | None
+    association: dict = field(default_factory=dict)
+    tracks: dict = field(default_factory=dict)
+
+
+COSINE = {"similarity": "cosine", "assignment": "hungarian", "memory": "average", "frames_retained": 0}
+BISOFTMAX = COSINE | {"similarity": "bisoftmax", "assignment": "in_turn", "new_threshold": 0.5}
+VARIANTS = {
+    "paper": Variant("fc, softmax"),
+    "paper, nothing forgotten": Variant("fc, softmax", {"frames_retained": 0}),
+    "IoU, Hungarian": Variant(None, {"similarity": "none", "assignment": "hungarian", "new_threshold": 0.1}),
+    "triplet, cosine": Variant("conv, triplet", COSINE | {"new_threshold": 0.5}),
+    "contrastive, cosine": Variant("conv, contrastive", COSINE | {"new_threshold": 0.5}),
+    "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX),
+}
+
+
+def main(arguments=None):
+    """Run the benchmark."""
+    options = _parser().parse_args(arguments)
+    started = time.perf_counter()
+    data = {name: make_split(options.data, name) for name in ("train", options.split)}
+    detector = load_detector(options, data["train"])
+    inputs = see_split(detector, data[options.split])
+    truth = json.loads(data[options.split].annotations_path.read_text())
+    chosen = {name: VARIANTS[name] for name in options.variants or VARIANTS}
+    rows = []
+    for head in dict.fromkeys(variant.head for variant in chosen.values()):
+        variants = {name: variant for name, variant in chosen.items() if variant.head == head}
+        kept = head and keep_pairs(detector, data["train"], head, options.pairs)
+        for seed in range(options.seeds):
+            embed = fit(detector.config, head, kept, options, seed) if head else None
+            for name, variant in variants.items():
+                for source, videos in inputs.items():
+                    tracks = associate(detector, videos, embed, variant)
+                    rows.append({"variant": name, "input": source, "seed": seed} | measure(truth, tracks))
+                    print(json.dumps(rows[-1]))
+    about = {"split": options.split, "steps": options.steps, "pairs": options.pairs}
+    about |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
+    about |= {"variants": {name: asdict(variant) for name, variant in chosen.items()}}
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.output).write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    print(table(rows))
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="data/hard", help="folder of the splits (default: %(default)s)")
+    parser.add_argument("--detector", default="runs/hard", help="its training run (default: %(default)s)")
+    parser.add_argument("--split", default="val", choices=("val", "tune"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1500, help="of training a head")
+    parser.add_argument("--pairs", type=int, default=800, help="pairs of frames whose features are kept")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all")
+    parser.add_argument("--output", default="benchmarks/results/tracking.json")
+    return parser
+
+
+def make_split(folder, name):
+    """The `VisDataset` of a split, generated where it is missing."""
+    videos, seed = SPLITS[name]
+    wanted = GeneratorOptions(videos=videos, seed=seed, **PRESETS["hard"])
+    return read_vis(generate(Path(folder) / name, wanted))
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained network with its config."""
+
+    config: object
+    model: object
+    variables: dict
+    categories: list
+
+
+def load_detector(options, dataset):
+    """The `Detector` of `--detector`, trained where it is missing."""
+    if not Path(options.detector).exists():
+        train(get_config(), dataset, options.detector)
+    about = checkpoints.read_about(options.detector)
+    model = build_model(about.config, len(about.categories))
+    variables = checkpoints.load_variables(options.detector, model)
+    return Detector(about.config, model, variables, about.categories)
+
+
+class RoIFeatures(MaskTrackRCNN):
+    """The network with its RoI features in place of embeddings, for heads to come."""
+
+    def embed(self, roi, batch):
+        return roi.reshape(batch, -1, roi.shape[1] * roi.shape[2] * roi.shape[3])
+
+
+def see_split(detector, dataset):
+    """{"detections", "labels"}: [(video id, [`FrameDetections`])], embeddings are RoI features (n, F)."""
+    model = RoIFeatures(detector.model.config, detector.model.num_classes)
+    detect = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
+    pool = jax.jit(partial(model.apply, method=_pool))
+    segmenter = build_segmenter(detector.config, detector.categories, detector.variables)
+    segmenter.predict = partial(detect, detector.variables)
+    seen = {"detections": [], "labels": []}
+    for video in tqdm(dataset.videos, "detect", unit="video", disable=None):
+        frames = list(read_frames(dataset, video))
+        found = [_small(frame.encoded()) for frame in segmenter.detect(frames)]
+        seen["detections"].append((video.id, found))
+        pool_boxes = partial(pool, detector.variables)
+        seen["labels"].append((video.id, label_detections(dataset, video, frames, pool_boxes)))
+    return seen
+
+
+def _pool(model, images, sizes, boxes, valid):
+    return model.embed(model.pool(model.features(images, sizes), boxes, valid, 7), len(images))
+
+
+def _small(frame):
+    return replace(frame, embeddings=frame.embeddings.astype(np.float16))
+
+
+def label_detections(dataset, video, frames, pool):
+    """A video's labels as `FrameDetections` of score 1, in an order that tells no identity."""
+    objects, room, found = dataset.objects_of(video), 16, []
+    kinds, size = np.eye(len(dataset.categories), dtype=np.float32), (video.height, video.width)
+    for index, frame in enumerate(frames):
+        order = np.random.default_rng([video.id, index]).permutation(len(objects))
+        seen = sorted((objects[i] for i in order if objects[i].boxes[index]), key=lambda one: one.label)
+        boxes = np.zeros((1, room, 4), np.float32)
+        boxes[0, : len(seen)] = np.reshape([one.boxes[index] for one in seen], (-1, 4))
+        features = pool(frame[None], np.array([size], np.int32), boxes, np.arange(room)[None] < len(seen))
+        labels, rles = [one.label for one in seen], [one.segmentations[index] for one in seen]
+        arrays = (boxes[0, : len(seen)], np.ones(len(seen)), np.array(labels, int), kinds[labels])
+        found.append(
+            _small(FrameDetections(size, *arrays, np.asarray(features[0, : len(seen)]), rles=rles))
+        )
+    return found
+
+
+def keep_pairs(detector, dataset, head, pairs):
+    """`Samples` of RoI features that the head's loss learns from (`frozen.keep_rois`)."""
+    config = with_head(detector.config, head)
+    size = config.train.batch_size
+    batches = training_batches(dataset, PairOptions.from_config(config.data), seed=7, batch_size=size)
+    some = tqdm(islice(batches, pairs // size), f"features for {head}", total=pairs // size, disable=None)
+    try:
+        return keep_rois(detector.model, detector.variables, some, config.train)
+    finally:
+        batches.close()
+
+
+def with_head(config, head):
+    """A copy of `config` with a head of `HEADS`."""
+    config = config.copy_and_resolve_references()
+    form, loss = HEADS[head]
+    config.model.track_head.update(form)
+    config.train.track.update(loss)
+    config.train.track.roi.samples = 32
+    config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 50})
+    return config
+
+
+def fit(config, head, kept, options, seed):
+    """Train a head; returns `embed(features (n, F)) -> (n, E)`."""
+    config = with_head(config, head)
+    params, history = fit_head(config, kept, steps=options.steps, batch_size=16, seed=seed)
+    print(f"{head}, seed {seed}: match accuracy {history['match_accuracy'][-100:].mean():.3f}")
+    network = build_track_head(config.model.track_head, jnp.float32)
+    run, shape = jax.jit(network.apply), kept[0].features.shape[2:]
+
+    def embed(features):
+        padded = np.zeros((-(-max(len(features), 1) // 512) * 512, *shape), np.float32)
+        padded[: len(features)] = features.reshape(-1, *shape)
+        return np.asarray(run({"params": params}, padded))[: len(features)]
+
+    return embed
+
+
+def associate(detector, videos, embed, variant):
+    """Tracks of all videos by a `Variant`, in the results file's form."""
+    association = AssociationOptions(**variant.association)
+    options = {"association": association, "tracks": TrackOptions(**variant.tracks)}
+    segmenter = build_segmenter(detector.config, detector.categories, detector.variables, **options)
+    tracks = []
+    for video_id, frames in videos:
+        if embed:
+            embedded = np.split(
+                embed(np.concatenate([frame.embeddings for frame in frames])),
+                np.cumsum([len(frame.boxes) for frame in frames])[:-1],
+            )
+            frames = [replace(frame, embeddings=e) for frame, e in zip(frames, embedded)]
+        tracks += segmenter.finish(segmenter.associate(frames), video_id)
+    return tracks
+
+
+def measure(truth, tracks):
+    """{metric: value} of tracks, and AP with the identities corrected."""
+    metrics = score(truth, tracks)
+    row = {name: metrics[name] for name in METRICS}
+    corrected = diagnose(truth, tracks).report["corrected"]["identities"]
+    return row | {"AP, identities corrected": corrected}
+
+
+def table(rows):
+    """The rows as text: mean ± standard deviation over the seeds."""
+    names = list(rows[0].keys() - {"variant", "input", "seed"})
+    names = [*METRICS, *(name for name in names if name not in METRICS)]
+    lines = ["| input | variant | " + " | ".join(names) + " |", "| --- | --- |" + " ---: |" * len(names)]
+    for source, variant in dict.fromkeys((row["input"], row["variant"]) for row in rows):
+        same = [row for row in rows if (row["input"], row["variant"]) == (source, variant)]
+        values = np.array([[row[name] for name in names] for row in same], float)
+        cells = [_cell(name, column) for name, column in zip(names, values.T)]
+        lines.append(f"| {source} | {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(name, values):
+    form = ".0f" if name == "IDSW" else ".3f"
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    return f"{values.mean():{form}} ± {spread:{form}}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
