@@ -135,6 +135,7 @@ def test_detected_once_and_associated_many_times():
     assert kept[0].probabilities.shape == (3, 2)
     for detections in (raw, kept, kept):
         assert segmenter.finish(segmenter.associate(iter(detections)), video_id=3) == wanted
+    assert [result.index for result in segmenter.associate(kept)] == list(range(8))
     options = dict(association=AssociationOptions(new_score=0.85), tracks=TrackOptions("vote"))
     strict = VideoSegmenter(None, CATEGORIES, **RESIZE, **options)
     (track,) = strict.finish(strict.associate(kept))

@@ -223,6 +223,13 @@ def starts(options, columns=(0, 0, 0, 1), scores=(0.5, 0.9, 0.3, 0.2)):
     return only_good_starts(np.array(columns), boxes, np.array(scores, np.float32), options).tolist()
 
 
+def test_a_duplicate_keeps_nobody_out():
+    """Three in a row, each close to the next: the one in the middle goes, the far end stays."""
+    boxes = np.array([[0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]], np.float32)
+    options, scores = AssociationOptions(duplicate_iou=0.5), np.array([0.9, 0.8, 0.7])
+    assert only_good_starts(np.zeros(3, int), boxes, scores, options).tolist() == [0, DROPPED, 0]
+
+
 def test_who_may_start_an_object():
     assert starts(AssociationOptions()) == [0, 0, 0, 1]
     assert starts(AssociationOptions(new_score=0.5)) == [0, 0, DROPPED, 1]
