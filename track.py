@@ -7,7 +7,6 @@ docs/tracking.md; the others are as in the checkpoint.
 """
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax import cli
 from masktrack_jax.inference_config import inference_config
@@ -25,9 +24,7 @@ flags.DEFINE_integer(
     "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1
 )
 flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
-CONFIG = config_flags.DEFINE_config_dict(
-    "config", ConfigDict({"inference": inference_config()}), "What differs from the checkpoint's config."
-)
+CHANGES = cli.run(cli.define_config, {"inference": inference_config()}, "What differs from the checkpoint's.")
 
 
 def main(argv):
@@ -41,8 +38,7 @@ def main(argv):
     detections = {name: value for name, value in asked.items() if value is not None}
     if not FLAGS.checkpoint:
         print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
-    changes = config_flags.get_override_values(FLAGS["config"])
-    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections, changes)
+    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections, CHANGES())
     summary = track_video(segmenter, FLAGS.input, FLAGS.output, draw_threshold=FLAGS.draw_threshold)
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

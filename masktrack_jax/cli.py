@@ -1,10 +1,12 @@
 """What every script does around its work."""
 
+import contextlib
 import logging
 import re
 import sys
 
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.errors import UserError
 
@@ -21,9 +23,26 @@ def parse_flags(argv):
     config keys that do not exist.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    try:
+    with _flag_errors():
         return flags.FLAGS(spelled)
-    except AttributeError as error:  # of ml_collections: its message is the key
+
+
+def define_config(values, text):
+    """Define flags --config.KEY for the keys of the dict `values`; returns a function that tells the changes.
+
+    Raises a UserError for keys that do not exist: ml_collections looks at the command line already here.
+    """
+    with _flag_errors():
+        config_flags.DEFINE_config_dict("config", ConfigDict(values), text)
+    return lambda: config_flags.get_override_values(flags.FLAGS["config"])
+
+
+@contextlib.contextmanager
+def _flag_errors():
+    """Turn what absl and ml_collections say of a bad flag into a UserError."""
+    try:
+        yield
+    except (AttributeError, KeyError) as error:  # of ml_collections: the message is the key
         raise UserError(
             f"the config has no key {_one_line(error.args[0])}; masktrack_jax/config.py has them all"
         ) from None

@@ -11,7 +11,11 @@ from conftest import load_config
 
 from masktrack_jax import checkpoints
 from masktrack_jax.errors import UserError
+from masktrack_jax.inference_config import validate_inference
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.predictor import PRETRAINED
+from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import make_optimizer
 from masktrack_jax.training.step import create_train_state
 
@@ -70,6 +74,17 @@ def test_about_and_the_newest_steps(tmp_path):
         assert (about.categories, about.step) == (CATEGORIES, step)
         assert about.config.model.backbone == config.model.backbone
         assert json.loads(about.config.to_json()) == json.loads(config.to_json())
+
+
+def test_what_an_older_description_does_not_say_is_the_papers():
+    """The shipped checkpoint was written before there were other rules than the paper's."""
+    path = checkpoints.find_step_folder(PRETRAINED) / "about" / "metadata"
+    stored = json.loads(path.read_text())["config"]["inference"]
+    assert "similarity" not in stored["association"] and "tracks" not in stored
+    inference = checkpoints.read_about(PRETRAINED).config.inference
+    validate_inference(inference)
+    assert AssociationOptions(**inference.association) == AssociationOptions()
+    assert TrackOptions(**inference.tracks) == TrackOptions()
 
 
 @pytest.fixture(scope="module")

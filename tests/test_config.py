@@ -57,6 +57,23 @@ def test_the_base_is_mmtrackings_recipe():
         ("data.val_split", "val"),
         ("train.batch_size", 0),
         ("train.log_every", 0),
+        ("inference.frames_per_call", 0),
+        ("inference.order_when_cut", "area"),
+        ("inference.association.similarity", "euclid"),
+        ("inference.association.assignment", "auction"),
+        ("inference.association.memory", "first"),
+        ("inference.association.bank_compare", "median"),
+        ("inference.association.bank_size", 0),
+        ("inference.association.average_rate", 0.0),
+        ("inference.association.average_rate", 1.1),
+        ("inference.association.frames_retained", -1),
+        ("inference.association.iou_frames", -1),
+        ("inference.association.high_score", 1.5),
+        ("inference.association.new_score", -0.1),
+        ("inference.association.duplicate_iou", 2.0),
+        ("inference.tracks.label", "first"),
+        ("inference.tracks.score", "median"),
+        ("inference.tracks.fill_gaps", -1),
     ],
 )
 def test_errors_name_the_key(tiny_config, key, value):
@@ -64,6 +81,30 @@ def test_errors_name_the_key(tiny_config, key, value):
     with pytest.raises(UserError) as error:
         validate(tiny_config)
     assert str(error.value).startswith(f"config.{key}: ") and "\n" not in str(error.value)
+
+
+def test_association_and_tracks_are_the_papers_by_default():
+    """Equation 4 with the published weights, and what mmtracking 0.14 does beside it."""
+    inference = base_config().inference
+    published = {
+        "similarity": "softmax",
+        "assignment": "greedy",
+        "memory": "last",
+        "new_threshold": 0.0,
+        "score_weight": 1.0,
+        "iou_weight": 2.0,
+        "label_weight": 10.0,
+        "frames_retained": 20,
+        "use_embedding": True,
+        "update_label": True,
+        "same_label": False,
+        "iou_frames": 0,
+        "high_score": 0.0,
+        "new_score": 0.0,
+        "duplicate_iou": 1.0,
+    }
+    assert published.items() <= inference.association.to_dict().items()
+    assert inference.tracks.to_dict() == {"label": "majority", "score": "mean", "fill_gaps": 0}
 
 
 def test_a_run_needs_a_length(tiny_config):

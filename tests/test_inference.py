@@ -11,7 +11,9 @@ import pytest
 from masktrack_jax.errors import UserError
 from masktrack_jax.inference import VideoSegmenter, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.track_video import track_video
+from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.masks import decode_masks, paste_masks
+from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.video import VideoWriter, open_video
 
 CATEGORIES = [(4, "circle"), (9, "square")]
@@ -120,6 +122,42 @@ def test_stream_step_and_segment_agree(frames_per_call):
             here = np.flatnonzero(result.track_ids == track["track_id"])
             assert segmentation == (result.rles[here[0]] if len(here) else None)
     assert tracks[1]["score"] == pytest.approx(0.9) and tracks[1]["segmentations"][3] is None
+
+
+def test_detected_once_and_associated_many_times():
+    truth = moving_objects(8)
+    frames = frames_of(truth)
+    segmenter = segmenter_of(truth)
+    wanted = segmenter.segment(frames, video_id=3)
+    raw = list(segmenter.detect(iter(frames)))
+    kept = [frame.encoded() for frame in raw]
+    assert kept[0].masks is None and kept[0].encoded() is kept[0]
+    assert kept[0].probabilities.shape == (3, 2)
+    for detections in (raw, kept, kept):
+        assert segmenter.finish(segmenter.associate(iter(detections)), video_id=3) == wanted
+    assert [result.index for result in segmenter.associate(kept)] == list(range(8))
+    options = dict(association=AssociationOptions(new_score=0.85), tracks=TrackOptions("vote"))
+    strict = VideoSegmenter(None, CATEGORIES, **RESIZE, **options)
+    (track,) = strict.finish(strict.associate(kept))
+    assert track["segmentations"] == wanted[1]["segmentations"] and track["category_id"] == 9
+
+
+def test_probabilities_and_boxes_come_with_the_tracks_options():
+    """A label that the detector is less sure of loses the vote, and a gap is filled."""
+    truth = moving_objects(8)
+    for t in (4, 5, 6, 7):
+        truth[t][1][0] = (truth[t][1][0][0], 0.1, 0, 0)
+    (track,) = (
+        track
+        for track in segmenter_of(
+            truth,
+            association=AssociationOptions(label_weight=0.0),
+            tracks=TrackOptions("vote", "class_mean", fill_gaps=2),
+        ).segment(frames_of(truth))
+        if track["track_id"] == 1
+    )
+    assert track["category_id"] == 9 and track["score"] == pytest.approx((0.9 + 0.9) / 6)
+    assert all(track["segmentations"])
 
 
 def test_frames_of_other_sizes_use_their_own_resize_and_bucket():

@@ -10,6 +10,7 @@ from masktrack_jax import checkpoints, predictor
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.tracking.tracks import TrackOptions
 
 CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
 
@@ -44,6 +45,21 @@ def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_c
     assert there.categories == CATEGORIES
     tracks = there.segment(tiny_images)
     assert tracks and tracks == here.segment(tiny_images)
+
+
+def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_images):
+    changes = {
+        "inference.scale": (80, 60),
+        "inference.association.similarity": "cosine",
+        "inference.association.new_score": 1.0,
+        "inference.tracks.label": "vote",
+    }
+    changed = predictor.load_segmenter(checkpoint, changes=changes)
+    assert (changed.long_edge, changed.short_edge) == (80, 60)
+    assert changed.tracks == TrackOptions(label="vote")
+    assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
+    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: use one of"):
+        predictor.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
 
 
 def test_bfloat16_finds_what_float32_finds(tiny_model, tiny_config, tiny_images):

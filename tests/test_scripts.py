@@ -100,6 +100,28 @@ def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
     }
 
 
+def test_track_and_evaluate_take_another_association(trained, tiny_data, tmp_path):
+    """No detection scores 1, so nothing starts a track."""
+    workdir, _ = trained
+    rules = ("similarity=cosine", "assignment=hungarian", "memory=bank", "new_score=1.0")
+    flags = [f"--config.inference.association.{rule}" for rule in rules]
+    flags.append("--config.inference.tracks.label=vote")
+    frames = tiny_data.parent / "JPEGImages" / "00000"
+    track = ("track.py", "--checkpoint", workdir, "--input", frames, "--output", tmp_path / "out")
+    outcome = run(*track, *flags)
+    assert outcome[0] == 0, outcome[2]
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+    data = f"--config.data.val_annotations={tiny_data}"
+    evaluate = ("evaluate.py", "--config", ROOT / "configs/tiny.py", "--checkpoint", workdir, data)
+    outcome = run(*evaluate, "--output", tmp_path / "metrics.json", *flags)
+    assert outcome[0] == 0, outcome[2]
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+    for script in (track, evaluate):
+        wrong = run(*script, "--config.inference.association.memory=all")
+        assert_one_line(wrong, "config.inference.association.memory", "'bank'")
+    assert_one_line(run(*track, "--config.inference.association.memmory=bank"), "memmory")
+
+
 def test_no_annotations_file(tmp_path):
     workdir = tmp_path / "run"
     assert_one_line(run("train.py", *train_arguments(tmp_path / "no.json", workdir)), "no.json")

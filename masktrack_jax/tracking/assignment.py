@@ -16,16 +16,17 @@ def greedy(scores, confidence, options):
 
 
 def hungarian(scores, confidence, options):
-    """The one-to-one assignment with the largest sum of match scores; "new" is free to all.
+    """The one-to-one assignment with the largest Σ confidence^α · (match score − that of "new").
 
-    A pair counts by how much better than "new" it is, so none that is not better is ever made.
+    "New" is free to all, so no pair is made that is not better than it. α is `score_weight`: here the score
+    cue has to be a factor, as the match scores' own α log(score) is the same for all that a detection may be.
     """
-    gain = np.maximum(scores[:, 1:] - scores[:, :1], 0)
+    gain = np.maximum(scores[:, 1:] - scores[:, :1], 0) * confidence[:, None] ** options.score_weight
     rows, objects = linear_sum_assignment(gain, maximize=True)
     columns = np.zeros(len(scores), np.int64)
     matched = gain[rows, objects] > 0
     columns[rows[matched]] = objects[matched] + 1
-    return columns
+    return own_choice(columns, scores, options)
 
 
 def in_turn(scores, confidence, options):
@@ -35,10 +36,16 @@ def in_turn(scores, confidence, options):
         columns[i] = left[i].argmax()
         if columns[i] > 0:
             left[:, columns[i]] = -np.inf
-    return columns
+    return own_choice(columns, scores, options)
 
 
 ASSIGNMENTS = {"greedy": greedy, "hungarian": hungarian, "in_turn": in_turn}
+
+
+def own_choice(columns, scores, options):
+    """Return `columns` (n,); without `second_choice` with `DROPPED` for all but a detection's best."""
+    first = columns == scores.argmax(axis=1)
+    return columns if options.second_choice else np.where(first, columns, DROPPED)
 
 
 def claim(scores, keep_displaced=False):

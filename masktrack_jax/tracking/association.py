@@ -33,6 +33,8 @@ class AssociationOptions:
     update_label: an object's label is its latest detection's (mmtracking), not its first one's (the authors).
     keep_displaced: "greedy": a detection that claimed an object before a better one of the same frame came up
         keeps its id too, so that a track may have two detections in a frame (mmtracking); else it is dropped.
+    second_choice: "hungarian", "in_turn": a detection whose best object went to another one may get a lesser
+        one, or start one; else it is dropped, as it is under "greedy".
     high_score: detections of a lower score come second: they get objects that the others left over, and start
         none (Zhang et al., "ByteTrack", ECCV 2022).
     new_score: detections of a lower score start no object.
@@ -56,6 +58,7 @@ class AssociationOptions:
     frames_retained: int = 20
     update_label: bool = True
     keep_displaced: bool = False
+    second_choice: bool = True
     high_score: float = 0.0
     new_score: float = 0.0
     duplicate_iou: float = 1.0

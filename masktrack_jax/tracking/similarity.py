@@ -53,8 +53,9 @@ def bisoftmax(frame, memory, options):
     (there t = 0.5): two that are each other's best have 1. So has the only detection with the only object.
     """
     products = compare(frame.embeddings, memory, options)
-    over_objects, over_detections = (np.exp(log_softmax(products, axis)) for axis in (1, 0))
-    return with_new((over_objects + over_detections) / 2, options.new_threshold)
+    if products.size:
+        products = sum(np.exp(log_softmax(products, axis)) for axis in (0, 1)) / 2
+    return with_new(products, options.new_threshold)
 
 
 def none(frame, memory, options):
@@ -65,23 +66,23 @@ def none(frame, memory, options):
 SIMILARITIES = {"softmax": softmax, "cosine": cosine, "bisoftmax": bisoftmax, "none": none}
 
 
-def compare(embeddings, memory, options, form=lambda embeddings: embeddings):
+def compare(embeddings, memory, options, form=np.asarray):
     """Return the products (n, k) of embeddings (n, E) with the objects' looks, both in `form` first.
 
     Of an object with several looks it is the mean of the products, or with `bank_compare` "max" the largest.
+    `form` takes (…, E) and leaves zeros, which is what looks that are not held are, as they are.
     """
-    k, size, width = memory.looks.shape
-    looks = form(memory.looks.reshape(k * size, width))
-    products = (form(embeddings) @ looks.T).reshape(len(embeddings), k, size)
-    held = np.arange(size) < memory.held[:, None]
-    if options.bank_compare == "max":
-        return np.where(held, products, -np.inf).max(axis=2)
-    return np.where(held, products, 0).sum(axis=2) / memory.held
+    embeddings, looks = form(embeddings), form(memory.looks)
+    if options.bank_compare == "mean":  # of products: the product with the mean
+        return embeddings @ (looks.sum(axis=1) / memory.held[:, None].astype(looks.dtype)).T
+    k, size, width = looks.shape
+    products = (embeddings @ looks.reshape(k * size, width).T).reshape(len(embeddings), k, size)
+    return np.where(np.arange(size) < memory.held[:, None], products, -np.inf).max(axis=2)
 
 
 def unit(vectors):
-    """Return vectors (n, E) of length 1; zero stays zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    """Return vectors (…, E) of length 1; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def with_new(values, new):
@@ -101,6 +102,6 @@ def box_iou(boxes, others):
 
 
 def log_softmax(logits, axis=-1):
-    """Return log(softmax(logits)) over an axis, which may be empty, without overflow."""
-    shifted = logits - logits.max(axis=axis, keepdims=True, initial=-np.inf)
+    """Return log(softmax(logits)) over an axis, without overflow."""
+    shifted = logits - logits.max(axis=axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
