@@ -289,11 +289,17 @@ def validate(config):
     named = config.data.root or config.data.train_annotations
     check(named, "data.train_annotations", "name the training annotations file, or data.root")
     check(config.data.val_split in ("valid", "test", ""), "data.val_split", "use 'valid', 'test' or ''")
+    check(config.inference.frames_per_call > 0, "inference.frames_per_call", "must be positive")
+    validate_training(train, check)
+    return config
+
+
+def validate_training(train, check):
+    """The checks of the `train` section by `check(good, key, problem)`."""
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("log_every", "checkpoint_every"):
         check(train[key] > 0, f"train.{key}", "must be positive")
-    check(config.inference.frames_per_call > 0, "inference.frames_per_call", "must be positive")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
         quota = drawn.samples * drawn.positive_fraction
         check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")
@@ -302,4 +308,3 @@ def validate(config):
         check(train.track[name].references in ("objects", "rois"), key, "use 'objects' or 'rois'")
     unknown = set(filter(None, train.only.split(","))) - set(PARTS)
     check(not unknown, "train.only", f"use parts of the network, with commas between: {', '.join(PARTS)}")
-    return config
