@@ -188,9 +188,7 @@ def label_detections(dataset, video, frames, pool):
         features = pool(frame[None], np.array([size], np.int32), boxes, np.arange(room)[None] < len(seen))
         labels, rles = [one.label for one in seen], [one.segmentations[index] for one in seen]
         arrays = (boxes[0, : len(seen)], np.ones(len(seen)), np.array(labels, int), kinds[labels])
-        found.append(
-            _small(FrameDetections(size, *arrays, np.asarray(features[0, : len(seen)]), rles=rles))
-        )
+        found.append(_small(FrameDetections(size, *arrays, np.asarray(features[0, : len(seen)]), rles=rles)))
     return found
 
 

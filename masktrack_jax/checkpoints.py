@@ -173,9 +173,9 @@ def load_matching(path, variables, categories, replaceable):
     """`variables` with the values of the checkpoint at `path`; the names of those that stay; and matches.
 
     Rows of classes are taken by category name: `categories` (id, name) are those of `variables`, and the
-    matches are, for each of them, its place among the checkpoint's or None. Names that begin with one of
-    `replaceable` may be missing there, or be of another shape; anything else that does not fit is a
-    UserError. What only the checkpoint has is left out.
+    matches are, for each of them, its place among the checkpoint's or None. What begins with one of
+    `replaceable` may be missing there, or be of another shape, and stays as a whole then; anything else that
+    does not fit is a UserError. What only the checkpoint has is left out.
     """
     folder = find_step_folder(path)
     others = read_about(folder).categories
@@ -186,10 +186,13 @@ def load_matching(path, variables, categories, replaceable):
     def fits(name):
         return name in there and there[name].shape == class_shape(name, wanted[name].shape, len(others))
 
-    left = [name for name in wanted if not fits(name)]
-    for name in left:
-        if not name.startswith(tuple(replaceable)):
-            raise UserError(_misfit(folder, name, there, wanted))
+    whole = set()
+    for name in wanted:
+        if not fits(name):
+            if not name.startswith(tuple(replaceable)):
+                raise UserError(_misfit(folder, name, there, wanted))
+            whole |= {part for part in replaceable if name.startswith(part)}
+    left = [name for name in wanted if name.startswith(tuple(whole))]
     values = _by_name(_read(folder, stored))
 
     def pick(path, value):

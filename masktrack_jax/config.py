@@ -66,6 +66,7 @@ def original_form(config):
     return config
 
 
+LEVELS = {"fpn": 5, "none": 1}  # of each neck: P2 to P6, or C5
 PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 
 # What changes no shape, but what a network's weights were trained for.
@@ -97,10 +98,12 @@ def model_config():
             "frozen_stages": 1,
             "stride_in_1x1": False,
         },
+        "neck": "fpn",  # or "none": the backbone's last level alone, with one stride below
         "fpn": {"channels": 256, "norm": "none"},
         "anchors": {
             "strides": (4, 8, 16, 32, 64),
             "scale": 8.0,
+            "sizes": (1.0,),  # of a cell: sides are stride · scale · size
             "ratios": (0.5, 1.0, 2.0),
             "centre": 0.0,  # in the cell: 0 its corner, 0.5 its middle
             "rounded": False,
@@ -259,10 +262,19 @@ def validate(config):
     }
     for key, (value, known) in choices.items():
         check(value in known, key, f"use one of {known}")
-    check(len(model.anchors.strides) == 5, "model.anchors.strides", "the pyramid has five levels, P2 to P6")
+    check(model.neck in LEVELS, "model.neck", f"use one of {sorted(LEVELS)}")
+    levels = LEVELS[model.neck]
+    check(len(model.anchors.strides) == levels, "model.anchors.strides", f"give {levels}, one for each level")
     named = config.data.root or config.data.train_annotations
     check(named, "data.train_annotations", "name the training annotations file, or data.root")
     check(config.data.val_split in ("valid", "test", ""), "data.val_split", "use 'valid', 'test' or ''")
+    validate_training(train)
+    validate_inference(config.inference)
+    return config
+
+
+def validate_training(train):
+    """The checks of the `train` section."""
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("log_every", "checkpoint_every"):
@@ -275,5 +287,3 @@ def validate(config):
         check(train.track[name].references in ("objects", "rois"), key, "use 'objects' or 'rois'")
     unknown = set(filter(None, train.only.split(","))) - set(PARTS)
     check(not unknown, "train.only", f"use parts of the network, with commas between: {', '.join(PARTS)}")
-    validate_inference(config.inference)
-    return config

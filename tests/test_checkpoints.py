@@ -129,6 +129,18 @@ def test_another_architecture_is_named(tiny_checkpoint, change, classes, named):
     assert text.startswith(f"{tiny_checkpoint}: ") and named in text
 
 
+@pytest.mark.parametrize("over", ["matched", "positives"])
+def test_a_description_of_an_older_version(over):
+    """What had another name is at its place, what is new at its default."""
+    config = json.loads(load_config("tiny").to_json())
+    del config["train"]["track"], config["model"]["neck"], config["model"]["track_head"]["kind"]
+    config["train"]["match_over"] = over
+    about = checkpoints.parse_about({"config": config, "categories": [[1, "a"]], "step": 3})
+    wanted = load_config("tiny")
+    wanted.train.track.softmax.over = over
+    assert json.loads(about.config.to_json()) == json.loads(wanted.to_json())
+
+
 def test_folders_without_a_checkpoint(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "unfinished" / "checkpoints" / "5.orbax-checkpoint-tmp" / "about").mkdir(parents=True)

@@ -53,6 +53,14 @@ def test_the_base_is_mmtrackings_recipe():
         ("model.fpn.norm", "batch"),
         ("model.mask_head.norm", ""),
         ("model.anchors.strides", (4, 8, 16, 32)),
+        ("model.neck", "pan"),
+        ("model.track_head.kind", "fcs"),
+        ("train.only", "track_head, box_head"),
+        ("train.track.loss", "quasi-dense"),
+        ("train.track.softmax.references", "rois"),
+        ("train.track.triplet.references", "frames"),
+        ("train.track.softmax.over", "all"),
+        ("train.track.roi.positive_fraction", 0.001),
         ("data.train_annotations", ""),
         ("data.val_split", "val"),
         ("train.batch_size", 0),
@@ -105,6 +113,14 @@ def test_association_and_tracks_are_the_papers_by_default():
     }
     assert published.items() <= inference.association.to_dict().items()
     assert inference.tracks.to_dict() == {"label": "majority", "score": "mean", "fill_gaps": 0}
+
+
+def test_a_network_without_a_neck_has_one_stride(tiny_config):
+    tiny_config.model.neck = "none"
+    with pytest.raises(UserError, match=r"config\.model\.anchors\.strides: give 1, "):
+        validate(tiny_config)
+    tiny_config.model.anchors.strides = (32,)
+    assert validate(tiny_config) is tiny_config
 
 
 def test_a_run_needs_a_length(tiny_config):

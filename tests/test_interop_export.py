@@ -71,8 +71,9 @@ GROUP = {"model.backbone.norm": "group", "model.fpn.norm": "group", "model.mask_
         {},
         {"model.backbone.depth": 50, "model.mask_head.convs": 0},
         GROUP | {"model.box_head.convs": 2, "model.box_head.norm": "group"},
+        {"model.neck": "none", "model.anchors.strides": (32,), "model.track_head.kind": "conv"},
     ],
-    ids=["tiny", "bottleneck", "group norm"],
+    ids=["tiny", "bottleneck", "group norm", "single level"],
 )
 def test_export_and_import_give_the_same(changes, tmp_path, capsys):
     """Every bit of the parameters; and the config, the categories and the step."""

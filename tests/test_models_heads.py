@@ -10,7 +10,7 @@ from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.box_head import BoxHead
 from masktrack_jax.models.mask_head import Deconv, MaskHead
 from masktrack_jax.models.rpn_head import RPNHead
-from masktrack_jax.models.track_head import TrackHead
+from masktrack_jax.models.track_head import HEADS, ConvTrackHead, TrackHead, build_track_head
 
 
 def dense(params, name, x):
@@ -89,6 +89,28 @@ def test_track_head_ends_as_asked(relu_last):
     np.testing.assert_allclose(got, relu(x) if relu_last else x, atol=2e-5)
 
 
+def test_plain_track_head_is_its_definition():
+    roi = np.random.default_rng(4).normal(size=(5, 7, 7, 3)).astype("f4")
+    module = ConvTrackHead(8)
+    params = randomised(shapes_of(module, roi))["params"]
+    wanted = dense(params, "fc", relu(conv_of({"conv": params["conv"]}, roi)).mean((1, 2)))
+    np.testing.assert_allclose(module.apply({"params": params}, roi), wanted, atol=2e-5)
+
+
+def test_track_heads_by_kind():
+    """Each takes the options that it has; all give (M, E) from (M, 7, 7, C)."""
+    options = {"features": 6, "relu_last": False, "init_std": 0.5}
+    for kind, head in HEADS.items():
+        module = build_track_head({"kind": kind, **options}, jnp.float32)
+        assert isinstance(module, head) and module.features == 6
+        shape = jax.eval_shape(lambda x, m=module: m.init_with_output(jax.random.key(0), x)[0], ROI)
+        assert shape.shape == (5, 6) and shape.dtype == jnp.float32
+    assert build_track_head({"kind": "fc", **options}, jnp.float32) == TrackHead(6, False, 0.5)
+
+
+ROI = jax.ShapeDtypeStruct((5, 7, 7, 3), "float32")
+
+
 def test_match_logits_are_products_after_a_zero():
     a, b = (np.random.default_rng(5).normal(size=(2, n, 6)).astype("f4") for n in (3, 4))
     got = match_logits(a, b)
@@ -103,10 +125,11 @@ def test_match_logits_are_products_after_a_zero():
     [
         (lambda dtype: BoxHead(3, 16, dtype=dtype), ((4, 7, 7, 8),)),
         (lambda dtype: TrackHead(16, dtype=dtype), ((4, 7, 7, 8),)),
+        (lambda dtype: ConvTrackHead(16, dtype=dtype), ((4, 7, 7, 8),)),
         (lambda dtype: MaskHead(3, 1, 8, dtype=dtype), ((4, 14, 14, 8), np.arange(4) % 3)),
         (lambda dtype: RPNHead(8, dtype=dtype), (((1, 8, 8, 8), (1, 4, 4, 8)),)),
     ],
-    ids=["box", "track", "mask", "rpn"],
+    ids=["box", "track", "plain track", "mask", "rpn"],
 )
 def test_bfloat16_heads_give_float32_outputs(make, arrays):
     rng = np.random.default_rng(6)

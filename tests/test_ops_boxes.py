@@ -86,6 +86,18 @@ def test_base_anchors_are_the_references():
         assert (w * h, h / w) == (pytest.approx(128.0**2), pytest.approx(ratio))
 
 
+def test_anchors_of_several_sizes():
+    """Sizes one after the other, each with its ratios: 32, 64 and 128 pixels at a stride of 32."""
+    anchors = base_anchors(32, 1.0, RATIOS, sizes=(1, 2, 4))
+    wanted = [base_anchors(size, 1.0, RATIOS) for size in (32, 64, 128)]
+    np.testing.assert_allclose(anchors, np.concatenate(wanted))
+    grid, levels = anchor_grid(64, 96, (32,), 1.0, RATIOS, sizes=(1, 2, 4))
+    origins = cell_origins(64, 96, (32,), 9)
+    assert len(grid) == len(origins) == 2 * 3 * 9 and not np.any(levels)
+    np.testing.assert_allclose((grid[:, :2] + grid[:, 2:]) / 2, origins[:, ::-1], atol=1e-4)
+    np.testing.assert_allclose(grid[4 * 9 : 5 * 9], anchors + np.tile([32, 32], 2), atol=1e-4)
+
+
 def test_anchor_grid_gives_mmdet_numbers(goldens):
     height, width = (int(side) for side in goldens["pad_shape"][:2])
     anchors, levels = anchor_grid(height, width, STRIDES, 8.0, RATIOS)

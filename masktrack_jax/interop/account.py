@@ -23,7 +23,8 @@ def account_of(file, found, table, values, ours, theirs, matches):
     `ours`, `theirs` are (id, name) of the labels (`theirs` None: not known), `matches` the place of each of
     ours among theirs, or None.
     """
-    counts = {part: sum(part_of(path) == part for path in values) for part in PARTS}
+    whole = set(map(part_of, table))
+    counts = {part: sum(part_of(path) == part for path in values) for part in PARTS if part in whole}
     yield "loaded: " + ", ".join(f"{part} ({count} tensors)" for part, count in counts.items() if count)
     unnamed = found.classes is not None and not theirs
     absent = [part for part, count in counts.items() if not count]

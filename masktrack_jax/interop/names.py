@@ -43,6 +43,9 @@ MODULES = (
     (r"mask_head/logits", lambda: f"{MASK}.conv_logits", "conv"),
     (r"track_head/fc1", lambda: "track_head.embed_head.fcs.0", "roi"),
     (r"track_head/fc2", lambda: "track_head.embed_head.fcs.1", "linear"),
+    # Ours: no published file has this kind.
+    (r"track_head/conv/conv", lambda: "track_head.embed_head.conv", "conv"),
+    (r"track_head/fc", lambda: "track_head.embed_head.fc", "linear"),
 )
 LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 

@@ -19,6 +19,7 @@ from masktrack_jax.ops.roi_align import roi_align
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
 STD = (58.395, 57.12, 57.375)
 PAD_MULTIPLE = 32  # the coarsest stride of the backbone
+POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
 
 
 def build_model(config, num_classes):
@@ -75,8 +76,9 @@ class MaskTrackRCNN(nn.Module):
     def setup(self):
         c = self.config
         self.backbone = ResNet(**c.backbone, dtype=self.dtype)
-        self.fpn = FPN(**c.fpn, dtype=self.dtype)
-        self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, len(c.anchors.ratios), dtype=self.dtype)
+        if c.neck == "fpn":
+            self.fpn = FPN(**c.fpn, dtype=self.dtype)
+        self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, self.anchors_per_cell, dtype=self.dtype)
         self.box_head = box_head.BoxHead(self.num_classes, **c.box_head, dtype=self.dtype)
         self.mask_head = MaskHead(self.num_classes, **c.mask_head, dtype=self.dtype)
         self.track_head = build_track_head(c.track_head, self.dtype)
@@ -85,15 +87,24 @@ class MaskTrackRCNN(nn.Module):
     def dtype(self):
         return jnp.dtype(self.config.dtype)
 
+    @property
+    def anchors_per_cell(self):
+        """How many anchors belong to a cell of a level."""
+        return len(self.config.anchors.sizes) * len(self.config.anchors.ratios)
+
     def features(self, images, image_sizes):
-        """Pyramid levels P2–P6 of RGB images (B, H, W, 3) of 0 to 255, H and W multiples of 32."""
-        return self.fpn(self.backbone(normalise(images, image_sizes, self.dtype)))
+        """Levels of RGB images (B, H, W, 3) of 0 to 255, H and W multiples of 32.
+
+        The pyramid's P2–P6, or without a neck the backbone's last one, C5.
+        """
+        levels = self.backbone(normalise(images, image_sizes, self.dtype))
+        return self.fpn(levels) if self.config.neck == "fpn" else levels[-1:]
 
     def anchors(self, height, width):
         """Anchors of images padded to `height` × `width`."""
         c = self.config.anchors
         boxes, levels = anchor_grid(height, width, **c)
-        return Anchors(boxes, levels, cell_origins(height, width, c.strides, len(c.ratios)))
+        return Anchors(boxes, levels, cell_origins(height, width, c.strides, self.anchors_per_cell))
 
     @property
     def clip_margin(self):
@@ -110,10 +121,10 @@ class MaskTrackRCNN(nn.Module):
         )(logits, deltas, image_sizes)
 
     def pool(self, features, boxes, valid, bins):
-        """RoI features (B·N, bins, bins, C) of boxes (B, N, 4) from the levels P2–P5."""
+        """RoI features (B·N, bins, bins, C) of boxes (B, N, 4) from the levels P2–P5, or from C5."""
         c = self.config
-        levels, strides = features[:-1], c.anchors.strides[:-1]
-        roi = roi_align(levels, strides, boxes, valid, bins=bins, **c.roi_align)
+        levels = features[:POOLED_LEVELS]
+        roi = roi_align(levels, c.anchors.strides[: len(levels)], boxes, valid, bins=bins, **c.roi_align)
         return roi.reshape(-1, *roi.shape[2:])
 
     def classify(self, roi, batch):

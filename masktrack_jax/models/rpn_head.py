@@ -17,17 +17,17 @@ normal_001 = nn.initializers.normal(0.01)
 
 
 class RPNHead(nn.Module):
-    """Objectness logits (B, A) and box deltas (B, A, 4), anchors ordered (level, y, x, ratio)."""
+    """Objectness logits (B, A) and box deltas (B, A, 4), anchors ordered (level, y, x, of the cell)."""
 
     channels: int
-    num_ratios: int = 3
+    per_cell: int = 3
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features):
         conv = Conv(self.channels, 3, kernel_init=normal_001, dtype=self.dtype, name="conv")
-        logits = Conv(self.num_ratios, 1, kernel_init=normal_001, dtype=self.dtype, name="logits")
-        deltas = Conv(self.num_ratios * 4, 1, kernel_init=normal_001, dtype=self.dtype, name="deltas")
+        logits = Conv(self.per_cell, 1, kernel_init=normal_001, dtype=self.dtype, name="logits")
+        deltas = Conv(self.per_cell * 4, 1, kernel_init=normal_001, dtype=self.dtype, name="deltas")
         hidden = [nn.relu(conv(x)) for x in features]
         batch = features[0].shape[0]
         all_logits = [logits(x).reshape(batch, -1) for x in hidden]

@@ -153,16 +153,22 @@ REPLACEABLE = (
     "params/mask_head/logits",
     "params/track_head",
 )
+# What else may, where the features are of another neck: all that reads them.
+AFTER_NECK = ("params/rpn_head", "params/box_head", "params/mask_head")
 
 
 def start_variables(config, variables, categories):
     """`variables`, with those of the checkpoint `train.init_from` in their place where they fit.
 
     Of the layers with rows for each class, those of the `categories` (id, name) that the checkpoint has too
-    are taken by name. Only these layers and the track head may be missing there or be of another shape.
+    are taken by name. Only these layers and the track head may be missing there or be of another shape;
+    between a network with and one without a pyramid also the other heads.
     """
     if path := config.train.init_from:
-        variables, left, matches = checkpoints.load_matching(path, variables, categories, REPLACEABLE)
+        replaceable = REPLACEABLE
+        if checkpoints.read_about(path).config.model.neck != config.model.neck:
+            replaceable += AFTER_NECK
+        variables, left, matches = checkpoints.load_matching(path, variables, categories, replaceable)
         loaded = f"all loaded but {', '.join(left) or 'nothing'}"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
         print(f"{path}: {loaded}; categories that it does not have: {', '.join(new) or 'none'}")

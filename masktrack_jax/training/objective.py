@@ -26,32 +26,38 @@ def pair_losses(model, batch, keys, options):
     `batch` as in data/pairs.py with a leading B; `keys` (B,). Call through `nn.apply(pair_losses, model)`.
     Where only the track head learns (`options.only`), its loss is all that is computed.
     """
-    frames = frame_features(model, batch, keys)
+    if options.only == "track_head":
+        key, reference = pair_rois(model, batch, keys, options)
+        terms, accuracy = track_terms(model.track_head, key, reference, options.track)
+        positives = key.positive.sum(), jnp.array(len(key.positive))
+        return terms, {"match_accuracy": accuracy, "positives": positives}
+    frames, outputs, proposals, split, rois = proposed(model, batch, keys, options)
     features, _, batch, keys = frames
-    split = jax.vmap(jax.random.split)(keys)
-    outputs = model.rpn_head(features)
-    proposals = propose(model, outputs, batch)
-    rois = draw_rois(model, batch, split[:, 1], *proposals, options.roi)
-    terms, extras, pooled = {}, {}, None
-    if options.only != "track_head":
-        terms = rpn_terms(model, batch, split[:, 0], *outputs, *batch["image"].shape[1:3], options.rpn)
-        parts, extras, pooled = box_and_mask_terms(model, batch, features, rois, options)
-        terms |= parts
+    terms = rpn_terms(model, batch, split[:, 0], *outputs, *batch["image"].shape[1:3], options.rpn)
+    parts, accuracy, pooled = box_and_mask_terms(model, batch, features, rois, options)
     pair = track_rois(model, frames, proposals, rois, options, pooled)
-    match, accuracy = track_terms(model.track_head, *pair, options.track)
-    return terms | match, extras | {
-        "match_accuracy": accuracy,
+    match, match_accuracy = track_terms(model.track_head, *pair, options.track)
+    return terms | parts | match, {
+        "match_accuracy": match_accuracy,
+        "cls_accuracy": accuracy,
         "positives": (rois.positive.sum(), jnp.array(len(keys))),
     }
 
 
 def pair_rois(model, batch, keys, options):
     """What the tracking loss of `pair_losses` compares: `Samples` of RoI features of both frames."""
+    frames, _, proposals, _, rois = proposed(model, batch, keys, options)
+    return track_rois(model, frames, proposals, rois, options)
+
+
+def proposed(model, batch, keys, options):
+    """`frame_features`, and of the key frames the RPN's outputs, proposals, keys (B, 2) and RoIs drawn."""
     frames = frame_features(model, batch, keys)
     features, _, batch, keys = frames
-    proposals = propose(model, model.rpn_head(features), batch)
-    rois = draw_rois(model, batch, jax.vmap(jax.random.split)(keys)[:, 1], *proposals, options.roi)
-    return track_rois(model, frames, proposals, rois, options)
+    outputs = model.rpn_head(features)
+    proposals = propose(model, outputs, batch)
+    split = jax.vmap(jax.random.split)(keys)
+    return frames, outputs, proposals, split, draw_rois(model, batch, split[:, 1], *proposals, options.roi)
 
 
 def frame_features(model, batch, keys):
@@ -107,7 +113,7 @@ def draw_rois(model, batch, keys, proposals, valid, options):
 
 
 def box_and_mask_terms(model, batch, features, rois, options):
-    """Losses of the box and mask heads, the accuracy of classes, and the box head's RoI features."""
+    """Losses of the box and mask heads, (right, of how many) classes, and the box head's RoI features."""
     pooled = model.pool(features, rois.boxes, rois.valid, 7)
     classes, deltas = model.classify(pooled, len(rois.valid))
     terms = detection.box_losses(
@@ -116,8 +122,8 @@ def box_and_mask_terms(model, batch, features, rois, options):
     quota = targets.max_positives(options.roi)  # positives sit in the first slots, and only they go on
     terms |= mask_terms(model, batch, features, jax.tree.map(lambda x: x[:, :quota], rois))
     right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
-    extras = {"cls_accuracy": (right.sum(), rois.positive.sum())}  # of foreground: background is easy
-    return terms, extras, pooled.reshape(*rois.valid.shape, *pooled.shape[1:])
+    accuracy = right.sum(), rois.positive.sum()  # of foreground: background is easy
+    return terms, accuracy, pooled.reshape(*rois.valid.shape, *pooled.shape[1:])
 
 
 def mask_terms(model, batch, features, rois):
