@@ -40,7 +40,8 @@ def main(_):
         )
     elif CONFIG.value and CHECKPOINT.value:
         from masktrack_jax import checkpoints, predictor
-        from masktrack_jax.config import form_differences, validate
+        from masktrack_jax.config import validate
+        from masktrack_jax.forms import form_differences
         from masktrack_jax.models.masktrack_rcnn import build_model
 
         config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)

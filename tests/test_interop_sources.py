@@ -9,7 +9,8 @@ from interop_helpers import quick_initialisation
 from safetensors.numpy import save_file
 from torch_networks import CHANNELS, EMBEDDING, FEATURES, MASK_CONVS, NAMES, WIDTH, Network, make_state
 
-from masktrack_jax.config import base_config, mmtracking_form, original_form
+from masktrack_jax.config import base_config
+from masktrack_jax.forms import mmtracking_form, original_form
 from masktrack_jax.interop.convert import import_weights
 from masktrack_jax.interop.known import COCO_IDS, LISTS
 from masktrack_jax.models.masktrack_rcnn import build_model, normalise

@@ -6,8 +6,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from masktrack_jax.categories import carry, class_shape, match_categories
 from masktrack_jax.checkpoints import About
-from masktrack_jax.config import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.errors import UserError
+from masktrack_jax.forms import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.interop import files, names, sources
 from masktrack_jax.interop.account import account_of, depends_on_classes, part_of
 from masktrack_jax.interop.architecture import config_of

@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from masktrack_jax import checkpoints, cli
-from masktrack_jax.config import base_config, form_differences
+from masktrack_jax.config import base_config
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import whole
+from masktrack_jax.forms import form_differences
 from masktrack_jax.interop import names
 from masktrack_jax.interop.files import OURS
 from masktrack_jax.models.masktrack_rcnn import build_model

@@ -8,11 +8,11 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from masktrack_jax import checkpoints
-from masktrack_jax.config import form_differences
 from masktrack_jax.data.pairs import PROVENANCE, PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import make_folder
+from masktrack_jax.forms import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
