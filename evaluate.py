@@ -7,6 +7,8 @@ python evaluate.py --annotations GT.json --results results.json --output metrics
 metrics.json, and with plots and pictures in diagnosis.html beside it.
 """
 
+import os
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -28,6 +30,8 @@ FRAMES = flags.DEFINE_string(
 
 def main(_):
     """Score what the flags name."""
+    if FRAMES.value and not os.path.isdir(FRAMES.value):
+        raise UserError(f"{FRAMES.value}: no such folder; check --frames")
     if ANNOTATIONS.value and RESULTS.value:
         from masktrack_jax.evaluation.score import score_files
 

@@ -18,7 +18,11 @@ flags.DEFINE_string(
 flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float(
-    "score_threshold", None, "Leave out detections that score no more than this; else as in the checkpoint."
+    "score_threshold",
+    None,
+    "Leave out detections that score no more than this; else as in the checkpoint.",
+    lower_bound=0,
+    upper_bound=1,
 )
 flags.DEFINE_integer(
     "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1

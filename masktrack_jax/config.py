@@ -182,7 +182,8 @@ def validate(config):
     try:
         model, train = config.model, config.train
     except OSError as error:  # of config_flags: it tells of a file that it could not load at first use
-        raise UserError(" ".join(str(error).split())[-300:]) from None
+        problem = str(error).rsplit("] ", 1)[-1]
+        raise UserError(f"{' '.join(problem.split())}; check --config") from None
 
     check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")

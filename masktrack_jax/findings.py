@@ -1,5 +1,7 @@
 """What a check found: every fault and note counted by kind, with the first examples of each."""
 
+from masktrack_jax.errors import UserError
+
 EXAMPLES = 3
 
 
@@ -37,6 +39,14 @@ class Findings:
                 if count > len(examples):
                     lines.append(f"    … and {count - len(examples)} more")
         return lines
+
+    def conclude(self, name, consequence=""):
+        """Print the report; a UserError, which counts the errors in `name`, if there is any."""
+        for line in self.lines():
+            print(line)
+        if self.num_errors:
+            raise UserError(f"{name}: {self.num_errors} errors{consequence}")
+        print(f"{name}: nothing wrong")
 
 
 def _add(kinds, kind, example):

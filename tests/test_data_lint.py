@@ -270,8 +270,9 @@ def test_everything_wrong_at_once(tmp_path):
         assert f"× {kind}\n" in done.stdout, kind
     for note in ("videos without labels", "gaps in the category ids", "categories without objects"):
         assert f"× {note}\n" in done.stdout, note
-    last = done.stdout.splitlines()[-1]
-    assert last == f"{path}: {lint(path).num_errors} errors"
+    assert done.stderr.splitlines()[-1] == f"error: {path}: {lint(path).num_errors} errors"
+    with pytest.raises(UserError, match=r"is a folder; give the annotations file"):
+        lint(tmp_path)
 
 
 def test_notes_are_no_faults(tmp_path, capsys):

@@ -140,8 +140,7 @@ def test_starting_from_a_checkpoint(whole, config, capsys, monkeypatch):
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
     params = loop.start_variables(config, fresh, categories)["params"]
     assert same(params, state.params) and not same(params, fresh["params"])
-    told = "all loaded but nothing; categories that it does not have: none"
-    assert capsys.readouterr().out == f"{folder}: {told}\n"
+    assert capsys.readouterr().out == f"{folder}: loaded\n"
     config.model.fpn.channels = 24
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
     with pytest.raises(UserError, match="another architecture"):
@@ -190,7 +189,7 @@ def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, m
         np.testing.assert_array_equal(got, np.concatenate([new[..., :1], was[..., ::-1]], axis=-1))
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and "params/track_head/fc1/kernel" in line
-    assert line.endswith("categories that it does not have: new\n")
+    assert line.endswith("; new categories: new\n")
 
 
 def test_length_of_a_run(config):

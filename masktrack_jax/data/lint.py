@@ -12,7 +12,6 @@ import concurrent.futures
 import itertools
 import os
 import pathlib
-import sys
 
 from tqdm import tqdm
 
@@ -33,6 +32,8 @@ def lint(annotations_path, frames_root=None, progress=False):
     `frames_root` is given that does not exist.
     """
     path = pathlib.Path(annotations_path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the annotations file in it")
     content = load_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: is not an object with `videos` and `categories`; give the annotations file")
@@ -207,11 +208,7 @@ def main(arguments=None):
     """Run the command: prints what was found; exit status 1 when something is wrong."""
     options = _parser().parse_args(arguments)
     findings = lint(options.annotations, options.frames, progress=True)
-    print(*findings.lines(), sep="\n", end="\n" if findings.lines() else "")
-    if findings.num_errors:
-        print(f"{options.annotations}: {findings.num_errors} errors")
-        sys.exit(1)
-    print(f"{options.annotations}: nothing wrong")
+    findings.conclude(options.annotations)
 
 
 if __name__ == "__main__":

@@ -254,19 +254,10 @@ def write_submission(results_path, annotations_path, zip_path=None):
     Raises a UserError, and prints what is wrong, where the server would refuse it.
     """
     zip_path = zip_path or Path(results_path).with_suffix(".zip")
-    _demand_sound(results_path, annotations_path, f"; {zip_path} not written")
+    findings = validate(results_path, annotations_path, progress=True)
+    findings.conclude(results_path, f"; {zip_path} not written")
     write_zip(results_path, zip_path)
     return zip_path
-
-
-def _demand_sound(results_path, annotations_path, consequence=""):
-    """Print what `validate` finds; a UserError if anything is wrong."""
-    findings = validate(results_path, annotations_path, progress=True)
-    for line in findings.lines():
-        print(line)
-    if findings.num_errors:
-        raise UserError(f"{results_path}: {findings.num_errors} errors{consequence}")
-    print(f"{results_path}: nothing wrong")
 
 
 def _parser():
@@ -287,7 +278,7 @@ def main(arguments=None):
     if options.zip:
         print(write_submission(options.results, options.annotations, options.zip))
     else:
-        _demand_sound(options.results, options.annotations)
+        validate(options.results, options.annotations, progress=True).conclude(options.results)
 
 
 if __name__ == "__main__":

@@ -169,9 +169,9 @@ def start_variables(config, variables, categories):
         if checkpoints.read_about(path).config.model.neck != config.model.neck:
             replaceable += AFTER_NECK
         variables, left, matches = checkpoints.load_matching(path, variables, categories, replaceable)
-        loaded = f"all loaded but {', '.join(left) or 'nothing'}"
+        loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
-        print(f"{path}: {loaded}; categories that it does not have: {', '.join(new) or 'none'}")
+        print(f"{path}: {loaded}{'; new categories: ' * bool(new)}{', '.join(new)}")
         check_form(path, config)
     return variables
 
