@@ -12,7 +12,7 @@ a table and writes its rows, one for each variant, input and seed, to benchmarks
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs.hard import get_config
 from masktrack_jax import checkpoints, cli
-from masktrack_jax.config import base_config
 from masktrack_jax.data.generate import GeneratorOptions, generate
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
@@ -32,7 +32,6 @@ from masktrack_jax.data.synthetic import PRESETS
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis import diagnose
 from masktrack_jax.evaluation.score import score
-from masktrack_jax.forms import recommended_association
 from masktrack_jax.inference import FrameDetections
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.models.track_head import build_track_head
@@ -44,63 +43,6 @@ from masktrack_jax.training.loop import train
 
 SPLITS = {"train": (200, 21), "val": (40, 22), "tune": (30, 23)}  # videos, seed
 METRICS = ("AP", "AP75", "HOTA", "AssA", "IDF1", "IDSW")
-FC, CONV = {"kind": "fc", "features": 256}, {"kind": "conv", "features": 256}
-# What a head is and how it learns: config.model.track_head, config.train.track, times the steps.
-HEADS = {
-    "fc, softmax": (FC, {"loss": "softmax"}, 1),
-    "fc, softmax, 5 × steps": (FC, {"loss": "softmax"}, 5),  # of the same time: it is cheaper
-    "conv, triplet": (CONV, {"loss": "triplet"}, 1),
-    "conv, contrastive": (CONV, {"loss": "contrastive"}, 1),
-    "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}, 1),
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A head of `HEADS` (None: no learned cue) with values of `config.inference`."""
-
-    head: str | None
-    association: dict = field(default_factory=dict)
-    tracks: dict = field(default_factory=dict)
-
-
-# One learned cue within a class, as the trackers do that brought these losses up; a memory without end.
-PLAIN = {"iou_weight": 0.0, "label_weight": 0.0, "same_label": True, "new_score": 0.3, "frames_retained": 0}
-COSINE = PLAIN | {"similarity": "cosine", "assignment": "hungarian", "new_threshold": 0.5}
-BISOFTMAX = PLAIN | {"similarity": "bisoftmax", "assignment": "in_turn", "new_threshold": 0.5}
-OVERLAP = {"similarity": "none", "assignment": "hungarian", "same_label": True, "label_weight": 0.0}
-BEST = recommended_association(base_config()).inference
-RECOMMENDED = (BEST.association.to_dict(), BEST.tracks.to_dict())
-VARIANTS = {
-    "paper": Variant("fc, softmax"),
-    "paper, 5 × steps": Variant("fc, softmax, 5 × steps"),
-    "paper, nothing forgotten": Variant("fc, softmax", {"frames_retained": 0}),
-    "paper, no learned cue": Variant("fc, softmax", {"use_embedding": False}),
-    "overlap, Hungarian": Variant(None, OVERLAP | {"new_threshold": 0.2, "new_score": 0.3}),
-    "triplet, cosine": Variant("conv, triplet", COSINE),
-    "contrastive, cosine": Variant("conv, contrastive", COSINE),
-    "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX | {"memory": "average"}),
-    "paper's head, recommended": Variant("fc, softmax", *RECOMMENDED),
-    "triplet, recommended": Variant("conv, triplet", *RECOMMENDED),
-    "quasi-dense, recommended": Variant("conv, quasi-dense", *RECOMMENDED),
-    "contrastive, recommended": Variant("conv, contrastive", *RECOMMENDED),
-}
-# What each value of the recommendation is worth: the best without it.
-for name, values in {
-    "last look only": {"memory": "last"},
-    "greedy": {"assignment": "greedy"},
-    "second choices": {"second_choice": True},
-    "the paper's weights": {"iou_weight": 2.0, "label_weight": 10.0},
-    "duplicates": {"duplicate_iou": 1.0},
-    "a second pass for low scores": {"high_score": 0.3},
-}.items():
-    VARIANTS[f"… with {name}"] = Variant("conv, contrastive", RECOMMENDED[0] | values, RECOMMENDED[1])
-for name, values in {
-    "majority and mean": {"label": "majority", "score": "mean"},
-    "presence in the score": {"score": "presence"},
-    "gaps of 2 filled": {"fill_gaps": 2},
-}.items():
-    VARIANTS[f"… with {name}"] = Variant("conv, contrastive", RECOMMENDED[0], RECOMMENDED[1] | values)
 
 
 def main(arguments=None):
@@ -146,7 +88,7 @@ def _parser():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=500, help="of training a head")
     parser.add_argument("--pairs", type=int, default=800, help="pairs of frames whose features are kept")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="default: all")
     parser.add_argument("--output", default="benchmarks/results/tracking.json")
     return parser
 

@@ -1,0 +1,64 @@
+"""What benchmarks/tracking.py compares: heads with their losses, and rules of association."""
+
+from dataclasses import dataclass, field
+
+from masktrack_jax.config import base_config
+from masktrack_jax.forms import recommended_association
+
+FC, CONV = {"kind": "fc", "features": 256}, {"kind": "conv", "features": 256}
+# What a head is and how it learns: config.model.track_head, config.train.track, times the steps.
+HEADS = {
+    "fc, softmax": (FC, {"loss": "softmax"}, 1),
+    "fc, softmax, 5 × steps": (FC, {"loss": "softmax"}, 5),  # of the same time: it is cheaper
+    "conv, triplet": (CONV, {"loss": "triplet"}, 1),
+    "conv, contrastive": (CONV, {"loss": "contrastive"}, 1),
+    "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}, 1),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A head of `HEADS` (None: no learned cue) with values of `config.inference`."""
+
+    head: str | None
+    association: dict = field(default_factory=dict)
+    tracks: dict = field(default_factory=dict)
+
+
+# One learned cue within a class, as the trackers do that brought these losses up; a memory without end.
+PLAIN = {"iou_weight": 0.0, "label_weight": 0.0, "same_label": True, "new_score": 0.3, "frames_retained": 0}
+COSINE = PLAIN | {"similarity": "cosine", "assignment": "hungarian", "new_threshold": 0.5}
+BISOFTMAX = PLAIN | {"similarity": "bisoftmax", "assignment": "in_turn", "new_threshold": 0.5}
+OVERLAP = {"similarity": "none", "assignment": "hungarian", "same_label": True, "label_weight": 0.0}
+BEST = recommended_association(base_config()).inference
+RECOMMENDED = (BEST.association.to_dict(), BEST.tracks.to_dict())
+VARIANTS = {
+    "paper": Variant("fc, softmax"),
+    "paper, 5 × steps": Variant("fc, softmax, 5 × steps"),
+    "paper, nothing forgotten": Variant("fc, softmax", {"frames_retained": 0}),
+    "paper, no learned cue": Variant("fc, softmax", {"use_embedding": False}),
+    "overlap, Hungarian": Variant(None, OVERLAP | {"new_threshold": 0.2, "new_score": 0.3}),
+    "triplet, cosine": Variant("conv, triplet", COSINE),
+    "contrastive, cosine": Variant("conv, contrastive", COSINE),
+    "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX | {"memory": "average"}),
+    "paper's head, recommended": Variant("fc, softmax", *RECOMMENDED),
+    "triplet, recommended": Variant("conv, triplet", *RECOMMENDED),
+    "quasi-dense, recommended": Variant("conv, quasi-dense", *RECOMMENDED),
+    "contrastive, recommended": Variant("conv, contrastive", *RECOMMENDED),
+}
+# What each value of the recommendation is worth: the best without it.
+for name, values in {
+    "last look only": {"memory": "last"},
+    "greedy": {"assignment": "greedy"},
+    "second choices": {"second_choice": True},
+    "the paper's weights": {"iou_weight": 2.0, "label_weight": 10.0},
+    "duplicates": {"duplicate_iou": 1.0},
+    "a second pass for low scores": {"high_score": 0.3},
+}.items():
+    VARIANTS[f"… with {name}"] = Variant("conv, contrastive", RECOMMENDED[0] | values, RECOMMENDED[1])
+for name, values in {
+    "majority and mean": {"label": "majority", "score": "mean"},
+    "presence in the score": {"score": "presence"},
+    "gaps of 2 filled": {"fill_gaps": 2},
+}.items():
+    VARIANTS[f"… with {name}"] = Variant("conv, contrastive", RECOMMENDED[0], RECOMMENDED[1] | values)
