@@ -77,14 +77,23 @@ def to_rle(segmentation, size):
     return segmentation
 
 
-def intersections(rles_a, areas_a, rles_b, areas_b):
-    """Common pixels of every pair of masks of one frame, (A, B) int64.
+def overlap_ratios(rles_a, rles_b):
+    """IoU of every pair of masks of one frame, (A, B) float64, -1 where the two are of different sizes."""
+    ratio = rle_library.iou(rles_a, rles_b, [0] * len(rles_b))
+    if any(rle["size"] != rles_a[0]["size"] for rle in rles_a + rles_b):
+        sizes_a, sizes_b = (np.array([rle["size"] for rle in side]) for side in (rles_a, rles_b))
+        ratio[(sizes_a[:, None] != sizes_b[None]).any(-1)] = -1
+    return ratio
+
+
+def common_pixels(ratio, areas_a, areas_b):
+    """Pixels, int64, that masks share whose areas and `overlap_ratios` are given; -1 stays.
 
     The library returns only the ratio r = i / (a + b - i), in double precision; i = r (a + b) / (1 + r)
-    is then the exact integer after rounding. Masks of different sizes have none in common (r = -1).
+    is then the exact integer after rounding.
     """
-    ratio = np.maximum(rle_library.iou(rles_a, rles_b, [0] * len(rles_b)), 0)
-    return np.rint(ratio * np.add.outer(areas_a, areas_b) / (1 + ratio)).astype(np.int64)
+    shared = np.rint(ratio * (areas_a + areas_b) / (1 + np.maximum(ratio, 0))).astype(np.int64)
+    return np.where(ratio < 0, -1, shared)
 
 
 def _draw(polygons, size):

@@ -5,6 +5,7 @@ once. Tracks meet only inside one video and one category.
 """
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from numbers import Real
 
 import numpy as np
@@ -203,7 +204,9 @@ def _tabulate(placed, areas, name, is_label):
     named = [(f"{name}[{place}]", record) for place, record in placed]
     if is_label:
         scores, crowd = [1.0] * len(placed), [bool(record.get("iscrowd")) for _, record in placed]
-        mean_area = [_mean_area(_stated_areas(record, row, where)) for (where, record), row in zip(named, areas)]
+        mean_area = [
+            _mean_area(_stated_areas(record, row, where)) for (where, record), row in zip(named, areas)
+        ]
     else:
         scores, crowd = [_score(record, where) for where, record in named], [False] * len(placed)
         mean_area = np.maximum(table, 0).sum(1) / np.maximum((table > 0).sum(1), 1)
@@ -240,18 +243,14 @@ def _mean_area(areas):
 def _intersect(predicted, predicted_rles, labelled, labelled_rles):
     """(D, G, T) int64 common pixels a frame, as `ClassOverlap.intersection`."""
     frames = min(predicted.areas.shape[1], labelled.areas.shape[1])
-    shared = np.zeros((len(predicted_rles), len(labelled_rles), frames), np.int64)
-    sizes = {tuple(rle["size"]) for track in [*predicted_rles, *labelled_rles] for rle in track if rle}
-    for frame in range(frames if shared.size else 0):
-        our_areas, their_areas = predicted.areas[:, frame], labelled.areas[:, frame]
-        rows, columns = np.flatnonzero(our_areas >= 0), np.flatnonzero(their_areas >= 0)
-        if not len(rows) or not len(columns):
-            continue
-        ours = [predicted_rles[row][frame] for row in rows]
-        theirs = [labelled_rles[column][frame] for column in columns]
-        common = masks.intersections(ours, our_areas[rows], theirs, their_areas[columns])
-        if len(sizes) > 1:
-            our_sizes, their_sizes = (np.array([rle["size"] for rle in side]) for side in (ours, theirs))
-            common[(our_sizes[:, None] != their_sizes[None]).any(-1)] = -1
-        shared[rows[:, None], columns, frame] = common
-    return shared
+    ours, theirs = predicted.areas[:, :frames], labelled.areas[:, :frames]
+    ratio = np.zeros((frames, len(ours), len(theirs)))
+    seen = zip(zip_longest(*predicted_rles), zip_longest(*labelled_rles))
+    for found, (our_rles, their_rles) in zip(ratio, seen):
+        rows = [row for row, rle in enumerate(our_rles) if rle]
+        columns = [column for column, rle in enumerate(their_rles) if rle]
+        if rows and columns:
+            found[np.ix_(rows, columns)] = masks.overlap_ratios(
+                [our_rles[row] for row in rows], [their_rles[column] for column in columns]
+            )
+    return masks.common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])

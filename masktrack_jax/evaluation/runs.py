@@ -116,7 +116,8 @@ def _add_up(differences, first, last):
     for strings without a number in this chain.
     """
     runs = np.zeros(len(differences) + 1, np.int32)
-    np.cumsum(differences, dtype=np.int32, out=runs[:-1])
+    runs[:-1] = differences  # summed up in place: NumPy is slow over every second value
+    np.cumsum(runs[:-1], out=runs[:-1])
     runs[:-1] -= np.repeat(runs[first - 1], last - first)
     return runs
 
