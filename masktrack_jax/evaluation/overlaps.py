@@ -95,7 +95,7 @@ def compute_overlaps(ground_truth, results, names=("ground truth", "results"), p
     labels = _group(ground_truth["annotations"], videos, categories, f"{gt_name}: annotations", None)
     predictions = _group(results, videos, categories, result_name, notes)
     categories = {key: str(categories[key].get("name", key)) for key in _sorted(categories, gt_name)}
-    pairs, resized = [], 0
+    pairs, resized, nothing = [], 0, (_tabulate([], [], "", is_label=False), [])
     video_ids = _sorted(videos, gt_name)
     for video_id in tqdm(video_ids, "scoring", unit="video", disable=None if progress else True):
         video = videos[video_id]
@@ -104,8 +104,8 @@ def compute_overlaps(ground_truth, results, names=("ground truth", "results"), p
         for category_id in categories:
             if category_id not in ours and category_id not in theirs:
                 continue
-            predicted, predicted_rles = ours.get(category_id, _NOTHING)
-            labelled, labelled_rles = theirs.get(category_id, _NOTHING)
+            predicted, predicted_rles = ours.get(category_id, nothing)
+            labelled, labelled_rles = theirs.get(category_id, nothing)
             shared = _intersect(predicted, predicted_rles, labelled, labelled_rles)
             resized += np.count_nonzero(shared < 0)
             frames = _num_frames(video, predicted, labelled)
@@ -201,19 +201,14 @@ def _tabulate(placed, areas, name, is_label):
     table = np.full((len(areas), lengths.max(initial=0)), -1, np.int64)
     for row, values in zip(table, areas):
         row[: len(values)] = values
-    named = [(f"{name}[{place}]", record) for place, record in placed]
+    wheres, records = [f"{name}[{place}]" for place, _ in placed], [record for _, record in placed]
     if is_label:
-        scores, crowd = [1.0] * len(placed), [bool(record.get("iscrowd")) for _, record in placed]
-        mean_area = [
-            _mean_area(_stated_areas(record, row, where)) for (where, record), row in zip(named, areas)
-        ]
+        scores, crowd = np.ones(len(placed)), [bool(record.get("iscrowd")) for record in records]
+        mean_area = list(map(_mean_area, map(_stated_areas, records, areas, wheres)))
     else:
-        scores, crowd = [_score(record, where) for where, record in named], [False] * len(placed)
+        scores, crowd = list(map(_score, records, wheres)), np.zeros(len(placed))
         mean_area = np.maximum(table, 0).sum(1) / np.maximum((table > 0).sum(1), 1)
     return Tracks(np.array(scores, float), np.array(crowd, bool), np.array(mean_area, float), lengths, table)
-
-
-_NOTHING = _tabulate([], [], "", is_label=False), []
 
 
 def _score(record, where):

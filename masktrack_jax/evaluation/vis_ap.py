@@ -145,6 +145,8 @@ def track_iou(pair):
     """
     predicted, labelled = pair.predicted, pair.labelled
     frames = pair.intersection.shape[-1]
+    if not pair.intersection.size:  # most pairs: a category that is only predicted
+        return np.zeros(pair.intersection.shape[:2])
     last = np.minimum(predicted.lengths[:, None], labelled.lengths[None, :])
     counts = (np.arange(frames) < last[..., None]) & (pair.intersection >= 0)
     ours = np.maximum(predicted.areas[:, None, :frames], 0)
@@ -170,7 +172,7 @@ def _match(pair, order, iou, ranges):
     free = np.ones((*shape[:2], iou.shape[1]), bool)
     reached = iou[:, None] >= IOU_THRESHOLDS[:, None]  # (D, T, G)
     rows = np.flatnonzero(reached.any((1, 2)))
-    for d, rank in zip(rows, _rank(iou[rows], ignore_label)):
+    for d, rank in zip(rows, _rank(iou[rows], ignore_label) if len(rows) else ()):
         choice = np.where(reached[d] & free, rank[:, None], -1)  # (A, T, G)
         label = choice.argmax(-1)
         a, t = np.nonzero(choice.max(-1) >= 0)
