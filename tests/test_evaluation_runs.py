@@ -47,6 +47,12 @@ def test_measures_equal_the_pixels(seed):
     assert has_empty.tolist() == [0 in lengths[1:] for lengths in problems]
 
 
+@pytest.mark.parametrize("lengths", [[9, 0, 3], [9, 3, 0, 4], [0, 9, 3, 4, 0]])
+def test_a_single_empty_run_is_noticed(lengths):
+    strings = [string_of(lengths) for lengths in ([0, 12], lengths, [7], [5, 5])]
+    assert runs.measure(strings)[2].tolist() == [False, True, False, False]
+
+
 def test_the_writer_writes_what_pycocotools_writes():
     rng = np.random.default_rng(0)
     for density in (0, 0.01, 0.5, 1):

@@ -102,7 +102,8 @@ def test_a_crowd_swallows_any_number_of_predictions():
 
 def test_at_most_100_predictions_count():
     wrong = [track([rectangle(30, 30, 5, 5)], 0.9)] * 100
-    assert evaluate_vis(one_video([[A]]), [*wrong, track([A], 0.1)]).stats["AR100"] == 0
+    metrics = evaluate_vis(one_video([[A]]), [*wrong, track([A], 0.1)])
+    assert metrics.stats["AR100"] == 0 and metrics.ious[1, 1].shape == (100, 1)
     assert evaluate_vis(one_video([[A]]), [*wrong[1:], track([A], 0.1)]).stats["AR100"] == 1
 
 

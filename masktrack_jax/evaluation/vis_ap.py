@@ -9,6 +9,7 @@ Where this differs from the official code on purpose (it stops, or is silently w
   * annotation ids are not used, so id 0 and ids used twice count like any other;
   * `areas` or `iscrowd` missing from a label: measured from the masks, taken as 0;
   * results may hold uncompressed masks and polygons too;
+  * masks with runs of no pixels count whole, not only as far as both sides have one at the same pixel;
   * the inputs listed at `overlaps.compute_overlaps` are errors of one line.
 """
 
