@@ -3,8 +3,9 @@
     python benchmarks/evaluation.py                  # 60 videos, a few seconds
     python benchmarks/evaluation.py --videos 300     # 30 frames of 720p, 40 predictions: 200 MB of json
 
-The problem is generated (blobs that move, predictions late by some frames and partly of a wrong
-category), written as json, then read and scored in a fresh process. The last line printed is json.
+The problem is generated (ellipses that move; predictions late by some frames, of another size, rough
+along the outline and partly of a wrong category, so that no two masks are equal), written as json, then
+read and scored in a fresh process. The last line printed is json.
 """
 
 import argparse
@@ -87,8 +88,9 @@ def generate(folder, videos, frames, predictions):
     results = []
     for video in range(1, videos + 1):
         present = rng.integers(1, CATEGORIES + 1, 2)
-        objects = [(int(rng.choice(present)), blob(rng, frames)) for _ in range(OBJECTS)]
-        for category, rles in objects:
+        objects = [(int(rng.choice(present)), random_object(rng, frames)) for _ in range(OBJECTS)]
+        for category, (centres, radii) in objects:
+            rles = draw(rng, centres, radii)
             ground_truth["annotations"].append(
                 {
                     "id": len(ground_truth["annotations"]) + 1,
@@ -100,14 +102,14 @@ def generate(folder, videos, frames, predictions):
                 }
             )
         for _ in range(predictions):
-            category, rles = objects[rng.integers(OBJECTS)]
-            late = int(rng.integers(0, 6))
+            category, (centres, radii) = objects[rng.integers(OBJECTS)]
+            late = np.roll(centres, int(rng.integers(0, 6)), axis=0)
             results.append(
                 {
                     "video_id": video,
                     "score": float(rng.random()),
                     "category_id": category if rng.random() < 0.6 else int(rng.integers(1, CATEGORIES + 1)),
-                    "segmentations": rles[late:] + rles[:late],
+                    "segmentations": draw(rng, late, radii * rng.uniform(0.85, 1.15, 2)),
                 }
             )
     os.makedirs(folder, exist_ok=True)
@@ -116,17 +118,26 @@ def generate(folder, videos, frames, predictions):
             json.dump(content, file)
 
 
-def blob(rng, frames):
-    """RLEs of one jagged round shape that moves a few pixels a frame."""
-    angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    radius = rng.uniform(40, 110) * (1 + 0.015 * rng.standard_normal(len(angle)))
+def random_object(rng, frames):
+    """Centres (T, 2) and half axes (2,), x before y, of an ellipse that moves a few pixels a frame."""
     start, speed = rng.uniform([200, 200], [WIDTH - 200, HEIGHT - 200]), rng.uniform(-6, 6, 2)
+    return start + speed * np.arange(frames)[:, None], rng.uniform(45, 115) * np.array([1.4, 1.0])
+
+
+def draw(rng, centres, radii):
+    """RLEs of an ellipse with a rough outline, rough in a way of its own in every frame."""
     rles = []
-    for frame in range(frames):
-        x, y = start + frame * speed
-        outline = np.stack([x + 1.4 * radius * np.cos(angle), y + radius * np.sin(angle)], -1)
-        rle = rle_library.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)[0]
-        rles.append({"size": rle["size"], "counts": rle["counts"].decode()})
+    for x, y in centres:
+        columns = np.arange(max(int(x - radii[0]), 0), min(int(x + radii[0]), WIDTH))
+        half = radii[1] * np.sqrt(np.maximum(1 - ((columns - x) / radii[0]) ** 2, 0))
+        ends = y + np.stack([-half, half], -1) + 1.5 * rng.standard_normal((len(columns), 2))
+        ends = np.clip(np.sort(np.rint(ends).astype(int)), 0, HEIGHT)
+        seen = ends[:, 0] < ends[:, 1]  # an encoder writes no run of no pixels
+        ends = ends[seen] + HEIGHT * columns[seen, None]
+        runs = np.diff(ends.ravel(), prepend=0, append=HEIGHT * WIDTH)
+        size = [HEIGHT, WIDTH]
+        rle = rle_library.frPyObjects({"size": size, "counts": runs.tolist()}, *size)
+        rles.append({"size": size, "counts": rle["counts"].decode()})
     return rles
 
 

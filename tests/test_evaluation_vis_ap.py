@@ -102,7 +102,8 @@ def test_a_crowd_swallows_any_number_of_predictions():
 
 def test_at_most_100_predictions_count():
     wrong = [track([rectangle(30, 30, 5, 5)], 0.9)] * 100
-    assert evaluate_vis(one_video([[A]]), [*wrong, track([A], 0.1)]).stats["AR100"] == 0
+    metrics = evaluate_vis(one_video([[A]]), [*wrong, track([A], 0.1)])
+    assert metrics.stats["AR100"] == 0 and metrics.ious[1, 1].shape == (100, 1)
     assert evaluate_vis(one_video([[A]]), [*wrong[1:], track([A], 0.1)]).stats["AR100"] == 1
 
 
@@ -110,6 +111,66 @@ def test_area_ranges_include_both_ends():
     metrics = evaluate_vis(one_video([[A]], areas=[128**2]), [track([A])])
     assert metrics.stats["APs"] == metrics.stats["APm"] == pytest.approx(1)
     assert metrics.stats["APl"] is None
+
+
+def test_thresholds_are_inclusive():
+    # Label of 20 pixels, predictions of n of them: IoU n/20, each threshold from 0.5 on once exactly.
+    for pixels in range(9, 21):
+        metrics = evaluate_vis(one_video([[rectangle(0, 0, 1, 20)]]), [track([rectangle(0, 0, 1, pixels)])])
+        reached = sum(pixels / 20 >= threshold for threshold in np.linspace(0.5, 0.95, 10))
+        assert metrics.stats["AP"] == pytest.approx(reached / 10)
+    assert reached == 10
+
+
+@pytest.mark.parametrize("side, ranges", [(128, "sm"), (256, "ml"), (127, "s"), (255, "m"), (257, "l")])
+def test_sizes_of_predictions_without_a_label_include_both_ends(side, ranges):
+    # A better scored miss of that size halves precision in its ranges and is passed over in the others.
+    def square(left, side):
+        return rectangle(left, 0, side, side, (260, 600))
+
+    labels = [[square(300, side)] for side in (100, 200, 257)]
+    hits = [track([square(300, side)], 0.5) for side in (100, 200, 257)]
+    metrics = evaluate_vis(one_video(labels), [track([square(0, side)], 0.9), *hits])
+    for letter in "sml":
+        assert metrics.stats[f"AP{letter}"] == pytest.approx(0.5 if letter in ranges else 1)
+
+
+def test_null_and_zero_areas_do_not_count_in_the_mean():
+    areas = [None, 0, 128**2 - 1, 128**2 + 1]
+    metrics = evaluate_vis(one_video([[A]], areas=areas), [track([A])])
+    assert metrics.stats["APs"] == metrics.stats["APm"] == pytest.approx(1)
+
+
+def test_a_crowd_takes_by_ordinary_iou():
+    # The prediction lies wholly inside the crowd, which is twice as large and a pixel more.
+    crowd, inside = rectangle(0, 0, 21, 1), rectangle(0, 0, 10, 1)
+    for width, expected in ((21, 0.5), (20, 1.0)):
+        crowd = rectangle(0, 0, width, 1)
+        ground_truth = one_video([[crowd], [B]])
+        ground_truth["annotations"][0]["iscrowd"] = 1
+        metrics = evaluate_vis(ground_truth, [track([inside]), track([B], 0.5)])
+        assert metrics.stats["AP50"] == pytest.approx(expected)
+
+
+def test_categories_without_predictions_count_zero():
+    ground_truth = one_video([[A], [A]], categories=3)
+    ground_truth["annotations"][1]["category_id"] = 2
+    metrics = evaluate_vis(ground_truth, [track([A])])
+    assert [metrics.stats[name] for name in ("AP", "AR10")] == pytest.approx([0.5, 0.5])
+    assert [metrics.per_category[k]["AP"] for k in (1, 2, 3)] == [pytest.approx(1), 0, None]
+
+
+def test_the_limit_is_for_each_category_of_each_video():
+    wrong = [track([rectangle(30, 30, 5, 5)], 0.9, category_id) for category_id in (1, 2)] * 60
+    ground_truth = one_video([[A], [A]], categories=2)
+    ground_truth["annotations"][1]["category_id"] = 2
+    results = [*wrong, track([A], 0.1), track([A], 0.1, category_id=2)]
+    assert evaluate_vis(ground_truth, results).stats["AR100"] == pytest.approx(1)
+
+
+def test_tracks_of_more_than_255_masks():
+    metrics = evaluate_vis(one_video([[A] * 300]), [track([A] * 150 + [B] * 150)])
+    assert metrics.ious[1, 1] == pytest.approx(np.array([[(150 * 100 + 150 * 50) / (150 * 100 + 150 * 150)]]))
 
 
 def test_no_results_score_zero():

@@ -3,45 +3,58 @@
 import numpy as np
 from pycocotools import mask as rle_library
 
-_RLE_CHARACTERS = bytes(range(48, 112))
+from masktrack_jax.evaluation import runs
+
 # Coordinates beyond this, or NaN, overflow in the library's polygon code.
 _FAR_AWAY = 1e6
+# Masks measured at once: more do not stay in the processor's cache, fewer cost a call each.
+_BATCH = 256
+
+
+class BrokenMask(ValueError):
+    """A mask that cannot be one; `track` is the place of its track, the text "frame T: why"."""
+
+    def __init__(self, track, frame, reason):
+        super().__init__(f"frame {frame}: not a mask ({reason})")
+        self.track = track
 
 
 def read_track(segmentations, size):
-    """One track's `segmentations` as compressed RLEs with their areas.
+    """One track's (rles, areas), see `read_tracks`."""
+    (track,) = read_tracks([segmentations], size)
+    return track
+
+
+def read_tracks(tracks, size):
+    """The `segmentations` of tracks as compressed RLEs with their areas.
 
     Args:
-      segmentations: list with one entry a frame: compressed RLE, uncompressed RLE, polygons, or
+      tracks: list of lists with one entry a frame: compressed RLE, uncompressed RLE, polygons, or
         anything false (`null`, `[]`) where the object is absent.
       size: (height, width) of the video; polygons are drawn at it, RLEs carry their own size.
     Returns:
-      rles: list of `{"size": [h, w], "counts": str or bytes}` or None.
+      A list with (rles, areas) of each track:
+      rles: list of `{"size": [h, w], "counts": str}` or None.
       areas: (T,) int64, pixels of each mask, -1 where there is none.
     Raises:
-      ValueError: a mask that cannot be one, as "frame T: why".
+      BrokenMask: a mask that cannot be one.
     """
-    rles, areas = [None] * len(segmentations), np.full(len(segmentations), -1, np.int64)
-    frames = [frame for frame, segmentation in enumerate(segmentations) if segmentation]
-    for frame in frames:
-        try:
-            rles[frame] = to_rle(segmentations[frame], size)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"frame {frame}: not a mask ({error})") from error
-    present = [rles[frame] for frame in frames]
-    areas[frames], covered = _measure(present)
-    for frame, rle, pixels in zip(frames, present, covered.tolist()):
-        height, width = rle["size"]
-        if pixels != height * width:
-            reason = f"its runs cover {pixels} pixels, its size has {height * width}"
-            raise ValueError(f"frame {frame}: not a mask ({reason})")
-    return rles, areas
+    found = [([None] * len(masks), [-1] * len(masks)) for masks in tracks]
+    places = [(n, t) for n, masks in enumerate(tracks) for t, mask in enumerate(masks) if mask]
+    for start in range(0, len(places), _BATCH):
+        batch = places[start : start + _BATCH]
+        rles = [tracks[n][t] for n, t in batch]
+        if not _are_compressed(rles):
+            rles = [_convert(rle, size, *place) for rle, place in zip(rles, batch)]
+        for (n, t), rle, area in zip(batch, rles, _measure(rles, batch)):
+            found[n][0][t], found[n][1][t] = rle, area
+    return [(rles, np.array(areas, np.int64)) for rles, areas in found]
 
 
 def to_rle(segmentation, size):
     """A segmentation in any of the three forms of the json as a compressed RLE.
 
-    Only `read_track` checks that the runs of a compressed RLE fill its size.
+    Only `read_track` looks into the string of a compressed RLE.
     """
     if isinstance(segmentation, list):
         return _draw(segmentation, size)
@@ -51,33 +64,36 @@ def to_rle(segmentation, size):
     height, width = segmentation["size"]
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
         raise ValueError(f"size must be two positive integers, got {segmentation['size']}")
-    if height * width >= 2**32:  # the library counts pixels in 32 bits
+    if height * width > runs.MOST_PIXELS:
         raise ValueError(f"size {segmentation['size']} is that of no frame")
     if isinstance(counts, list):
         if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
             raise ValueError("uncompressed counts must be integers from 0 to the size")
-        return rle_library.frPyObjects(segmentation, height, width)
-    if isinstance(counts, str):
-        text = counts.encode()
-    elif isinstance(counts, bytes):
-        text = counts
-    else:
+        return _encode(height, width, counts)
+    if isinstance(counts, bytes):
+        return {"size": [height, width], "counts": counts.decode("latin-1")}
+    if not isinstance(counts, str):
         raise ValueError(f"counts must be a list or a string, got {type(counts).__name__}")
-    # The C decoder reads past the end of a string that stops in the middle of a number.
-    if not text or text[-1] >= 80 or text.translate(None, _RLE_CHARACTERS):
-        raise ValueError("counts is not a complete RLE string")
     return segmentation
 
 
-def intersections(rles_a, areas_a, rles_b, areas_b):
-    """Common pixels of every pair of masks of one frame, (A, B) int64.
+def overlap_ratios(rles_a, rles_b):
+    """IoU of every pair of masks of one frame, (A, B) float64, -1 where the two are of different sizes."""
+    ratio = rle_library.iou(rles_a, rles_b, [0] * len(rles_b))
+    if any(rle["size"] != rles_a[0]["size"] for rle in rles_a + rles_b):
+        sizes_a, sizes_b = (np.array([rle["size"] for rle in side]) for side in (rles_a, rles_b))
+        ratio[(sizes_a[:, None] != sizes_b[None]).any(-1)] = -1
+    return ratio
+
+
+def common_pixels(ratio, areas_a, areas_b):
+    """Pixels, int64, that masks share whose areas and `overlap_ratios` are given; -1 stays.
 
     The library returns only the ratio r = i / (a + b - i), in double precision; i = r (a + b) / (1 + r)
-    is then the exact integer after rounding. Masks of different sizes have none in common (r = -1).
+    is then the exact integer after rounding.
     """
-    ratio = np.maximum(rle_library.iou(rles_a, rles_b, [0] * len(rles_b)), 0)
-    total = areas_a[:, None] + areas_b[None, :]
-    return np.rint(ratio * total / (1 + ratio)).astype(np.int64)
+    shared = np.rint(ratio * (areas_a + areas_b) / (1 + np.maximum(ratio, 0))).astype(np.int64)
+    return np.where(ratio < 0, -1, shared)
 
 
 def _draw(polygons, size):
@@ -88,37 +104,50 @@ def _draw(polygons, size):
         raise ValueError("a polygon's coordinates are not pixels of a frame")
     if None in size:
         raise ValueError("polygons need the video's height and width")
-    return rle_library.merge(rle_library.frPyObjects(polygons, *size))
+    rle = rle_library.merge(rle_library.frPyObjects(polygons, *size))
+    return {"size": list(size), "counts": rle["counts"].decode()}
 
 
-def _measure(rles):
-    """Area and length of all runs, each (N,) int64, of compressed RLEs.
+def _are_compressed(segmentations):
+    """Whether all are compressed RLEs of one good size, as they almost always are."""
+    if set(map(type, segmentations)) != {dict}:
+        return False
+    sizes = [segmentation.get("size") for segmentation in segmentations]
+    kinds = {type(segmentation.get("counts")) for segmentation in segmentations}
+    if kinds != {str} or not isinstance(sizes[0], list) or list(map(type, sizes[0])) != [int, int]:
+        return False
+    height, width = sizes[0]
+    good = height > 0 and width > 0 and height * width <= runs.MOST_PIXELS
+    return good and sizes.count(sizes[0]) == len(sizes)
 
-    The length must be compared with the size before two masks meet: the library's loop over a pair
-    never ends when one is shorter. It costs a second pass in C. Runs alternate background and object,
-    and a compressed run is the difference to the run two before, the first three excepted; so without
-    its first run the same string describes runs whose object pixels are exactly the remaining
-    background.
+
+def _convert(segmentation, size, track, frame):
+    try:
+        return to_rle(segmentation, size)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BrokenMask(track, frame, error) from error
+
+
+def _measure(rles, places):
+    """Areas, a list, of compressed RLEs at `places` (track, frame); replaces those with empty runs.
+
+    Runs must fill the size before two masks meet: pycocotools never comes back from a pair of which one
+    is shorter.
     """
-    heads, tails = [], []
-    for rle in rles:
-        run, end = _first_run(rle["counts"])
-        heads.append(run)
-        tails.append({"size": rle["size"], "counts": rle["counts"][end:]})
-    areas = np.asarray(rle_library.area(rles + tails), np.int64)
-    return areas[: len(rles)], areas[: len(rles)] + areas[len(rles) :] + np.array(heads, np.int64)
+    strings = [rle["counts"] for rle in rles]
+    try:
+        areas, covered, has_empty = runs.measure(strings)
+    except runs.BrokenString as error:
+        raise BrokenMask(*places[error.place], error) from None
+    pixels = np.array([rle["size"] for rle in rles]).prod(axis=1)
+    for n in np.flatnonzero(covered != pixels)[:1]:
+        raise BrokenMask(*places[n], f"its runs cover {covered[n]} pixels, its size has {pixels[n]}")
+    for n in np.flatnonzero(has_empty):
+        rles[n] = _encode(*rles[n]["size"], runs.without_empty_runs(strings[n]))
+    return areas.tolist()
 
 
-def _first_run(counts):
-    """(length of the first run, number of characters it takes) of a compressed RLE string.
-
-    Five bits a character from the lowest up, bit 5 set when more follow, bit 4 of the last the sign.
-    """
-    run = shift = 0
-    for character in counts[:8].encode() if isinstance(counts, str) else counts[:8]:
-        code = character - 48
-        run |= (code & 31) << shift
-        shift += 5
-        if code < 32:
-            break
-    return run - ((code & 16) << (shift - 4)), shift // 5
+def _encode(height, width, counts):
+    """The compressed RLE of a list of run lengths."""
+    rle = rle_library.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode()}

@@ -5,6 +5,7 @@ once. Tracks meet only inside one video and one category.
 """
 
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from numbers import Real
 
 import numpy as np
@@ -94,17 +95,17 @@ def compute_overlaps(ground_truth, results, names=("ground truth", "results"), p
     labels = _group(ground_truth["annotations"], videos, categories, f"{gt_name}: annotations", None)
     predictions = _group(results, videos, categories, result_name, notes)
     categories = {key: str(categories[key].get("name", key)) for key in _sorted(categories, gt_name)}
-    pairs, resized = [], 0
+    pairs, resized, nothing = [], 0, (_tabulate([], [], "", is_label=False), [])
     video_ids = _sorted(videos, gt_name)
     for video_id in tqdm(video_ids, "scoring", unit="video", disable=None if progress else True):
-        video, size = videos[video_id], _size(videos[video_id])
+        video = videos[video_id]
+        ours = _read_tracks(predictions.pop(video_id, {}), video, result_name, is_label=False)
+        theirs = _read_tracks(labels.pop(video_id, {}), video, f"{gt_name}: annotations", is_label=True)
         for category_id in categories:
-            ours = predictions.pop((video_id, category_id), [])
-            theirs = labels.pop((video_id, category_id), [])
-            if not ours and not theirs:
+            if category_id not in ours and category_id not in theirs:
                 continue
-            predicted, predicted_rles = _read_tracks(ours, size, result_name, is_label=False)
-            labelled, labelled_rles = _read_tracks(theirs, size, f"{gt_name}: annotations", is_label=True)
+            predicted, predicted_rles = ours.get(category_id, nothing)
+            labelled, labelled_rles = theirs.get(category_id, nothing)
             shared = _intersect(predicted, predicted_rles, labelled, labelled_rles)
             resized += np.count_nonzero(shared < 0)
             frames = _num_frames(video, predicted, labelled)
@@ -136,7 +137,7 @@ def _sorted(index, name):
 
 
 def _group(records, videos, categories, name, notes):
-    """(video id, category id) → list of (place in the file, record). Unknown categories are an error
+    """Video id → category id → list of (place in the file, record). Unknown categories are an error
     where `notes` is None, else they are left out and noted."""
     if not isinstance(records, list):
         raise UserError(f"{name}: expected a list, got {type(records).__name__}")
@@ -151,7 +152,7 @@ def _group(records, videos, categories, name, notes):
                 raise UserError(f"{where}: category_id {category_id!r} is not among the file's categories")
             unknown.append(category_id)
             continue
-        groups.setdefault((video_id, category_id), []).append((place, record))
+        groups.setdefault(video_id, {}).setdefault(category_id, []).append((place, record))
     if unknown:
         notes.append(f"{name}: {len(unknown)} tracks of unknown categories left out, first {unknown[0]!r}")
     return groups
@@ -166,11 +167,6 @@ def _field(record, key, where):
     return record[key]
 
 
-def _size(video):
-    """(height, width), None where the file does not say; only polygons need them."""
-    return video.get("height"), video.get("width")
-
-
 def _num_frames(video, predicted, labelled):
     """Frames of the video, from its record or, failing that, from its longest track."""
     if isinstance(video.get("file_names"), list):
@@ -180,38 +176,39 @@ def _num_frames(video, predicted, labelled):
     return max(predicted.areas.shape[1], labelled.areas.shape[1])
 
 
-def _read_tracks(placed, size, name, is_label):
-    """(Tracks, list of lists of RLEs) of the records of one video and category."""
-    rles, areas = [], []
+def _read_tracks(groups, video, name, is_label):
+    """Category id → (Tracks, list of lists of RLEs) of the records of one video by category."""
+    placed = [entry for group in groups.values() for entry in group]
     for place, record in placed:
-        where = f"{name}[{place}]"
-        segmentations = record.get("segmentations")
-        if not isinstance(segmentations, list):
-            raise UserError(f"{where}: 'segmentations' is missing or not a list")
-        try:
-            track = masks.read_track(segmentations, size)
-        except ValueError as error:
-            raise UserError(f"{where} (video_id {record['video_id']}): {error}") from None
-        rles.append(track[0])
-        areas.append(track[1])
+        if not isinstance(record.get("segmentations"), list):
+            raise UserError(f"{name}[{place}]: 'segmentations' is missing or not a list")
+    size = video.get("height"), video.get("width")  # None where the file does not say: only polygons care
+    try:
+        found = iter(masks.read_tracks([record["segmentations"] for _, record in placed], size))
+    except masks.BrokenMask as error:
+        place, record = placed[error.track]
+        raise UserError(f"{name}[{place}] (video_id {record['video_id']}): {error}") from None
+    tracks = {}
+    for category_id, group in groups.items():
+        rles, areas = zip(*[next(found) for _ in group])
+        tracks[category_id] = _tabulate(group, areas, name, is_label), rles
+    return tracks
+
+
+def _tabulate(placed, areas, name, is_label):
+    """The Tracks of (place, record) and their masks' areas."""
     lengths = np.array([len(row) for row in areas], int)
     table = np.full((len(areas), lengths.max(initial=0)), -1, np.int64)
     for row, values in zip(table, areas):
         row[: len(values)] = values
-    wheres = [f"{name}[{place}]" for place, _ in placed]
-    stated, scores = areas, [1.0] * len(placed)
+    wheres, records = [f"{name}[{place}]" for place, _ in placed], [record for _, record in placed]
     if is_label:
-        stated = [_stated_areas(record, row, where) for (_, record), row, where in zip(placed, areas, wheres)]
+        scores, crowd = np.ones(len(placed)), [bool(record.get("iscrowd")) for record in records]
+        mean_area = list(map(_mean_area, map(_stated_areas, records, areas, wheres)))
     else:
-        scores = [_score(record, where) for (_, record), where in zip(placed, wheres)]
-    tracks = Tracks(
-        scores=np.array(scores, float),
-        crowd=np.array([is_label and bool(record.get("iscrowd")) for _, record in placed], bool),
-        mean_area=np.array([_mean_area(row) for row in stated], float),
-        lengths=lengths,
-        areas=table,
-    )
-    return tracks, rles
+        scores, crowd = list(map(_score, records, wheres)), np.zeros(len(placed))
+        mean_area = np.maximum(table, 0).sum(1) / np.maximum((table > 0).sum(1), 1)
+    return Tracks(np.array(scores, float), np.array(crowd, bool), np.array(mean_area, float), lengths, table)
 
 
 def _score(record, where):
@@ -241,19 +238,14 @@ def _mean_area(areas):
 def _intersect(predicted, predicted_rles, labelled, labelled_rles):
     """(D, G, T) int64 common pixels a frame, as `ClassOverlap.intersection`."""
     frames = min(predicted.areas.shape[1], labelled.areas.shape[1])
-    shared = np.zeros((len(predicted_rles), len(labelled_rles), frames), np.int64)
-    for frame in range(frames):
-        rows = np.flatnonzero(predicted.areas[:, frame] >= 0)
-        columns = np.flatnonzero(labelled.areas[:, frame] >= 0)
-        if not len(rows) or not len(columns):
-            continue
-        ours = [predicted_rles[row][frame] for row in rows]
-        theirs = [labelled_rles[column][frame] for column in columns]
-        common = masks.intersections(
-            ours, predicted.areas[rows, frame], theirs, labelled.areas[columns, frame]
-        )
-        if any(rle["size"] != ours[0]["size"] for rle in ours + theirs):
-            our_sizes, their_sizes = (np.array([rle["size"] for rle in side]) for side in (ours, theirs))
-            common[(our_sizes[:, None] != their_sizes[None]).any(-1)] = -1
-        shared[rows[:, None], columns, frame] = common
-    return shared
+    ours, theirs = predicted.areas[:, :frames], labelled.areas[:, :frames]
+    ratio = np.zeros((frames, len(ours), len(theirs)))
+    seen = zip(zip_longest(*predicted_rles), zip_longest(*labelled_rles))
+    for found, (our_rles, their_rles) in zip(ratio, seen):
+        rows = [row for row, rle in enumerate(our_rles) if rle]
+        columns = [column for column, rle in enumerate(their_rles) if rle]
+        if rows and columns:
+            found[np.ix_(rows, columns)] = masks.overlap_ratios(
+                [our_rles[row] for row in rows], [their_rles[column] for column in columns]
+            )
+    return masks.common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])

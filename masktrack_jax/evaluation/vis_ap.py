@@ -9,6 +9,7 @@ Where this differs from the official code on purpose (it stops, or is silently w
   * annotation ids are not used, so id 0 and ids used twice count like any other;
   * `areas` or `iscrowd` missing from a label: measured from the masks, taken as 0;
   * results may hold uncompressed masks and polygons too;
+  * masks with runs of no pixels count whole, not only as far as both sides have one at the same pixel;
   * the inputs listed at `overlaps.compute_overlaps` are errors of one line.
 """
 
@@ -125,12 +126,10 @@ def average_precision(overlaps, ranges=in_area_ranges):
     shape = (len(IOU_THRESHOLDS), len(RECALLS), len(by_category), num_ranges, len(MAX_PREDICTIONS))
     precision, scores, recall = -np.ones(shape), -np.ones(shape), -np.ones(shape[:1] + shape[2:])
     for k, videos in enumerate(by_category.values()):
-        for a in range(num_ranges):
-            num_labels = sum(video.num_labels[a] for video in videos)
-            if num_labels:
-                for m, limit in enumerate(MAX_PREDICTIONS):
-                    curve = _precision_recall(videos, a, limit, num_labels)
-                    precision[:, :, k, a, m], recall[:, k, a, m], scores[:, :, k, a, m] = curve
+        labelled = np.flatnonzero(sum(video.num_labels for video in videos))
+        for m, limit in enumerate(MAX_PREDICTIONS if len(labelled) else ()):
+            curves = _precision_recall(videos, labelled, limit)
+            precision[:, :, k, labelled, m], recall[:, k, labelled, m], scores[:, :, k, labelled, m] = curves
     per_category = {
         category_id: {"name": name} | _summarise(precision[:, :, [k]], recall[:, [k]])
         for k, (category_id, name) in enumerate(overlaps.categories.items())
@@ -147,6 +146,8 @@ def track_iou(pair):
     """
     predicted, labelled = pair.predicted, pair.labelled
     frames = pair.intersection.shape[-1]
+    if not pair.intersection.size:  # most pairs: a category that is only predicted
+        return np.zeros(pair.intersection.shape[:2])
     last = np.minimum(predicted.lengths[:, None], labelled.lengths[None, :])
     counts = (np.arange(frames) < last[..., None]) & (pair.intersection >= 0)
     ours = np.maximum(predicted.areas[:, None, :frames], 0)
@@ -170,12 +171,10 @@ def _match(pair, order, iou, ranges):
     hit, ignored = np.zeros(shape, bool), np.zeros(shape, bool)
     ignored |= ~ranges(pair.predicted)[:, None, order]
     free = np.ones((*shape[:2], iou.shape[1]), bool)
-    for d, row in enumerate(iou):
-        reached = row >= IOU_THRESHOLDS[:, None]  # (T, G)
-        if not reached.any():
-            continue
-        rank = np.stack([_rank(row, ignore) for ignore in ignore_label])  # (A, G)
-        choice = np.where(reached & free, rank[:, None, :], -1)  # (A, T, G)
+    reached = iou[:, None] >= IOU_THRESHOLDS[:, None]  # (D, T, G)
+    rows = np.flatnonzero(reached.any((1, 2)))
+    for d, rank in zip(rows, _rank(iou[rows], ignore_label) if len(rows) else ()):
+        choice = np.where(reached[d] & free, rank[:, None], -1)  # (A, T, G)
         label = choice.argmax(-1)
         a, t = np.nonzero(choice.max(-1) >= 0)
         taken = label[a, t]
@@ -187,33 +186,35 @@ def _match(pair, order, iou, ranges):
 
 
 def _rank(iou, ignore):
-    """Place (G,) of each label in a prediction's preference, the best highest."""
-    rank = np.empty(len(iou), int)
-    rank[np.lexsort((np.arange(len(iou)), iou, ~ignore))] = np.arange(len(iou))
-    return rank
+    """Place (D, A, G) of each label in each prediction's preference, the best highest."""
+    shape = (len(iou), *ignore.shape)
+    keys = np.arange(iou.shape[1]), iou[:, None], ~ignore
+    return np.lexsort([np.broadcast_to(key, shape) for key in keys], axis=-1).argsort(axis=-1)
 
 
-def _precision_recall(videos, a, limit, num_labels):
-    """Curves of one category, area range and limit of predictions a video.
+def _precision_recall(videos, ranges, limit):
+    """Curves of one category in area ranges (A,) that hold labels, with a limit of predictions a video.
 
     Returns:
-      precision (T, R) at `RECALLS`, the best precision at that recall or beyond, 0 past the last;
-      recall (T,) reached; scores (T, R) of the prediction that first reaches each recall.
+      precision (T, R, A) at `RECALLS`, the best precision at that recall or beyond, 0 past the last;
+      recall (T, A) reached; scores (T, R, A) of the prediction that first reaches each recall.
     """
     scores = np.concatenate([video.scores[:limit] for video in videos])
     order = np.argsort(-scores, kind="stable")
-    hit = np.concatenate([video.hit[a, :, :limit] for video in videos], axis=1)[:, order]
-    counted = ~np.concatenate([video.ignored[a, :, :limit] for video in videos], axis=1)[:, order]
-    true = np.cumsum(hit & counted, axis=1)
-    false = np.cumsum(~hit & counted, axis=1)
-    recall = true / num_labels
+    hit = np.concatenate([video.hit[ranges, :, :limit] for video in videos], axis=-1)[..., order]
+    ignored = np.concatenate([video.ignored[ranges, :, :limit] for video in videos], axis=-1)[..., order]
+    num_labels = sum(video.num_labels[ranges] for video in videos)
+    true = np.cumsum(hit & ~ignored, axis=-1)  # (A, T, N)
+    false = np.cumsum(~hit & ~ignored, axis=-1)
+    recall = true / num_labels[:, None, None]
     precision = true / (true + false + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
     # One more column of zeros is what recalls never reached read.
-    padded = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
-    first = np.stack([np.searchsorted(row, RECALLS, side="left") for row in recall])
-    reached = recall[:, -1] if len(scores) else np.zeros(len(recall))
-    return np.take_along_axis(padded, first, axis=1), reached, np.append(scores[order], 0.0)[first]
+    padded = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=-1)
+    first = np.array([[np.searchsorted(row, RECALLS, side="left") for row in rows] for rows in recall])
+    at_recalls = np.take_along_axis(padded, first, axis=-1)
+    reached = recall[..., -1] if len(scores) else np.zeros(recall.shape[:2])
+    return at_recalls.transpose(1, 2, 0), reached.T, np.append(scores[order], 0.0)[first].transpose(1, 2, 0)
 
 
 def _summarise(precision, recall):
