@@ -11,7 +11,6 @@ a table and writes its rows, one for each variant, input and seed, to benchmarks
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -31,6 +30,7 @@ from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.synthetic import PRESETS
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis import diagnose
+from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference import FrameDetections
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
@@ -48,7 +48,6 @@ METRICS = ("AP", "AP75", "HOTA", "AssA", "IDF1", "IDSW")
 def main(arguments=None):
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
-    started = time.perf_counter()
     data = {name: make_split(options.data, name) for name in ("train", options.split)}
     detector = load_detector(options, data["train"])
     inputs = see_split(detector, data[options.split])
@@ -70,11 +69,19 @@ def main(arguments=None):
                         row["AP, identities corrected"] = corrected_ap(truth, tracks)
                     rows.append(row)
                     print(json.dumps(rows[-1]))
-    about = {"split": options.split, "steps": options.steps, "pairs": options.pairs}
-    about |= {"minutes": round((time.perf_counter() - started) / 60, 1)}
-    about |= {"variants": {name: asdict(variant) for name, variant in chosen.items()}}
-    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(options.output).write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    budget = {"split": options.split, "steps": options.steps, "pairs": options.pairs}
+    write(Path(options.output), budget, {name: asdict(variant) for name, variant in chosen.items()}, rows)
+
+
+def write(path, budget, variants, rows):
+    """Write rows and variants, and print the table; those of other variants that are there stay."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        if {key: before[key] for key in budget} == budget:
+            rows = [row for row in before["rows"] if row["variant"] not in variants] + rows
+            variants = before["variants"] | variants
+    rows.sort(key=lambda row: (row["input"], list(VARIANTS).index(row["variant"]), row["seed"]))
+    write_json(path, budget | {"variants": variants, "rows": rows}, indent=1)
     print(table(rows))
 
 

@@ -12,6 +12,11 @@ HEADS = {
     "fc, softmax, 5 × steps": (FC, {"loss": "softmax"}, 5),  # of the same time: it is cheaper
     "conv, triplet": (CONV, {"loss": "triplet"}, 1),
     "conv, contrastive": (CONV, {"loss": "contrastive"}, 1),
+    "conv, contrastive, unit length": (
+        CONV,
+        {"loss": "contrastive", "contrastive": {"unit_length": True}},
+        1,
+    ),
     "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}, 1),
 }
 
@@ -42,8 +47,14 @@ VARIANTS = {
     "contrastive, cosine": Variant("conv, contrastive", COSINE),
     "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX | {"memory": "average"}),
     "paper's head, recommended": Variant("fc, softmax", *RECOMMENDED),
+    "paper's head, recommended, t = 0.3": Variant(
+        "fc, softmax", RECOMMENDED[0] | {"new_threshold": 0.3}, RECOMMENDED[1]
+    ),
     "triplet, recommended": Variant("conv, triplet", *RECOMMENDED),
     "quasi-dense, recommended": Variant("conv, quasi-dense", *RECOMMENDED),
+    "contrastive of unit length, recommended, t = 0.7": Variant(
+        "conv, contrastive, unit length", RECOMMENDED[0] | {"new_threshold": 0.7}, RECOMMENDED[1]
+    ),
     "contrastive, recommended": Variant("conv, contrastive", *RECOMMENDED),
 }
 # What each value of the recommendation is worth: the best without it.
