@@ -10,20 +10,23 @@ a table and writes its rows, one for each variant, input and seed, to benchmarks
 """
 
 import argparse
+import functools
 import json
+import re
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.serialization import msgpack_restore, msgpack_serialize
 from tqdm import tqdm
 
 from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs.hard import get_config
 from masktrack_jax import checkpoints, cli
+from masktrack_jax.config import base_config
 from masktrack_jax.data.generate import GeneratorOptions, generate
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
@@ -32,7 +35,8 @@ from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis import diagnose
 from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
-from masktrack_jax.inference import FrameDetections
+from masktrack_jax.files import whole
+from masktrack_jax.inference import FrameDetections, VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.predictor import build_segmenter, read_frames
@@ -53,17 +57,15 @@ def main(arguments=None):
     inputs = see_split(detector, data[options.split])
     truth = json.loads(data[options.split].annotations_path.read_text())
     chosen = {name: VARIANTS[name] for name in options.variants or VARIANTS}
-    rows, kept = [], {}
+    kept = functools.cache(lambda references: keep_pairs(detector, data["train"], references, options.pairs))
+    rows = []
     for head in dict.fromkeys(variant.head for variant in chosen.values()):
         variants = {name: variant for name, variant in chosen.items() if variant.head == head}
-        references = head and learning(detector.config, head).references
-        if references not in kept and head:
-            kept[references] = keep_pairs(detector, data["train"], head, options.pairs)
         for seed in range(options.seeds):
-            embed = fit(detector.config, head, kept[references], options, seed) if head else None
+            embed = head and fit(detector.config, head, lambda head=head: kept(learning(head)), options, seed)
             for name, variant in variants.items():
                 for source, videos in inputs.items():
-                    tracks = associate(detector, videos, embed, variant)
+                    tracks = associate(detector.categories, videos, embed, variant)
                     row = {"variant": name, "input": source, "seed": seed} | measure(truth, tracks)
                     if source == "detections" and seed == 0:
                         row["AP, identities corrected"] = corrected_ap(truth, tracks)
@@ -104,7 +106,9 @@ def make_split(folder, name):
     """The `VisDataset` of a split, generated where it is missing."""
     videos, seed = SPLITS[name]
     wanted = GeneratorOptions(videos=videos, seed=seed, **PRESETS["hard"])
-    return read_vis(generate(Path(folder) / name, wanted))
+    # Not "tune" beside the others: training looks for one data set below a folder.
+    path = Path(f"{folder}_tune") if name == "tune" else Path(folder) / name
+    return read_vis(generate(path, wanted))
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,8 @@ class Detector:
 
 
 def load_detector(options, dataset):
-    """The `Detector` of `--detector`, trained where it is missing."""
-    if not Path(options.detector).exists():
-        train(get_config(), dataset, options.detector)
+    """The `Detector` of `--detector`, trained where it is missing or not at its end."""
+    train(get_config(), dataset, options.detector)
     about = checkpoints.read_about(options.detector)
     model = build_model(about.config, len(about.categories))
     variables = checkpoints.load_variables(options.detector, model)
@@ -138,15 +141,15 @@ def see_split(detector, dataset):
     """{"detections", "labels"}: [(video id, [`FrameDetections`])], embeddings are RoI features (n, F)."""
     model = RoIFeatures(detector.model.config, detector.model.num_classes)
     detect = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
-    pool = jax.jit(partial(model.apply, method=_pool))
+    pool = jax.jit(functools.partial(model.apply, method=_pool))
     segmenter = build_segmenter(detector.config, detector.categories, detector.variables)
-    segmenter.predict = partial(detect, detector.variables)
+    segmenter.predict = functools.partial(detect, detector.variables)
     seen = {"detections": [], "labels": []}
     for video in tqdm(dataset.videos, "detect", unit="video", disable=None):
         frames = list(read_frames(dataset, video))
         found = [_small(frame.encoded()) for frame in segmenter.detect(frames)]
         seen["detections"].append((video.id, found))
-        pool_boxes = partial(pool, detector.variables)
+        pool_boxes = functools.partial(pool, detector.variables)
         seen["labels"].append((video.id, label_detections(dataset, video, frames, pool_boxes)))
     return seen
 
@@ -175,22 +178,23 @@ def label_detections(dataset, video, frames, pool):
     return found
 
 
-def keep_pairs(detector, dataset, head, pairs):
-    """`Samples` of RoI features that the head's loss learns from (`frozen.keep_rois`)."""
+def keep_pairs(detector, dataset, references, pairs):
+    """`Samples` of RoI features for the losses with these `references` (`frozen.keep_rois`)."""
+    head = next(head for head in HEADS if learning(head) == references)
     config = with_head(detector.config, head)
     size = config.train.batch_size
     batches = training_batches(dataset, PairOptions.from_config(config.data), seed=7, batch_size=size)
-    some = tqdm(islice(batches, pairs // size), f"features for {head}", total=pairs // size, disable=None)
+    some = tqdm(islice(batches, pairs // size), f"{references} to learn from", pairs // size, disable=None)
     try:
         return keep_rois(detector.model, detector.variables, some, config.train)
     finally:
         batches.close()
 
 
-def learning(config, head):
-    """The options of the head's own loss."""
-    track = with_head(config, head).train.track
-    return track[track.loss]
+def learning(head):
+    """The `references` of the head's loss."""
+    track = with_head(base_config(), head).train.track
+    return track[track.loss].references
 
 
 def with_head(config, head):
@@ -199,19 +203,27 @@ def with_head(config, head):
     form, loss, _ = HEADS[head]
     config.model.track_head.update(form)
     config.train.track.update(loss)
-    config.train.track.roi.samples = 24
+    config.train.track.roi.samples = 16
     config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 50})
     return config
 
 
-def fit(config, head, kept, options, seed):
-    """Train a head; returns `embed(features (n, F)) -> (n, E)`."""
+def fit(config, head, samples, options, seed):
+    """A trained head: `embed(features (n, F)) -> (n, E)`. `samples()` gives what it learns from."""
     config = with_head(config, head)
     steps = options.steps * HEADS[head][2]
-    params, history = fit_head(config, kept, steps=steps, batch_size=16, seed=seed)
-    print(f"{head}, seed {seed}: match accuracy {history['match_accuracy'][-100:].mean():.3f}")
+    name = re.sub(r"\W+", "_", f"{head} {steps} steps {options.pairs} pairs seed {seed}")
+    path = Path(f"{options.detector}_heads") / f"{name}.msgpack"
+    if not path.exists():
+        params, history = fit_head(config, samples(), steps=steps, batch_size=16, seed=seed)
+        print(
+            f"{head}, seed {seed}: match accuracy {history['match_accuracy'][-100:].mean():.3f}", flush=True
+        )
+        with whole(path) as partial:
+            partial.write_bytes(msgpack_serialize(jax.device_get(params)))
+    params = msgpack_restore(path.read_bytes())
     network = build_track_head(config.model.track_head, jnp.float32)
-    run, shape = jax.jit(network.apply), kept[0].features.shape[2:]
+    run, shape = jax.jit(network.apply), (7, 7, config.model.fpn.channels)
 
     def embed(features):
         padded = np.zeros((-(-max(len(features), 1) // 512) * 512, *shape), np.float32)
@@ -221,19 +233,23 @@ def fit(config, head, kept, options, seed):
     return embed
 
 
-def associate(detector, videos, embed, variant):
+def associate(categories, videos, embed, variant):
     """Tracks of all videos by a `Variant`, in the results file's form."""
-    association = AssociationOptions(**variant.association)
-    options = {"association": association, "tracks": TrackOptions(**variant.tracks)}
-    segmenter = build_segmenter(detector.config, detector.categories, detector.variables, **options)
+    segmenter = VideoSegmenter(
+        None,
+        categories,
+        long_edge=None,  # nothing is detected here
+        short_edge=None,
+        buckets=None,
+        association=AssociationOptions(**variant.association),
+        tracks=TrackOptions(**variant.tracks),
+    )
     tracks = []
     for video_id, frames in videos:
         if embed:
-            embedded = np.split(
-                embed(np.concatenate([frame.embeddings for frame in frames])),
-                np.cumsum([len(frame.boxes) for frame in frames])[:-1],
-            )
-            frames = [replace(frame, embeddings=e) for frame, e in zip(frames, embedded)]
+            embeddings = embed(np.concatenate([frame.embeddings for frame in frames]))
+            stops = np.cumsum([len(frame.boxes) for frame in frames])[:-1]
+            frames = [replace(frame, embeddings=e) for frame, e in zip(frames, np.split(embeddings, stops))]
         tracks += segmenter.finish(segmenter.associate(frames), video_id)
     return tracks
 

@@ -12,11 +12,6 @@ HEADS = {
     "fc, softmax, 5 × steps": (FC, {"loss": "softmax"}, 5),  # of the same time: it is cheaper
     "conv, triplet": (CONV, {"loss": "triplet"}, 1),
     "conv, contrastive": (CONV, {"loss": "contrastive"}, 1),
-    "conv, contrastive, unit length": (
-        CONV,
-        {"loss": "contrastive", "contrastive": {"unit_length": True}},
-        1,
-    ),
     "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}, 1),
 }
 
@@ -46,15 +41,11 @@ VARIANTS = {
     "triplet, cosine": Variant("conv, triplet", COSINE),
     "contrastive, cosine": Variant("conv, contrastive", COSINE),
     "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX | {"memory": "average"}),
-    "paper's head, recommended": Variant("fc, softmax", *RECOMMENDED),
-    "paper's head, recommended, t = 0.3": Variant(
+    "paper's head, recommended (t 0.3)": Variant(
         "fc, softmax", RECOMMENDED[0] | {"new_threshold": 0.3}, RECOMMENDED[1]
     ),
     "triplet, recommended": Variant("conv, triplet", *RECOMMENDED),
     "quasi-dense, recommended": Variant("conv, quasi-dense", *RECOMMENDED),
-    "contrastive of unit length, recommended, t = 0.7": Variant(
-        "conv, contrastive, unit length", RECOMMENDED[0] | {"new_threshold": 0.7}, RECOMMENDED[1]
-    ),
     "contrastive, recommended": Variant("conv, contrastive", *RECOMMENDED),
 }
 # What each value of the recommendation is worth: the best without it.
@@ -64,6 +55,7 @@ for name, values in {
     "second choices": {"second_choice": True},
     "the paper's weights": {"iou_weight": 2.0, "label_weight": 10.0},
     "duplicates": {"duplicate_iou": 1.0},
+    "starts of any score": {"new_score": 0.0},
     "a second pass for low scores": {"high_score": 0.3},
 }.items():
     VARIANTS[f"… with {name}"] = Variant("conv, contrastive", RECOMMENDED[0] | values, RECOMMENDED[1])

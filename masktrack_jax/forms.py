@@ -54,7 +54,11 @@ def recommended_tracking(config):
 
 
 def recommended_association(config):
-    """The part of `recommended_tracking` that needs no training; for the embeddings of any head."""
+    """The part of `recommended_tracking` that needs no training.
+
+    Embeddings that were trained by the paper's softmax are all much alike in direction: `new_threshold` 0.3
+    is better for them.
+    """
     config.inference.association.update(
         {
             "similarity": "cosine",
@@ -62,11 +66,12 @@ def recommended_association(config):
             "second_choice": False,
             "memory": "bank",
             "bank_size": 30,
-            "new_threshold": 0.5,
+            "new_threshold": 0.6,
             "iou_weight": 0.2,
             "label_weight": 0.2,
             "duplicate_iou": 0.5,
-            "frames_retained": 0,
+            "new_score": 0.1,
+            "frames_retained": 100,
         }
     )
     config.inference.tracks.update({"label": "vote", "score": "class_mean"})

@@ -126,6 +126,14 @@ def test_pillars_hide_every_object_and_change_nothing_else():
         assert (hidden_owner == owner)[~wall].all() and (hidden_image == image)[~wall].all()
 
 
+def test_pillars_fit_a_narrow_frame():
+    options = GeneratorOptions(videos=1, height=320, width=96, frames=1, pillars=3)
+    for index in range(4):
+        scene = sample_scene(options, index)
+        render_frame(scene, 0)
+        assert all(left >= 0 and left + colour.shape[1] <= 96 for left, colour in scene.pillars)
+
+
 def test_objects_enter_late():
     options = GeneratorOptions(videos=1, frames=30, enter=1.0, leave=0, height=64, width=96)
     for index in range(5):

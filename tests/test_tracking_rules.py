@@ -161,11 +161,35 @@ def test_hungarian_gives_the_second_choice_where_that_is_best_for_both():
     assert ASSIGNMENTS["hungarian"](scores, even, AssociationOptions()).tolist() == [2, 1]
     assert ASSIGNMENTS["in_turn"](scores, even, AssociationOptions()).tolist() == [1, 2]
     assert ASSIGNMENTS["greedy"](scores, even, AssociationOptions()).tolist() == [1, DROPPED]
-    own = AssociationOptions(second_choice=False)
-    assert ASSIGNMENTS["hungarian"](scores, even, own).tolist() == [DROPPED, 1]
-    assert ASSIGNMENTS["in_turn"](scores, even, own).tolist() == [1, DROPPED]
     # A confident detection has the say.
     assert ASSIGNMENTS["hungarian"](scores, np.array([1.0, 0.1]), AssociationOptions()).tolist() == [1, 2]
+
+
+def slow_first_choice(scores, value):
+    """Each stands for its best column only; an object goes to the first of highest `value` (n, 1 + k)."""
+    best = [max(range(scores.shape[1]), key=lambda j: scores[i, j]) for i in range(len(scores))]
+    columns = []
+    for i, j in enumerate(best):
+        rivals = [other for other in range(len(scores)) if best[other] == j]
+        wins = j == 0 or i == max(rivals, key=lambda other: value[other, j])
+        columns.append(j if wins else DROPPED)
+    return columns
+
+
+@pytest.mark.parametrize("name", ["hungarian", "in_turn"])
+def test_without_second_choices_each_stands_for_its_best(name):
+    options, dropped = AssociationOptions(second_choice=False), 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        n, k = rng.integers(0, 9), rng.integers(0, 6)
+        scores, confidence = rng.normal(0, 1, (n, 1 + k)), rng.uniform(0.1, 1, n)
+        value = confidence[:, None] * np.ones(1 + k)
+        if name == "hungarian":
+            value = value * (scores - scores[:, :1])
+        wanted = slow_first_choice(scores, value)
+        assert ASSIGNMENTS[name](scores, confidence, options).tolist() == wanted
+        dropped += wanted.count(DROPPED)
+    assert dropped > 100
 
 
 def slow_in_turn(scores, confidence):

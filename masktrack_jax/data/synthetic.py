@@ -29,10 +29,12 @@ class GeneratorOptions:
     max_diameter: float = 0.45
     categories: tuple[str, ...] = SHAPES
     same_category: float = 0.8  # probability that two or more objects share a category
-    leave: float = 0.25  # probability that an object goes out of the frame and comes back
-    enter: float = 0.0  # probability that an object is out of the frame at first
+    # Of 8 frames or more, the probability that an object goes out and comes back, and that it is out at first
+    # and comes in; who enters does not leave.
+    leave: float = 0.25
+    enter: float = 0.0
     speed: float = 1.0  # of the objects, in parts of the usual one
-    pillars: int = 0  # unlabelled walls in the foreground, each wider than most objects
+    pillars: int = 0  # unlabelled walls in the foreground, 0.6 to 1.1 × max_diameter wide
     min_visible: float = 0.05  # part of its area; an object of which less is seen is not labelled
     jpeg_quality: int = 92
 
@@ -195,12 +197,12 @@ def _sprite(rng, options, label, hue, pattern):
 
 def _pillars(options, index):
     """The walls of video `index`: first columns and colours (H, w, 3), see `Scene`."""
-    rng = np.random.default_rng(
-        [options.seed, index, 1]
-    )  # its own, so that the rest stays what it is without
+    # Drawn apart from the rest of the video, which so stays what it is without walls.
+    rng = np.random.default_rng([options.seed, index, 1])
     walls = []
     for _ in range(options.pillars):
         width = round(rng.uniform(0.6, 1.1) * options.max_diameter * options.height)
+        width = min(width, options.width // 2)
         left = int(rng.uniform(0.1, 0.9) * (options.width - width))
         walls.append((left, background(rng, options.height, width, options.height).astype(np.float32)))
     return tuple(walls)

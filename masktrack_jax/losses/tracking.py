@@ -136,7 +136,7 @@ def contrastive_loss(key, reference, *, margin, unit_length):
 
 
 def quasi_dense_loss(key, reference, *, weight, cosine_margin, negatives_per_positive):
-    """Multi-positive contrastive loss of QDTrack (Pang et al. 2021, equations 5 and 6), also IDOL's.
+    """Multi-positive contrastive loss of QDTrack (Pang et al. 2021, section 3.2), also IDOL's.
 
     log(1 + Σ_k⁺ Σ_k⁻ exp(v·k⁻ − v·k⁺)) for each key RoI v whose object is in the reference frame, over the
     reference samples k⁺ of its object and all others k⁻, background too. A mean over an image's v, then over

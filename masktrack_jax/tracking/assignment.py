@@ -21,31 +21,40 @@ def hungarian(scores, confidence, options):
     "New" is free to all, so no pair is made that is not better than it. α is `score_weight`: here the score
     cue has to be a factor, as the match scores' own α log(score) is the same for all that a detection may be.
     """
-    gain = np.maximum(scores[:, 1:] - scores[:, :1], 0) * confidence[:, None] ** options.score_weight
+    better = np.maximum(open_choices(scores, options)[:, 1:] - scores[:, :1], 0)
+    gain = better * confidence[:, None] ** options.score_weight
     rows, objects = linear_sum_assignment(gain, maximize=True)
     columns = np.zeros(len(scores), np.int64)
     matched = gain[rows, objects] > 0
     columns[rows[matched]] = objects[matched] + 1
-    return own_choice(columns, scores, options)
+    return without_losers(columns, scores, options)
 
 
 def in_turn(scores, confidence, options):
     """Each takes the best column that is left, in the order of falling detection scores (QDTrack)."""
-    left, columns = scores.copy(), np.zeros(len(scores), np.int64)
+    left, columns = open_choices(scores, options), np.zeros(len(scores), np.int64)
     for i in np.argsort(-confidence, kind="stable"):
         columns[i] = left[i].argmax()
         if columns[i] > 0:
             left[:, columns[i]] = -np.inf
-    return own_choice(columns, scores, options)
+    return without_losers(columns, scores, options)
 
 
 ASSIGNMENTS = {"greedy": greedy, "hungarian": hungarian, "in_turn": in_turn}
 
 
-def own_choice(columns, scores, options):
-    """Return `columns` (n,); without `second_choice` with `DROPPED` for all but a detection's best."""
-    first = columns == scores.argmax(axis=1)
-    return columns if options.second_choice else np.where(first, columns, DROPPED)
+def open_choices(scores, options):
+    """Return a copy of scores (n, 1 + k), without `second_choice` with −inf for all but each row's best."""
+    if options.second_choice:
+        return scores.copy()
+    best = scores.argmax(axis=1)[:, None]
+    return np.where(np.arange(scores.shape[1]) == best, scores, -np.inf)
+
+
+def without_losers(columns, scores, options):
+    """Return `columns` (n,); without `second_choice` with `DROPPED` for those that did not get their best."""
+    got = columns == scores.argmax(axis=1)
+    return columns if options.second_choice else np.where(got, columns, DROPPED)
 
 
 def claim(scores, keep_displaced=False):

@@ -33,8 +33,8 @@ class AssociationOptions:
     update_label: an object's label is its latest detection's (mmtracking), not its first one's (the authors).
     keep_displaced: "greedy": a detection that claimed an object before a better one of the same frame came up
         keeps its id too, so that a track may have two detections in a frame (mmtracking); else it is dropped.
-    second_choice: "hungarian", "in_turn": a detection whose best object went to another one may get a lesser
-        one, or start one; else it is dropped, as it is under "greedy".
+    second_choice: "hungarian", "in_turn": a detection may get another object than its best, or start one,
+        where its best goes to another detection. False: it is dropped, as it is under "greedy".
     high_score: detections of a lower score come second: they get objects that the others left over, and start
         none (Zhang et al., "ByteTrack", ECCV 2022).
     new_score: detections of a lower score start no object.

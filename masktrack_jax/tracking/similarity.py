@@ -49,7 +49,7 @@ def cosine(frame, memory, options):
 def bisoftmax(frame, memory, options):
     """[t, (softmax over objects of e·m + softmax over detections of e·m) / 2], t = `new_threshold`.
 
-    Pang et al., "Quasi-Dense Similarity Learning for Multiple Object Tracking", CVPR 2021, equation 6
+    Pang et al., "Quasi-Dense Similarity Learning for Multiple Object Tracking", CVPR 2021, section 3.3
     (there t = 0.5): two that are each other's best have 1. So has the only detection with the only object.
     """
     products = compare(frame.embeddings, memory, options)
