@@ -7,6 +7,9 @@
 `benchmarks/tracking.py` compares track heads, losses and association rules on it.
 """
 
+from pathlib import Path
+
+import masktrack_jax
 from configs.generated import get_config as generated_config
 
 
@@ -16,7 +19,7 @@ def get_config():
     config.data.root = "data/hard"
     config.train.update(
         {
-            "init_from": "masktrack_jax/pretrained/generated",
+            "init_from": str(Path(masktrack_jax.__file__).parent / "pretrained" / "generated"),
             "steps": 1500,
             "log_every": 50,
             "checkpoint_every": 500,

@@ -23,7 +23,7 @@ def parse_flags(argv):
     config keys that do not exist.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    with _flag_errors():
+    with _flag_errors("masktrack_jax/config.py has them all"):
         return flags.FLAGS(spelled)
 
 
@@ -32,20 +32,18 @@ def define_config(values, text):
 
     Raises a UserError for keys that do not exist: ml_collections looks at the command line already here.
     """
-    with _flag_errors():
+    with _flag_errors(f"here only {', '.join(f'config.{name}' for name in values)} can be set"):
         config_flags.DEFINE_config_dict("config", ConfigDict(values), text)
     return lambda: config_flags.get_override_values(flags.FLAGS["config"])
 
 
 @contextlib.contextmanager
-def _flag_errors():
+def _flag_errors(hint):
     """Turn what absl and ml_collections say of a bad flag into a UserError."""
     try:
         yield
     except (AttributeError, KeyError) as error:  # of ml_collections: the message is the key
-        raise UserError(
-            f"the config has no key {_one_line(error.args[0])}; masktrack_jax/config.py has them all"
-        ) from None
+        raise UserError(f"the config has no key {_one_line(error.args[0])}; {hint}") from None
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; see --help") from None
 

@@ -205,6 +205,9 @@ def validate(config):
     for key, (value, known) in choices.items():
         check(value in known, key, f"use one of {known}")
     check(model.neck in LEVELS, "model.neck", f"use one of {sorted(LEVELS)}")
+    check(model.neck != "none" or "fpn" not in train.only.split(","), "train.only", "there is no fpn")
+    check(len(model.anchors.sizes) > 0, "model.anchors.sizes", "give at least one")
+    check(model.track_head.features > 0, "model.track_head.features", "must be positive")
     levels = LEVELS[model.neck]
     check(len(model.anchors.strides) == levels, "model.anchors.strides", f"give {levels}, one for each level")
     named = config.data.root or config.data.train_annotations
@@ -227,5 +230,7 @@ def validate_training(train):
     for name in LOSSES:
         key = f"train.track.{name}.references"
         check(train.track[name].references in ("objects", "rois"), key, "use 'objects' or 'rois'")
-    unknown = set(filter(None, train.only.split(","))) - set(PARTS)
+    for name in ("triplet", "contrastive"):
+        check(train.track[name].margin >= 0, f"train.track.{name}.margin", "must not be negative")
+    unknown = set(train.only.split(",")) - set(PARTS) if train.only else ()
     check(not unknown, "train.only", f"use parts of the network, with commas between: {', '.join(PARTS)}")

@@ -40,6 +40,8 @@ def validate_inference(inference):
     for key in ("frames_retained", "iou_frames"):
         check(association[key] >= 0, f"inference.association.{key}", "use 0 or a number of frames")
     check(tracks.fill_gaps >= 0, "inference.tracks.fill_gaps", "use 0 or a number of frames")
+    for key in ("score_weight", "iou_weight", "label_weight"):
+        check(association[key] >= 0, f"inference.association.{key}", "must not be negative")
     for key in ("high_score", "new_score", "duplicate_iou"):
         check(0 <= association[key] <= 1, f"inference.association.{key}", "must be in [0, 1]")
 

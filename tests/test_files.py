@@ -1,6 +1,7 @@
 """Files and folders that appear complete or not at all."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,11 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
         partial.write_text("half")
         raise OSError(28, os.strerror(28))
     assert not os.listdir(tmp_path)
+    with (
+        pytest.raises(UserError, match=r"input\.jpg: No such file.*needed for .*out"),
+        whole(tmp_path / "out"),
+    ):
+        Path("/nowhere/input.jpg").read_bytes()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written"), whole(tmp_path / "file" / "out"):
         raise AssertionError("never comes here")

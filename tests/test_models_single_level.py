@@ -22,8 +22,8 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 
 
 def small():
-    """configs/masktrack_r50_c5_youtubevis2019.py with the widths and the data of configs/tiny.py."""
-    config, tiny = load_config("masktrack_r50_c5_youtubevis2019"), load_config("tiny")
+    """configs/single_level_r50_youtubevis2019.py with the widths and the data of configs/tiny.py."""
+    config, tiny = load_config("single_level_r50_youtubevis2019"), load_config("tiny")
     for part in ("backbone", "rpn_head", "proposals", "box_head", "mask_head", "detections"):
         config.model[part].update(tiny.model[part])
     config.model.track_head.features = 16
@@ -41,7 +41,7 @@ def network():
 
 def test_the_published_numbers():
     """C5 of a ResNet-50: 2048 channels; anchors of 32, 64 and 128 pixels in three ratios; 256 to compare."""
-    config = load_config("masktrack_r50_c5_youtubevis2019")
+    config = load_config("single_level_r50_youtubevis2019")
     model = build_model(validate(config), 40)
     params = jax.eval_shape(model.init_variables, jax.random.key(0))["params"]
     assert "fpn" not in params

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.tracking.assignment import claim
-from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.association import DEFAULT, AssociationOptions, Tracker
 from masktrack_jax.tracking.memory import Frame, Memory
 from masktrack_jax.tracking.similarity import box_iou, match_scores
 
@@ -186,9 +186,9 @@ def test_dropped_detection_leaves_no_trace_in_the_memory():
     assert tracker._memory.boxes.tolist() == [[0, 0, 10, 10]]
 
 
-@pytest.mark.parametrize("unseen, expected", [(19, 0), (20, 2)])
-def test_forgets_after_exactly_twenty_unseen_frames(unseen, expected):
-    tracker = Tracker()
+@pytest.mark.parametrize("retained, unseen, expected", [(20, 19, 0), (20, 20, 2), (1, 0, 0), (1, 1, 2)])
+def test_forgets_after_exactly_so_many_unseen_frames(retained, unseen, expected):
+    tracker = Tracker(AssociationOptions(frames_retained=retained))
     tracker.update(*detections((0, 0.9, 0, 0), (80, 0.9, 1, 2)))
     for _ in range(unseen):
         tracker.update(*detections((80, 0.9, 1, 2)))
@@ -231,6 +231,16 @@ def test_match_scores_by_hand():
     )
     total = math.log(1 + math.exp(3))
     np.testing.assert_allclose(scores, [[-total + math.log(0.5) + 10, 3 - total + math.log(0.5) + 1 + 10]])
+
+
+def test_low_scores_count_as_they_are():
+    faint, fainter = (
+        match_scores(
+            one_object([2.0]), np.zeros((1, 4)), np.array([s]), np.array([4]), np.ones((1, 1)), DEFAULT
+        )
+        for s in (1e-3, 1e-4)
+    )
+    np.testing.assert_allclose(faint - fainter, math.log(10))
 
 
 def test_large_logits_and_zero_scores_stay_finite():

@@ -301,4 +301,3 @@ def test_memories_equal_loops(name):
         assert memory.held[i] == len(wanted)
         np.testing.assert_allclose(memory.looks[i, : len(wanted)], wanted, atol=1e-6)
         assert not memory.looks[i, len(wanted) :].any()
-    np.testing.assert_array_equal(memory.embeddings, memory.looks[:, 0])

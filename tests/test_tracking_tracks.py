@@ -75,6 +75,11 @@ def test_one_sure_detection_outvotes_two_doubtful_ones_and_scores_are_of_the_cla
     json.dumps(by_vote)
 
 
+def test_two_sights_in_one_frame_are_one_frame_of_presence():
+    track = Track(frames=[0, 0, 2], probabilities=[np.array([0.5])] * 3)
+    assert presence(track, 0, 4) == pytest.approx(0.5 * 2 / 4)
+
+
 def test_votes_and_scores_equal_loops_over_the_detections():
     rng = np.random.default_rng(0)
     for _ in range(20):

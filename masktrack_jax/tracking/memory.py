@@ -47,11 +47,6 @@ class Memory:
     def __len__(self):
         return len(self.ids)
 
-    @property
-    def embeddings(self):
-        """The newest look (k, E) of every object."""
-        return self.looks[:, 0]
-
     def rows(self, keep):
         """Return the memory of the rows `keep` (a boolean mask or indices)."""
         return Memory(*(value[keep] for value in vars(self).values()))

@@ -154,7 +154,7 @@ REPLACEABLE = (
     "params/track_head",
 )
 # What else may, where the features are of another neck: all that reads them.
-AFTER_NECK = ("params/rpn_head", "params/box_head", "params/mask_head")
+AFTER_BACKBONE = ("params/fpn", "params/rpn_head", "params/box_head", "params/mask_head")
 
 
 def start_variables(config, variables, categories):
@@ -162,12 +162,12 @@ def start_variables(config, variables, categories):
 
     Of the layers with rows for each class, those of the `categories` (id, name) that the checkpoint has too
     are taken by name. Only these layers and the track head may be missing there or be of another shape;
-    between a network with and one without a pyramid also the other heads.
+    between a network with and one without a pyramid all but the backbone.
     """
     if path := config.train.init_from:
         replaceable = REPLACEABLE
         if checkpoints.read_about(path).config.model.neck != config.model.neck:
-            replaceable += AFTER_NECK
+            replaceable += AFTER_BACKBONE
         variables, left, matches = checkpoints.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
         new = [name for (_, name), place in zip(categories, matches) if place is None]

@@ -141,7 +141,7 @@ def mmtracking_rows(size):
             fixed_rows(rows, recorded, parts)
         else:
             rows.exact("ids in memory", tracker._memory.ids, frame["mem_ids"])
-            products = np.pad(embeddings @ tracker._memory.embeddings.T, ((0, 0), (1, 0)))
+            products = np.pad(embeddings @ tracker._memory.looks[:, 0].T, ((0, 0), (1, 0)))
             rows.add("products with memory", PRODUCTS, largest(products, frame["sim_logits"]))
             scores = match_scores(tracker._memory, *arguments, tracker.options)
             rows.add("match scores", MATCH, largest(scores, frame["match_scores"]))
@@ -190,7 +190,7 @@ def original_rows(size, setting):
                 largest(last_pixel(before.boxes), frame["mem_boxes_before"][:, :4]),
             )
             rows.exact("labels in memory", before.labels, frame["mem_labels_before"])
-            products = np.pad(arguments[-1] @ before.embeddings.T, ((0, 0), (1, 0)))
+            products = np.pad(arguments[-1] @ before.looks[:, 0].T, ((0, 0), (1, 0)))
             rows.add("products with memory", PRODUCTS, largest(products, frame["match_score"]))
             ours = match_scores(before, *arguments, association)
             rows.add("match scores", MATCH, largest(ours, frame["comp_scores"]))

@@ -1,6 +1,6 @@
 """MaskTrack R-CNN R50 without a pyramid on YouTube-VIS 2019: all heads read C5, of stride 32.
 
-    python train.py --config configs/masktrack_r50_c5_youtubevis2019.py --workdir runs/r50_c5 \
+    python train.py --config configs/single_level_r50_youtubevis2019.py --workdir runs/r50_c5 \
         --config.train.init_from=CHECKPOINT_OF_COCO_OR_IMAGENET_WEIGHTS
 
 Of a checkpoint with a pyramid the backbone is taken, and the heads start anew. Not trained here yet.
@@ -17,6 +17,7 @@ def get_config():
             "neck": "none",
             "anchors": {"strides": (32,), "scale": 1.0, "sizes": (1.0, 2.0, 4.0)},  # 32, 64, 128 pixels
             "proposals": {"pre_nms": 1000},  # of one level as many as of five
+            # Two fully connected layers on 7 × 7 × 2048 would have 104 million parameters.
             "track_head": {"kind": "conv", "features": 256},
         }
     )
