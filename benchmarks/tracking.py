@@ -1,11 +1,12 @@
 """Which track head, loss and association keep identities best? One detector, many heads on its features.
 
-    python -m benchmarks.tracking [--data data/hard] [--detector runs/hard]
+    python -m benchmarks.tracking                         # on 2 cores: an hour
+    python -m benchmarks.tracking --preset hard-large     # for a GPU
 
-Generates the hard set and trains its detector (configs/hard.py) where they are missing. Then every head
-learns on the same RoI features for the same number of steps, with each seed; every variant is scored on
-unseen videos with the detector's detections, and with the labelled boxes and masks in place of them. Prints
-a table and writes its rows, one for each variant, input and seed, to benchmarks/results/tracking.json.
+Generates the set (data/hard) and trains its detector (configs/hard.py, runs/hard) where they are missing.
+Then every head learns on the same RoI features for the same number of steps, with each seed; every variant is
+scored on unseen videos with the detector's detections, and with labelled boxes and masks in place of them.
+Prints a table and writes its rows, one for each variant, input and seed, to benchmarks/results/tracking.json.
 `--split tune` scores on other videos: what the variants' values were chosen on.
 """
 
@@ -24,10 +25,11 @@ from flax.serialization import msgpack_restore, msgpack_serialize
 from tqdm import tqdm
 
 from benchmarks.tracking_variants import HEADS, VARIANTS
-from configs.hard import get_config
+from configs import hard, hard_large
 from masktrack_jax import checkpoints, cli
 from masktrack_jax.config import base_config
 from masktrack_jax.data.generate import GeneratorOptions, generate
+from masktrack_jax.data.images import pad_image
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.synthetic import PRESETS
@@ -45,15 +47,20 @@ from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.frozen import fit_head, keep_rois
 from masktrack_jax.training.loop import train
 
-SPLITS = {"train": (200, 21), "val": (40, 22), "tune": (30, 23)}  # videos, seed
+CONFIGS = {"hard": hard, "hard-large": hard_large}
+# Videos and seed of each split, by preset of the generator.
+SPLITS = {
+    "hard": {"train": (200, 21), "val": (40, 22), "tune": (30, 23)},
+    "hard-large": {"train": (2000, 21), "val": (100, 22), "tune": (50, 23)},
+}
 METRICS = ("AP", "AP75", "HOTA", "AssA", "IDF1", "IDSW")
 
 
 def main(arguments=None):
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
-    data = {name: make_split(options.data, name) for name in ("train", options.split)}
-    detector = load_detector(options, data["train"])
+    data = {name: make_split(options.preset, name) for name in ("train", options.split)}
+    detector = load_detector(options.preset, data["train"])
     inputs = see_split(detector, data[options.split])
     truth = json.loads(data[options.split].annotations_path.read_text())
     chosen = {name: VARIANTS[name] for name in options.variants or VARIANTS}
@@ -72,7 +79,8 @@ def main(arguments=None):
                     rows.append(row)
                     print(json.dumps(rows[-1]))
     budget = {"split": options.split, "steps": options.steps, "pairs": options.pairs}
-    write(Path(options.output), budget, {name: asdict(variant) for name, variant in chosen.items()}, rows)
+    output = options.output or f"benchmarks/results/tracking{options.preset[4:]}.json"
+    write(Path(output), budget, {name: asdict(variant) for name, variant in chosen.items()}, rows)
 
 
 def write(path, budget, variants, rows):
@@ -91,23 +99,22 @@ def _parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="data/hard", help="folder of the splits (default: %(default)s)")
-    parser.add_argument("--detector", default="runs/hard", help="its training run (default: %(default)s)")
+    parser.add_argument("--preset", default="hard", choices=CONFIGS, help="of the generator")
     parser.add_argument("--split", default="val", choices=("val", "tune"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=500, help="of training a head")
     parser.add_argument("--pairs", type=int, default=800, help="pairs of frames whose features are kept")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="default: all")
-    parser.add_argument("--output", default="benchmarks/results/tracking.json")
+    parser.add_argument("--output", help="default: benchmarks/results/tracking.json, tracking-large.json")
     return parser
 
 
-def make_split(folder, name):
+def make_split(preset, name):
     """The `VisDataset` of a split, generated where it is missing."""
-    videos, seed = SPLITS[name]
-    wanted = GeneratorOptions(videos=videos, seed=seed, **PRESETS["hard"])
+    videos, seed = SPLITS[preset][name]
+    wanted = GeneratorOptions(videos=videos, seed=seed, **PRESETS[preset])
     # Not "tune" beside the others: training looks for one data set below a folder.
-    path = Path(f"{folder}_tune") if name == "tune" else Path(folder) / name
+    path = Path("data", f"{preset}-tune" if name == "tune" else f"{preset}/{name}")
     return read_vis(generate(path, wanted))
 
 
@@ -121,12 +128,13 @@ class Detector:
     categories: list
 
 
-def load_detector(options, dataset):
-    """The `Detector` of `--detector`, trained where it is missing or not at its end."""
-    train(get_config(), dataset, options.detector)
-    about = checkpoints.read_about(options.detector)
+def load_detector(preset, dataset):
+    """The `Detector` of a preset, trained where it is missing or not at its end."""
+    path = f"runs/{preset}"
+    train(CONFIGS[preset].get_config(), dataset, path)
+    about = checkpoints.read_about(path)
     model = build_model(about.config, len(about.categories))
-    variables = checkpoints.load_variables(options.detector, model)
+    variables = checkpoints.load_variables(path, model)
     return Detector(about.config, model, variables, about.categories)
 
 
@@ -165,13 +173,15 @@ def _small(frame):
 def label_detections(dataset, video, frames, pool):
     """A video's labels as `FrameDetections` of score 1, in an order that tells no identity."""
     objects, room, found = dataset.objects_of(video), 16, []
+    padded = [-(-side // 32) * 32 for side in (video.height, video.width)]
     kinds, size = np.eye(len(dataset.categories), dtype=np.float32), (video.height, video.width)
     for index, frame in enumerate(frames):
         order = np.random.default_rng([video.id, index]).permutation(len(objects))
         seen = sorted((objects[i] for i in order if objects[i].boxes[index]), key=lambda one: one.label)
         boxes = np.zeros((1, room, 4), np.float32)
         boxes[0, : len(seen)] = np.reshape([one.boxes[index] for one in seen], (-1, 4))
-        features = pool(frame[None], np.array([size], np.int32), boxes, np.arange(room)[None] < len(seen))
+        image, sizes = pad_image(frame, *padded)[None], np.array([size], np.int32)
+        features = pool(image, sizes, boxes, np.arange(room)[None] < len(seen))
         labels, rles = [one.label for one in seen], [one.segmentations[index] for one in seen]
         arrays = (boxes[0, : len(seen)], np.ones(len(seen)), np.array(labels, int), kinds[labels])
         found.append(_small(FrameDetections(size, *arrays, np.asarray(features[0, : len(seen)]), rles=rles)))
@@ -213,7 +223,7 @@ def fit(config, head, samples, options, seed):
     config = with_head(config, head)
     steps = options.steps * HEADS[head][2]
     name = re.sub(r"\W+", "_", f"{head} {steps} steps {options.pairs} pairs seed {seed}")
-    path = Path(f"{options.detector}_heads") / f"{name}.msgpack"
+    path = Path(f"runs/{options.preset}-heads") / f"{name}.msgpack"
     if not path.exists():
         params, history = fit_head(config, samples(), steps=steps, batch_size=16, seed=seed)
         print(
