@@ -58,16 +58,17 @@ def roi_levels(boxes, num_levels, finest_scale):
     return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
 
 
-def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent):
-    """Where each of the B·N boxes reads the table of all cells: (base, width, rows, columns)."""
-    batch = boxes.shape[0]
+def _plan(
+    shapes, batch, strides, boxes, images, valid, bins, finest_scale, sampling, aligned, min_size, extent
+):
+    """Where each of the boxes reads the table of all cells: (base, width, rows, columns)."""
     sizes = np.array([h * w for h, w in shapes])
     starts = batch * (np.cumsum(sizes) - sizes)
     level = roi_levels(boxes, len(shapes), finest_scale)
     height, width = (jnp.asarray(np.array(shapes, np.int32)[:, axis])[level] for axis in (0, 1))
     scale = jnp.asarray(1 / np.array(strides, np.float32))[level]
     base = jnp.asarray(starts, jnp.int32)[level]
-    base += jnp.arange(batch, dtype=jnp.int32)[:, None] * jnp.asarray(sizes, jnp.int32)[level]
+    base += images * jnp.asarray(sizes, jnp.int32)[level]
     scaled = jnp.where(valid[..., None], boxes, 0) * scale[..., None]
     scaled -= 0.5 if aligned else 0.0  # cell i of a level has its centre at i, not at i + 0.5
 
@@ -164,6 +165,7 @@ def roi_align(
     valid,
     *,
     bins,
+    images=None,
     finest_scale=56.0,
     sampling=0,
     aligned=True,
@@ -174,7 +176,8 @@ def roi_align(
 
     `features`: levels (B, H_l, W_l, C) of one padded image size, `strides` their cells in pixels, `bins`
     = P. Where `valid` (B, N) is False the output is 0. Gradients flow to the features only: boxes are
-    constants here, as in the paper.
+    constants here, as in the paper. `images` (B', N) int32: whose box it is, where that is not its row; the
+    boxes' leading axis may then be another one.
 
     sampling: 0 is the adaptive grid of mmcv's RoIAlign, a number that many samples a bin and axis.
     aligned: pixels and cells share one grid; without it everything is read half a cell too far to the lower
@@ -182,10 +185,12 @@ def roi_align(
     min_size: smaller boxes are taken as that large, in cells (torchvision: 1).
     extent: the largest box, in sides of the padded image; 1 for boxes clipped to it.
     """
-    batch, n = boxes.shape[:2]
-    channels = features[0].shape[-1]
+    batch, channels = features[0].shape[0], features[0].shape[-1]
     shapes = tuple(level.shape[1:3] for level in features)
     boxes = lax.stop_gradient(boxes)
-    plan = _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent)
+    if images is None:
+        images = jnp.arange(batch, dtype=jnp.int32)[:, None]
+    form = (bins, finest_scale, sampling, aligned, min_size, extent)
+    plan = _plan(shapes, batch, strides, boxes, images, valid, *form)
     table = jnp.concatenate([level.reshape(-1, channels) for level in features])
-    return _pool(table, plan, bins).reshape(batch, n, bins, bins, channels)
+    return _pool(table, plan, bins).reshape(*boxes.shape[:2], bins, bins, channels)
