@@ -3,10 +3,27 @@
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import lax
+
+from masktrack_jax.ops.winograd import conv3x3
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 xavier_uniform = nn.initializers.xavier_uniform()
+
+
+def convolve(x, kernel, strides, padding, **options):
+    """`lax.conv_general_dilated`; on a CPU with half the multiplications where that pays.
+
+    Other machines' libraries choose such forms themselves.
+    """
+    batch, height, width, channels = x.shape
+    plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
+    large = batch * height * width >= 512 and min(channels, kernel.shape[-1]) >= 64
+    if plain and large and jax.default_backend() == "cpu":
+        return conv3x3(x, kernel)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 class Conv(nn.Module):
@@ -34,11 +51,12 @@ class Conv(nn.Module):
         return nn.Conv(
             self.features,
             (self.size, self.size),
-            self.stride,
+            (self.stride, self.stride),
             padding=((half, half), (half, half)),
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
+            conv_general_dilated=convolve,
             name="conv",
         )(x)
 
