@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-CHUNK = 64  # boxes a chunk: large enough to fill the vector units, small enough to stay in cache
+# Boxes a chunk. It walks as far as its largest box needs, and on a CPU it had better stay in cache; a GPU
+# wants few large steps.
+CHUNK, LARGE_CHUNK = 16, 256
 
 
 def bin_samples(start, length, bins, limit, sampling, max_samples):
@@ -87,8 +89,9 @@ def _plan(
     return base.reshape(-1), rows, columns
 
 
-def _chunks(tree, n):
+def _chunks(tree, m):
     """Arrays (M, …) padded with zeros and cut into (chunks, n, …)."""
+    n = min(CHUNK if jax.default_backend() == "cpu" else LARGE_CHUNK, m)
 
     def cut(array):
         missing = -array.shape[0] % n
@@ -130,7 +133,7 @@ def _pool(table, plan, bins):
 
         return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), wide))
 
-    out = lax.map(chunk, _chunks(plan, min(CHUNK, m)))
+    out = lax.map(chunk, _chunks(plan, m))
     return out.reshape(-1, bins, bins, channels)[:m].astype(table.dtype)
 
 
@@ -150,7 +153,7 @@ def _pool_backward(bins, residuals, gradient):
 
         return _walk(plan, visit, total), None
 
-    parts = _chunks((plan, gradient), min(CHUNK, m))
+    parts = _chunks((plan, gradient), m)
     total, _ = lax.scan(chunk, jnp.zeros((cells, channels), jnp.float32), parts)
     return total.astype(like.dtype), None
 

@@ -18,8 +18,9 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def matrices(rows, taps, points):
-    """A (rows, n), G (n, taps), B (n, n) with n = rows + taps - 1, so that A ((G g) ∘ (B d)) is the correlation
-    (rows,) of d (n,) with g (taps,): Toom and Cook's interpolation at `points` (n - 1,) and infinity.
+    """A (rows, n), G (n, taps) and B (n, n), n = rows + taps - 1, such that A ((G g) ∘ (B d)) is the
+    correlation (rows,) of d (n,) with g (taps,): Toom and Cook's interpolation at `points` (n - 1,) and
+    infinity.
     """
 
     def powers(count):
@@ -39,8 +40,8 @@ TO_OUTPUT, TO_KERNEL, TO_INPUT = matrices(ROWS, 3, POINTS)
 def conv3x3(x, kernel):
     """The convolution (B, H, W, K) of x (B, H, W, C) with `kernel` (3, 3, C, K), zero padding of 1.
 
-    In float32 its rounding is about three times that of the plain sum. Where gradients are asked for it is the
-    plain sum, forward too: three times the rounding shows in the recorded course of a training.
+    In float32 its rounding is about three times that of the plain sum. Where gradients are asked for it is
+    the plain sum, forward too: three times the rounding shows in the recorded course of a training.
     """
     batch, height, width, _ = x.shape
     strips = -(-height // ROWS)
