@@ -175,9 +175,13 @@ class MaskTrackRCNN(nn.Module):
             masks = jax.nn.sigmoid(mask_head.apply(mask_variables, large, labels))
             return masks, track_head.apply(track_variables, small)
 
-        chunk = max(LEAST_CHUNK, -(-valid.size // MOST_CHUNKS))
-        described = map_valid(some, valid.reshape(-1), rows, chunk)
+        described = map_valid(some, valid.reshape(-1), rows, self.describe_chunk(valid.size))
         return tuple(x.reshape(*shape, *x.shape[1:]) for x in described)
+
+    @staticmethod
+    def describe_chunk(count):
+        """How many of `count` boxes `describe` works on at a time."""
+        return max(LEAST_CHUNK, -(-count // MOST_CHUNKS))
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):
