@@ -38,9 +38,10 @@ def test_it_is_the_convolution(height):
 
 def test_layers_take_it_where_it_pays_and_nothing_changes():
     rng = np.random.default_rng(1)
-    for size, channels, products in ((24, 64, 6), (16, 64, 1), (24, 32, 1)):
+    cases = ((24, 64, False, 6), (24, 64, True, 1), (16, 64, False, 1), (24, 32, False, 1))
+    for size, channels, exact, products in cases:
         x = rng.normal(size=(1, size, size, channels)).astype("f4")
-        conv = layers.Conv(64)
+        conv = layers.Conv(64, exact=exact)
         variables = conv.init(jax.random.key(0), x)
         assert str(jax.make_jaxpr(conv.apply)(variables, x)).count("conv_general_dilated[") == products
         kernel = np.asarray(variables["params"]["conv"]["kernel"])

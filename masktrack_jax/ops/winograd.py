@@ -5,6 +5,8 @@ Four rows of the output are made of six products in place of twelve: F(4, 3). Al
 and after the products are few and go over whole rows of memory, so that they cost little beside them.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,16 +36,16 @@ def matrices(rows, taps, points):
 TO_OUTPUT, TO_KERNEL, TO_INPUT = matrices(ROWS, 3, POINTS)
 
 
-@jax.custom_vjp
-def conv3x3(x, kernel):
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv3x3(x, kernel, exact=False):
     """The convolution (B, H, W, K) of x (B, H, W, C) with `kernel` (3, 3, C, K), zero padding of 1.
 
-    In float32 its rounding is about three times that of the plain sum. Where gradients are asked for it is
-    the plain sum, since that shows in the recorded course of a training; they themselves are made of few
-    products too. XLA's own gradient of the kernel, whose sums run over whole images, is the slowest part of a
-    step on a CPU.
+    In float32 its rounding is about three times that of the plain sum. Where that would be too much (`exact`)
+    or gradients are asked for it is the plain sum, since the rounding shows in the recorded course of a
+    training. The gradients are made of few products in any case: XLA's own gradient of the kernel, whose sums
+    run over whole images, is the slowest part of a step on a CPU.
     """
-    return _fewer_products(x, kernel)
+    return plain_conv3x3(x, kernel) if exact else _fewer_products(x, kernel)
 
 
 def _fewer_products(x, kernel):
@@ -67,11 +69,11 @@ def plain_conv3x3(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
 
 
-def _forward(x, kernel):
+def _forward(x, kernel, exact):
     return plain_conv3x3(x, kernel), (x, kernel)
 
 
-def _backward(residuals, gradient):
+def _backward(exact, residuals, gradient):
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     _, pullback = jax.vjp(lambda kernel: _fewer_products(x, kernel), kernel)
