@@ -17,7 +17,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,8 @@ from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.files import whole
 from masktrack_jax.inference import FrameDetections, VideoSegmenter
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
-from masktrack_jax.models.track_head import build_track_head
+from masktrack_jax.models import track_head
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.predictor import build_segmenter, read_frames
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
@@ -138,16 +140,22 @@ def load_detector(preset, dataset):
     return Detector(about.config, model, variables, about.categories)
 
 
-class RoIFeatures(MaskTrackRCNN):
-    """The network with its RoI features in place of embeddings, for heads to come."""
+class RoIFeatures(nn.Module):
+    """RoI features in place of embeddings, for heads to come: (M, F) of (M, 7, 7, C)."""
 
-    def embed(self, roi, batch):
-        return roi.reshape(batch, -1, roi.shape[1] * roi.shape[2] * roi.shape[3])
+    features: int
+    dtype: Any = jnp.float32
+
+    def __call__(self, roi):
+        return roi.reshape(len(roi), self.features)
 
 
 def see_split(detector, dataset):
     """{"detections", "labels"}: [(video id, [`FrameDetections`])], embeddings are RoI features (n, F)."""
-    model = RoIFeatures(detector.model.config, detector.model.num_classes)
+    config = detector.config.copy_and_resolve_references()
+    config.model.track_head.update({"kind": "features", "features": 49 * config.model.fpn.channels})
+    track_head.HEADS["features"] = RoIFeatures
+    model = build_model(config, len(detector.categories))
     detect = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
     pool = jax.jit(functools.partial(model.apply, method=_pool))
     segmenter = build_segmenter(detector.config, detector.categories, detector.variables)
@@ -232,7 +240,7 @@ def fit(config, head, samples, options, seed):
         with whole(path) as partial:
             partial.write_bytes(msgpack_serialize(jax.device_get(params)))
     params = msgpack_restore(path.read_bytes())
-    network = build_track_head(config.model.track_head, jnp.float32)
+    network = track_head.build_track_head(config.model.track_head, jnp.float32)
     run, shape = jax.jit(network.apply), (7, 7, config.model.fpn.channels)
 
     def embed(features):

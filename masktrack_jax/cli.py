@@ -2,8 +2,11 @@
 
 import contextlib
 import logging
+import os
 import re
 import sys
+import zlib
+from pathlib import Path
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -13,7 +16,31 @@ from masktrack_jax.errors import UserError
 
 def launch(main):
     """Parse the absl flags and run `main(argv)`; whatever is wrong becomes one line (see `run`)."""
+    keep_programs()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv))
+
+
+def keep_programs(environment=os.environ):
+    """Have JAX keep what it compiles, so that a second start need not compile it again.
+
+    In `MASKTRACK_CACHE`, by default masktrack_jax in the user's cache folder; "off" keeps nothing. Where
+    JAX's own `JAX_COMPILATION_CACHE_DIR` is set, that holds. To be called before JAX is imported.
+    """
+    usual = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "masktrack_jax"
+    folder = environment.get("MASKTRACK_CACHE") or str(usual)
+    if folder != "off" and "JAX_COMPILATION_CACHE_DIR" not in environment:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder).expanduser() / _machine())
+        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _machine():
+    """A name for this kind of processor: programs made for another may not run, and homes are shared."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "any"
+    kind = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
+    return f"{zlib.crc32(''.join(kind).encode()):08x}"
 
 
 def parse_flags(argv):

@@ -24,15 +24,23 @@ VIDEO_ID = 1  # of the only video of a results file
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run of `track_video` did: numbers of frames and tracks, and the seconds it took."""
+    """What a run of `track_video` did: numbers of frames and tracks, and the seconds it took.
+
+    start: seconds to the first result, compilation included; at_once: frames of which that is true, a batch.
+    """
 
     frames: int
     tracks: int
     seconds: float
+    start: float
+    at_once: int
 
     def __str__(self):
-        speed = self.frames / max(self.seconds, 1e-9)
-        return f"{self.frames} frames, {self.tracks} tracks, {self.seconds:.1f} s ({speed:.1f} frames/s)"
+        text = f"{self.frames} frames, {self.tracks} tracks, {self.seconds:.1f} s"
+        if self.frames <= self.at_once:
+            return text
+        speed = (self.frames - self.at_once) / max(self.seconds - self.start, 1e-9)
+        return f"{text}: {self.start:.1f} s to the first frame, then {speed:.1f} frames/s"
 
 
 def track_video(segmenter, input_path, output_dir, draw_threshold=0.0):
@@ -48,14 +56,18 @@ def track_video(segmenter, input_path, output_dir, draw_threshold=0.0):
     video = open_video(input_path)
     with staging_folder(output_dir) as staging:
         started = time.perf_counter()
-        tracks = _write_frames(segmenter, video, staging, draw_threshold)
+        tracks, first = _write_frames(segmenter, video, staging, draw_threshold)
         records = tracks.finish(VIDEO_ID, segmenter.category_ids)
         (staging / "results.json").write_text(json.dumps(records))
-        return Summary(tracks.frame_count, len(records), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Summary(tracks.frame_count, len(records), seconds, first - started, segmenter.frames_per_call)
 
 
 def _write_frames(segmenter, video, folder, draw_threshold):
-    """Write `overlay.mp4` and `frames.jsonl` while the video streams through; return its `VideoTracks`."""
+    """Write `overlay.mp4` and `frames.jsonl` while the video streams through.
+
+    Returns its `VideoTracks` and the time (of `time.perf_counter`) when the first result was there.
+    """
     scale = overlay_scale(video.height, video.width)
     waiting = deque()  # frames whose result is not there yet: at most three batches
 
@@ -64,13 +76,14 @@ def _write_frames(segmenter, video, folder, draw_threshold):
             waiting.append(frame)
             yield frame
 
-    tracks = VideoTracks(segmenter.tracks)
+    tracks, first = VideoTracks(segmenter.tracks), None
     with (
         VideoWriter(folder / "overlay.mp4", video.fps, video.height * scale, video.width * scale) as overlay,
         open(folder / "frames.jsonl", "w") as lines,
         tqdm(total=video.length, unit="frame", disable=None) as progress,
     ):
         for result in segmenter.stream(remembered()):
+            first = first or time.perf_counter()
             tracks.add(result)
             lines.write(json.dumps(frame_record(result, segmenter.category_ids)) + "\n")
             drawn = _draw(waiting.popleft(), result, segmenter.names, draw_threshold, scale)
@@ -78,7 +91,7 @@ def _write_frames(segmenter, video, folder, draw_threshold):
                 drawn = resize_image(drawn, overlay.height, overlay.width)
             overlay.write(drawn)
             progress.update()
-    return tracks
+    return tracks, first or time.perf_counter()
 
 
 def _draw(frame, result, names, threshold, scale):

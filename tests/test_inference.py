@@ -10,7 +10,7 @@ import pytest
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.inference import VideoSegmenter, detection_order, pixel_boxes_at_frame_size
-from masktrack_jax.track_video import track_video
+from masktrack_jax.track_video import Summary, track_video
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.masks import decode_masks, paste_masks
 from masktrack_jax.tracking.tracks import TrackOptions
@@ -264,6 +264,14 @@ def test_track_video_writes_overlay_results_and_frames(tmp_path, clip):
     assert lines[0]["scores"] == pytest.approx([0.8, 0.9, 0.7], abs=1e-4)
     track_video(segmenter, clip, output)  # over the files of an earlier run
     assert len(list(output.iterdir())) == 3
+
+
+def test_the_speed_told_is_that_after_the_first_batch():
+    assert (
+        str(Summary(24, 3, 9.0, 4.0, 4))
+        == "24 frames, 3 tracks, 9.0 s: 4.0 s to the first frame, then 4.0 frames/s"
+    )
+    assert str(Summary(4, 3, 9.0, 8.9, 4)) == "4 frames, 3 tracks, 9.0 s"
 
 
 def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):

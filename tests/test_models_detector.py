@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ops_boxes import iou_of
+from test_ops_boxes import iou_of, random_boxes
 
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.masktrack_rcnn import Anchors, normalise
@@ -151,6 +151,25 @@ def test_detections_are_sorted_inside_and_have_their_own_masks(detect, tiny_imag
     own = np.take_along_axis(np.asarray(masks), np.asarray(found.labels)[:, :, None, None, None], -1)[..., 0]
     np.testing.assert_allclose(found.masks, 1 / (1 + np.exp(-own)), atol=1e-5)
     np.testing.assert_allclose(found.embeddings, embeddings, atol=1e-5)
+
+
+def test_what_is_not_valid_is_not_described(tiny_model, tiny_images):
+    """Masks and embeddings of any choice of boxes are those of all of them; zero for the others."""
+    model, variables = tiny_model
+    rng = np.random.default_rng(4)
+    boxes = np.stack([random_boxes(rng, 9, 64, 96) for _ in range(2)])
+    labels, valid = rng.integers(0, 3, (2, 9)), rng.random((2, 9)) < 0.5
+
+    def all_and_some(model, images, sizes, *arrays):
+        features = model.features(images, sizes)
+        return [model.describe(features, *arrays, which) for which in (jnp.ones_like(valid), valid)]
+
+    run = jax.jit(nn.apply(all_and_some, model))
+    sizes = np.array([[64, 96]] * 2)
+    for every, some in zip(*run(variables, tiny_images, sizes, boxes, labels)):
+        assert 2 < valid.sum() < 16 and np.all(np.any(every.reshape(18, -1), axis=-1))
+        np.testing.assert_allclose(some[valid], every[valid], atol=1e-6)
+        assert not np.any(some[~valid])
 
 
 def test_images_of_a_batch_do_not_meet(detect, tiny_images):

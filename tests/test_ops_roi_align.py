@@ -109,6 +109,17 @@ def test_the_number_of_boxes_changes_nothing(n):
     np.testing.assert_allclose(some, every[:, :n], atol=1e-6)
 
 
+def test_boxes_read_the_images_they_name():
+    rng = np.random.default_rng(6)
+    features, boxes = pyramid(rng), hard_boxes(rng, 12)
+    images, valid = rng.integers(0, 2, 12).astype("i4"), np.ones((2, 12), bool)
+    options = dict(bins=7, finest_scale=FINEST)
+    named = run(features, STRIDES, boxes[None], valid[:1], images=images[None], **options)[0]
+    own = run(features, STRIDES, np.stack([boxes] * 2), valid, **options)
+    assert 0 < images.sum() < 12 and np.any(own[0] != own[1])
+    np.testing.assert_array_equal(named, np.take_along_axis(own, images[None, :, None, None, None], 0)[0])
+
+
 def test_levels_by_size():
     sides = np.array([0, 1, 55, 56, 111.9, 112, 223, 224, 447, 448, 5000], np.float32)
     boxes = np.stack([0 * sides, 0 * sides, sides * 2, sides / 2], -1)

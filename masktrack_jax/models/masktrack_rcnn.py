@@ -15,11 +15,16 @@ from masktrack_jax.models.resnet import ResNet
 from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import anchor_grid, cell_origins
 from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.rows import map_valid
 
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
 STD = (58.395, 57.12, 57.375)
 PAD_MULTIPLE = 32  # the coarsest stride of the backbone
 POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
+
+# Detections get their masks and embeddings in chunks of at least LEAST_CHUNK, since a product of few rows is
+# slow, and in at most MOST_CHUNKS steps, since a GPU waits for each.
+LEAST_CHUNK, MOST_CHUNKS = 4, 25
 
 
 def build_model(config, num_classes):
@@ -120,11 +125,15 @@ class MaskTrackRCNN(nn.Module):
             )
         )(logits, deltas, image_sizes)
 
-    def pool(self, features, boxes, valid, bins):
-        """RoI features (B·N, bins, bins, C) of boxes (B, N, 4) from the levels P2–P5, or from C5."""
+    def pool(self, features, boxes, valid, bins, images=None):
+        """RoI features (B·N, bins, bins, C) of boxes (B, N, 4) from the levels P2–P5, or from C5.
+
+        `images` (B, N): which image each box reads, see `roi_align`.
+        """
         c = self.config
         levels = features[:POOLED_LEVELS]
-        roi = roi_align(levels, c.anchors.strides[: len(levels)], boxes, valid, bins=bins, **c.roi_align)
+        strides = c.anchors.strides[: len(levels)]
+        roi = roi_align(levels, strides, boxes, valid, bins=bins, images=images, **c.roi_align)
         return roi.reshape(-1, *roi.shape[2:])
 
     def classify(self, roi, batch):
@@ -154,9 +163,37 @@ class MaskTrackRCNN(nn.Module):
         boxes, scores, labels, probabilities, valid, found = jax.vmap(one)(
             logits, deltas, proposals, valid, image_sizes
         )
-        masks = jax.nn.sigmoid(self.mask_logits(features, boxes, valid, labels))
-        embeddings = self.embed(self.pool(features, boxes, valid, 7), batch)
+        masks, embeddings = self.describe(features, boxes, labels, valid)
         return Detections(boxes, scores, labels, probabilities, valid, masks, embeddings, found)
+
+    def describe(self, features, boxes, labels, valid):
+        """Masks (B, N, 28, 28) and embeddings (B, N, E) of the valid boxes (B, N, 4); zeros for the rest.
+
+        In time that goes with the number of valid boxes: most frames have far fewer than N.
+        """
+        if self.is_initializing():  # parameters cannot come to be within a loop
+            self.mask_logits(features, boxes, valid, labels)
+            self.embed(self.pool(features, boxes, valid, 7), len(boxes))
+        shape = valid.shape
+        images = jnp.broadcast_to(jnp.arange(shape[0], dtype=jnp.int32)[:, None], shape)
+        rows = [x.reshape(-1, *x.shape[2:]) for x in (boxes, labels, images)]
+        # Unbound: Flax modules that are bound cannot be called within a loop of JAX.
+        heads = [head.unbind() for head in (self.mask_head, self.track_head)]
+        (mask_head, mask_variables), (track_head, track_variables) = heads
+
+        def some(rows, exist):
+            boxes, labels, images = rows
+            large, small = (self.pool(features, boxes[None], exist[None], p, images[None]) for p in (14, 7))
+            masks = jax.nn.sigmoid(mask_head.apply(mask_variables, large, labels))
+            return masks, track_head.apply(track_variables, small)
+
+        described = map_valid(some, valid.reshape(-1), rows, self.describe_chunk(valid.size))
+        return tuple(x.reshape(*shape, *x.shape[1:]) for x in described)
+
+    @staticmethod
+    def describe_chunk(count):
+        """How many of `count` boxes `describe` works on at a time."""
+        return max(LEAST_CHUNK, -(-count // MOST_CHUNKS))
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):

@@ -34,7 +34,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x):
         def conv(name, features, size, stride=1, relu=False):
-            return ConvNorm(features, self.norm, size, stride, relu, dtype=self.dtype, name=name)
+            # Exact: rounding grows on its way through all the blocks.
+            options = dict(relu=relu, dtype=self.dtype, exact=True)
+            return ConvNorm(features, self.norm, size, stride, **options, name=name)
 
         out = self.width * (4 if self.bottleneck else 1)
         if self.bottleneck:

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-CHUNK = 64  # boxes a chunk: large enough to fill the vector units, small enough to stay in cache
+# Boxes a chunk. It walks as far as its largest box needs, and on a CPU it had better stay in cache; a GPU
+# wants few large steps.
+CHUNK, LARGE_CHUNK = 16, 256
 
 
 def bin_samples(start, length, bins, limit, sampling, max_samples):
@@ -58,16 +60,17 @@ def roi_levels(boxes, num_levels, finest_scale):
     return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
 
 
-def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent):
-    """Where each of the B·N boxes reads the table of all cells: (base, width, rows, columns)."""
-    batch = boxes.shape[0]
+def _plan(
+    shapes, batch, strides, boxes, images, valid, bins, finest_scale, sampling, aligned, min_size, extent
+):
+    """Where each of the boxes reads the table of all cells: (base, width, rows, columns)."""
     sizes = np.array([h * w for h, w in shapes])
     starts = batch * (np.cumsum(sizes) - sizes)
     level = roi_levels(boxes, len(shapes), finest_scale)
     height, width = (jnp.asarray(np.array(shapes, np.int32)[:, axis])[level] for axis in (0, 1))
     scale = jnp.asarray(1 / np.array(strides, np.float32))[level]
     base = jnp.asarray(starts, jnp.int32)[level]
-    base += jnp.arange(batch, dtype=jnp.int32)[:, None] * jnp.asarray(sizes, jnp.int32)[level]
+    base += images * jnp.asarray(sizes, jnp.int32)[level]
     scaled = jnp.where(valid[..., None], boxes, 0) * scale[..., None]
     scaled -= 0.5 if aligned else 0.0  # cell i of a level has its centre at i, not at i + 0.5
 
@@ -86,8 +89,9 @@ def _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, 
     return base.reshape(-1), rows, columns
 
 
-def _chunks(tree, n):
+def _chunks(tree, m):
     """Arrays (M, …) padded with zeros and cut into (chunks, n, …)."""
+    n = min(CHUNK if jax.default_backend() == "cpu" else LARGE_CHUNK, m)
 
     def cut(array):
         missing = -array.shape[0] % n
@@ -129,7 +133,7 @@ def _pool(table, plan, bins):
 
         return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), wide))
 
-    out = lax.map(chunk, _chunks(plan, min(CHUNK, m)))
+    out = lax.map(chunk, _chunks(plan, m))
     return out.reshape(-1, bins, bins, channels)[:m].astype(table.dtype)
 
 
@@ -149,7 +153,7 @@ def _pool_backward(bins, residuals, gradient):
 
         return _walk(plan, visit, total), None
 
-    parts = _chunks((plan, gradient), min(CHUNK, m))
+    parts = _chunks((plan, gradient), m)
     total, _ = lax.scan(chunk, jnp.zeros((cells, channels), jnp.float32), parts)
     return total.astype(like.dtype), None
 
@@ -164,6 +168,7 @@ def roi_align(
     valid,
     *,
     bins,
+    images=None,
     finest_scale=56.0,
     sampling=0,
     aligned=True,
@@ -174,7 +179,8 @@ def roi_align(
 
     `features`: levels (B, H_l, W_l, C) of one padded image size, `strides` their cells in pixels, `bins`
     = P. Where `valid` (B, N) is False the output is 0. Gradients flow to the features only: boxes are
-    constants here, as in the paper.
+    constants here, as in the paper. `images` (B', N) int32: whose box it is, where that is not its row; the
+    boxes' leading axis may then be another one.
 
     sampling: 0 is the adaptive grid of mmcv's RoIAlign, a number that many samples a bin and axis.
     aligned: pixels and cells share one grid; without it everything is read half a cell too far to the lower
@@ -182,10 +188,12 @@ def roi_align(
     min_size: smaller boxes are taken as that large, in cells (torchvision: 1).
     extent: the largest box, in sides of the padded image; 1 for boxes clipped to it.
     """
-    batch, n = boxes.shape[:2]
-    channels = features[0].shape[-1]
+    batch, channels = features[0].shape[0], features[0].shape[-1]
     shapes = tuple(level.shape[1:3] for level in features)
     boxes = lax.stop_gradient(boxes)
-    plan = _plan(shapes, strides, boxes, valid, bins, finest_scale, sampling, aligned, min_size, extent)
+    if images is None:
+        images = jnp.arange(batch, dtype=jnp.int32)[:, None]
+    form = (bins, finest_scale, sampling, aligned, min_size, extent)
+    plan = _plan(shapes, batch, strides, boxes, images, valid, *form)
     table = jnp.concatenate([level.reshape(-1, channels) for level in features])
-    return _pool(table, plan, bins).reshape(batch, n, bins, bins, channels)
+    return _pool(table, plan, bins).reshape(*boxes.shape[:2], bins, bins, channels)

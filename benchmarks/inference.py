@@ -1,0 +1,100 @@
+"""Time of one batch of frames by stage, from pixels to encoded masks.
+
+    python benchmarks/inference.py --config configs/masktrack_r50_fpn_youtubevis2019.py --detections 10
+
+Random weights and frames; every frame has exactly so many detections. Prints a table and, last, a JSON line.
+"""
+
+import argparse
+from functools import partial
+
+import flax.linen as nn
+import jax
+import numpy as np
+from common import clock, compiled, load_config, plain_work, product_rate, random_network, report
+
+from masktrack_jax.models import box_head
+from masktrack_jax.models.masktrack_rcnn import normalise
+from masktrack_jax.tracking.masks import encode_pasted
+
+PASTED = (720, 1280)  # the size of the frame that masks are encoded at
+
+
+def main():
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--detections", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    config.model.dtype = arguments.dtype
+    # Above every threshold, and cut: so many and no others.
+    config.model.detections.update({"score_threshold": 0.0, "max_detections": arguments.detections})
+    model, variables = random_network(config)
+    height, width = config.data.buckets[0]
+    images = np.random.default_rng(0).integers(0, 256, (arguments.batch, height, width, 3), np.uint8)
+    sizes = np.tile(np.array(config.inference.scale[::-1], np.int32), (arguments.batch, 1))
+
+    whole, compile_s = compiled(partial(model.apply, method="detect"), variables, images, sizes)
+    found = jax.device_get(whole(variables, images, sizes))
+    calls, work = stages(model, variables, images, sizes)
+    calls["on the device"] = lambda: whole(variables, images, sizes)
+    work["on the device"] = sum(work.values())
+    calls["paste and RLE"] = partial(paste, found, config.inference.scale)
+    rows = clock(calls, arguments.repeats)
+    frame = rows["on the device"]["seconds"] + rows["paste and RLE"]["seconds"]
+    report(
+        f"inference, {arguments.batch} × {arguments.detections}",
+        rows,
+        work,
+        product_rate(),
+        config=arguments.config,
+        dtype=arguments.dtype,
+        detections=float(found.valid.sum()) / arguments.batch,
+        compile_s=compile_s,
+        frames_a_second=arguments.batch / frame,
+        paste_share=rows["paste and RLE"]["seconds"] / frame,
+    )
+
+
+def stages(model, variables, images, sizes):
+    """{stage: call} of programs of their own and {stage: operations}."""
+    config, batch = model.config, len(images)
+    calls, work, results = {}, {}, {}
+
+    def stage(name, function, *arguments, trips=1):
+        bound = nn.apply(function, model)
+        program, _ = compiled(bound, variables, *arguments)
+        calls[name] = partial(program, variables, *arguments)
+        work[name] = plain_work(bound, variables, *arguments) * trips
+        results[name] = program(variables, *arguments)
+        return results[name]
+
+    def boxes_of(model, features, proposals, valid):
+        logits, deltas = model.classify(model.pool(features, proposals, valid, 7), batch)
+        one = partial(box_head.detect, **config.detections, clip_margin=model.clip_margin)
+        return jax.vmap(one)(logits, deltas, proposals, valid, sizes)
+
+    x = jax.jit(partial(normalise, dtype=model.dtype))(images, sizes)
+    levels = stage("backbone", lambda m, x: m.backbone(x), x)
+    features = stage("FPN", lambda m, levels: m.fpn(levels), levels)
+    outputs = stage("RPN head", lambda m, f: m.rpn_head(f), features)
+    anchors = model.anchors(*images.shape[1:3])
+    proposals = stage("proposals", lambda m, *o: m.propose(*o, anchors, sizes), *outputs)
+    boxes, _, labels, _, valid, _ = stage("boxes", boxes_of, features, *proposals)
+    trips = -(-int(valid.sum()) // model.describe_chunk(valid.size))  # the loop is counted once
+    stage("masks, embeddings", lambda m, *a: m.describe(*a), features, boxes, labels, valid, trips=trips)
+    return calls, work
+
+
+def paste(found, scale):
+    """Encode the masks of a batch of detections at the size of the frame."""
+    factor = np.array([PASTED[1] / scale[0], PASTED[0] / scale[1]] * 2, np.float32)
+    return [encode_pasted(m, b * factor, *PASTED) and 0 for m, b in zip(found.masks, found.boxes)]
+
+
+if __name__ == "__main__":
+    main()

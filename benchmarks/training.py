@@ -1,0 +1,143 @@
+"""Time of one training step by part: each part's loss and its gradient, and the whole step.
+
+    python benchmarks/training.py --config configs/masktrack_r50_fpn_youtubevis2019.py --pairs 1
+
+Random weights and frames with four objects each. The parts are programs of their own, and what lies below a
+part is an input that it gives a gradient of. Prints a table and, last, a JSON line.
+"""
+
+import argparse
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import NUM_CLASSES, clock, compiled, load_config, plain_work, product_rate, random_network, report
+from ml_collections import FrozenConfigDict
+
+from masktrack_jax.models.masktrack_rcnn import normalise
+from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.training import objective, schedule
+from masktrack_jax.training.step import create_train_state, parallel, train_step
+from masktrack_jax.training.track import propose
+
+
+def main():
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--pairs", type=int, default=1, help="pairs a training step")
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--whole", action="store_true", help="the whole step only")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    model, variables = random_network(config)
+    batch = random_batch(arguments.pairs, config)
+    calls, work = {}, {}
+    if not arguments.whole:
+        calls, work = parts(model, variables, batch, FrozenConfigDict(config.train))
+    calls["step"], compile_s = whole_step(model, variables, config, batch)
+    rows = clock(calls, arguments.repeats)
+    report(
+        f"training, {arguments.pairs} pairs",
+        rows,
+        work,
+        product_rate(),
+        config=arguments.config,
+        compile_s=compile_s,
+        pairs_a_second=arguments.pairs / rows["step"]["seconds"],
+    )
+
+
+def parts(model, variables, batch, options):
+    """{part: call} and {part: operations}: forward and backward, with regard to its inputs and parameters."""
+    calls, work = {}, {}
+    keys = objective.sample_keys(jax.random.key(0), len(batch["image"]), 0)
+
+    def value(function, *arguments):
+        return jax.jit(nn.apply(function, model))(variables, *arguments)
+
+    def part(name, function, inputs, *arguments):
+        run = nn.apply(function, model)
+
+        def total(params, inputs):
+            return run({**variables, "params": params}, inputs, *arguments)
+
+        gradient = jax.grad(total, (0, 1))
+        program, _ = compiled(gradient, variables["params"], inputs)
+        calls[name] = partial(program, variables["params"], inputs)
+        work[name] = plain_work(gradient, variables["params"], inputs)
+
+    frames = [jnp.concatenate([batch[k], batch[f"reference_{k}"]]) for k in ("image", "image_size")]
+    x = jax.jit(normalise)(*frames)
+    part("backbone", lambda m, x: squares(m.backbone(x)), x)
+    levels = value(lambda m, x: m.backbone(x), x)
+    part("FPN", lambda m, levels: squares(m.fpn(levels)), levels)
+    features = tuple(f[: len(keys)] for f in value(lambda m, levels: m.fpn(levels), levels))
+    size = batch["image"].shape[1:3]
+    rpn_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+
+    def rpn(m, f):
+        return mean(objective.rpn_terms(m, batch, rpn_keys, *m.rpn_head(f), *size, options.rpn))
+
+    def draw(m, f):
+        return objective.draw_rois(m, batch, roi_keys, *propose(m, m.rpn_head(f), batch), options.roi)
+
+    part("RPN", rpn, features)
+    rois = value(draw, features)
+    part(
+        "boxes, masks",
+        lambda m, f: mean(objective.box_and_mask_terms(m, batch, f, rois, options)[0]),
+        features,
+    )
+    return calls, work
+
+
+def squares(arrays):
+    """A loss of feature maps."""
+    return sum(jnp.mean(jnp.square(x)) for x in arrays)
+
+
+def mean(terms):
+    """The sum of losses {name: (sum, count)}."""
+    return sum(total / jnp.maximum(count, 1) for total, count in terms.values())
+
+
+def whole_step(model, variables, config, batch):
+    """A call that makes one step on one device, and the seconds it took to compile."""
+    mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
+    optimizer = schedule.make_optimizer(config.optimizer, 1000, mask)
+    state = create_train_state(jax.random.key(1), jax.tree.map(jnp.copy, variables), optimizer)
+    step = partial(train_step, model=model, optimizer=optimizer, options=FrozenConfigDict(config.train))
+    batch = {name: array[None] for name, array in batch.items()}
+    program, seconds = compiled(parallel(step, devices=jax.local_devices()[:1]), state, batch)
+
+    def step_once():
+        nonlocal state
+        state, metrics = program(state, batch)
+        return metrics
+
+    return step_once, seconds
+
+
+def random_batch(pairs, config):
+    """A batch (pairs, …) of noise with four boxes a frame."""
+    rng = np.random.default_rng(0)
+    height, width = config.data.buckets[0]
+    objects = config.data.max_objects
+    corners = rng.uniform(0, [width * 0.6, height * 0.6], (pairs, objects, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(40, 130, corners.shape)], -1)
+    batch = {"labels": rng.integers(0, NUM_CLASSES, (pairs, objects)).astype(np.int32)}
+    batch["masks"] = np.full((pairs, objects, height, width // 8), 255, np.uint8)
+    batch["matches"] = np.tile(np.arange(1, objects + 1, dtype=np.int32), (pairs, 1))
+    for prefix in ("", "reference_"):
+        batch[f"{prefix}image"] = rng.integers(0, 256, (pairs, height, width, 3), np.uint8)
+        batch[f"{prefix}image_size"] = np.full((pairs, 2), config.inference.scale[::-1], np.int32)
+        batch[f"{prefix}boxes"] = boxes.astype(np.float32)
+        batch[f"{prefix}valid"] = np.tile(np.arange(objects) < 4, (pairs, 1))
+    return batch
+
+
+if __name__ == "__main__":
+    main()
