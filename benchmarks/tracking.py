@@ -17,21 +17,19 @@ import re
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.serialization import msgpack_restore, msgpack_serialize
 from tqdm import tqdm
 
+from benchmarks.tracking_inputs import see_split
 from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs import hard, hard_large
 from masktrack_jax import checkpoints, cli
 from masktrack_jax.config import base_config
 from masktrack_jax.data.generate import GeneratorOptions, generate
-from masktrack_jax.data.images import pad_image
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.synthetic import PRESETS
@@ -40,10 +38,9 @@ from masktrack_jax.evaluation.diagnosis import diagnose
 from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.files import whole
-from masktrack_jax.inference import FrameDetections, VideoSegmenter
+from masktrack_jax.inference import VideoSegmenter
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import build_model
-from masktrack_jax.predictor import build_segmenter, read_frames
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.frozen import fit_head, keep_rois
@@ -138,62 +135,6 @@ def load_detector(preset, dataset):
     model = build_model(about.config, len(about.categories))
     variables = checkpoints.load_variables(path, model)
     return Detector(about.config, model, variables, about.categories)
-
-
-class RoIFeatures(nn.Module):
-    """RoI features in place of embeddings, for heads to come: (M, F) of (M, 7, 7, C)."""
-
-    features: int
-    dtype: Any = jnp.float32
-
-    def __call__(self, roi):
-        return roi.reshape(len(roi), self.features)
-
-
-def see_split(detector, dataset):
-    """{"detections", "labels"}: [(video id, [`FrameDetections`])], embeddings are RoI features (n, F)."""
-    config = detector.config.copy_and_resolve_references()
-    config.model.track_head.update({"kind": "features", "features": 49 * config.model.fpn.channels})
-    track_head.HEADS["features"] = RoIFeatures
-    model = build_model(config, len(detector.categories))
-    detect = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
-    pool = jax.jit(functools.partial(model.apply, method=_pool))
-    segmenter = build_segmenter(detector.config, detector.categories, detector.variables)
-    segmenter.predict = functools.partial(detect, detector.variables)
-    seen = {"detections": [], "labels": []}
-    for video in tqdm(dataset.videos, "detect", unit="video", disable=None):
-        frames = list(read_frames(dataset, video))
-        found = [_small(frame.encoded()) for frame in segmenter.detect(frames)]
-        seen["detections"].append((video.id, found))
-        pool_boxes = functools.partial(pool, detector.variables)
-        seen["labels"].append((video.id, label_detections(dataset, video, frames, pool_boxes)))
-    return seen
-
-
-def _pool(model, images, sizes, boxes, valid):
-    return model.embed(model.pool(model.features(images, sizes), boxes, valid, 7), len(images))
-
-
-def _small(frame):
-    return replace(frame, embeddings=frame.embeddings.astype(np.float16))
-
-
-def label_detections(dataset, video, frames, pool):
-    """A video's labels as `FrameDetections` of score 1, in an order that tells no identity."""
-    objects, room, found = dataset.objects_of(video), 16, []
-    padded = [-(-side // 32) * 32 for side in (video.height, video.width)]
-    kinds, size = np.eye(len(dataset.categories), dtype=np.float32), (video.height, video.width)
-    for index, frame in enumerate(frames):
-        order = np.random.default_rng([video.id, index]).permutation(len(objects))
-        seen = sorted((objects[i] for i in order if objects[i].boxes[index]), key=lambda one: one.label)
-        boxes = np.zeros((1, room, 4), np.float32)
-        boxes[0, : len(seen)] = np.reshape([one.boxes[index] for one in seen], (-1, 4))
-        image, sizes = pad_image(frame, *padded)[None], np.array([size], np.int32)
-        features = pool(image, sizes, boxes, np.arange(room)[None] < len(seen))
-        labels, rles = [one.label for one in seen], [one.segmentations[index] for one in seen]
-        arrays = (boxes[0, : len(seen)], np.ones(len(seen)), np.array(labels, int), kinds[labels])
-        found.append(_small(FrameDetections(size, *arrays, np.asarray(features[0, : len(seen)]), rles=rles)))
-    return found
 
 
 def keep_pairs(detector, dataset, references, pairs):
