@@ -28,7 +28,9 @@ class Variant:
 # One learned cue within a class, as the trackers do that brought these losses up; a memory without end.
 PLAIN = {"iou_weight": 0.0, "label_weight": 0.0, "same_label": True, "new_score": 0.3, "frames_retained": 0}
 COSINE = PLAIN | {"similarity": "cosine", "assignment": "hungarian", "new_threshold": 0.5}
+# QDTrack's tracker as far as its values have a place here: a short memory, duplicates put aside.
 BISOFTMAX = PLAIN | {"similarity": "bisoftmax", "assignment": "in_turn", "new_threshold": 0.5}
+BISOFTMAX |= {"memory": "average", "frames_retained": 10, "duplicate_iou": 0.7}
 OVERLAP = {"similarity": "none", "assignment": "hungarian", "same_label": True, "label_weight": 0.0}
 BEST = recommended_association(base_config()).inference
 RECOMMENDED = (BEST.association.to_dict(), BEST.tracks.to_dict())
@@ -40,7 +42,7 @@ VARIANTS = {
     "overlap, Hungarian": Variant(None, OVERLAP | {"new_threshold": 0.2, "new_score": 0.3}),
     "triplet, cosine": Variant("conv, triplet", COSINE),
     "contrastive, cosine": Variant("conv, contrastive", COSINE),
-    "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX | {"memory": "average"}),
+    "quasi-dense, bi-softmax": Variant("conv, quasi-dense", BISOFTMAX),
     "paper's head, recommended (t 0.3)": Variant(
         "fc, softmax", RECOMMENDED[0] | {"new_threshold": 0.3}, RECOMMENDED[1]
     ),
