@@ -39,9 +39,10 @@ def make_data(folder):
 def start(data, workdir):
     """The training command, with its output in `WORKDIR.log`."""
     values = {"train_annotations": data, "val_annotations": "", "val_split": ""}
-    flags = [f"--config.data.{key}={value}" for key, value in values.items()]
+    flags = ["--config", str(ROOT / "configs/tiny.py")]
+    flags += [f"--config.data.{key}={value}" for key, value in values.items()]
     flags += [f"--config.train.{key}={value}" for key, value in {"steps": STEPS, "log_every": 2}.items()]
-    flags += ["--config.train.checkpoint_every=3", "--config", str(ROOT / "configs/tiny.py")]
+    flags += ["--config.train.checkpoint_every=3"]
     command = [sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir), *flags]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "PYTHONPATH": str(ROOT)}

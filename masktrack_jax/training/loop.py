@@ -13,11 +13,11 @@ from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import make_folder
 from masktrack_jax.forms import form_differences
+from masktrack_jax.interruption import Interruption
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
 from masktrack_jax.training.guard import BadStep, Watch, guarded
-from masktrack_jax.training.interruption import Interruption
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: what was learnt is saved first."""
+"""Signals that ask a process to end: what is done is saved first."""
 
 import signal
 import threading
