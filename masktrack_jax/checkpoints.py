@@ -5,8 +5,10 @@ A step folder holds three items: `variables` (parameters and fixed statistics: a
 categories, the step). A folder without `progress` is good for inference and for starting anew.
 """
 
+import contextlib
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.categories import carry, class_shape, match_categories
-from masktrack_jax.config import base_config
+from masktrack_jax.config import base_config, validate_model
 from masktrack_jax.errors import UserError
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # through which Orbax tells of every file
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and of what it cannot write, besides its error
 
 
 class About(NamedTuple):
@@ -41,28 +44,90 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self.wait()
+            else:  # what went wrong first is said
+                with contextlib.suppress(UserError):
+                    self.wait()
+        finally:
+            with contextlib.suppress(Exception):  # it waits again
+                self._manager.close()
 
     def latest(self):
         """The newest step, or None."""
         return self._manager.latest_step()
 
-    def save(self, state, config, categories):
-        """Write a `TrainState` in the background; does nothing where its step is there already."""
+    def save(self, state, config, categories, pending=()):
+        """Write a `TrainState` in the background; does nothing where its step is there already.
+
+        `pending`: metrics of steps before it that are in no row yet. Raises a UserError where this or the
+        checkpoint before it cannot be written; the older ones stay.
+        """
         step = int(state.step)
         if step == self.latest():
             return
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(_variables(state.params, state.batch_stats)),
-                progress=ocp.args.StandardSave(progress),
-                about=ocp.args.JsonSave(describe(config, categories, step)),
-            ),
-        )
+        about = describe(config, categories, step) | {"pending": list(pending)}
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardSave(_variables(state.params, state.batch_stats)),
+                    progress=ocp.args.StandardSave(progress),
+                    about=ocp.args.JsonSave(about),
+                ),
+            )
+
+    def wait(self):
+        """Wait until all is written. Raises a UserError where it cannot be."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
+            raise UserError(
+                f"{self._manager.directory}: a checkpoint cannot be written ({_first_line(error)}); make "
+                "room, the same command then goes on from the checkpoint before it"
+            ) from None
+
+    def restore_newest(self, state, check):
+        """The `TrainState` of the newest checkpoint that is whole, and the metrics that were `pending`.
+
+        Newer ones that are damaged are said and set aside as `damaged-STEP`. `check(about)` raises what
+        speaks against going on. Raises a UserError where none is whole.
+        """
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            folder = self._manager.directory / str(step)
+            try:
+                about, pending = read_about(folder), _read_pending(folder)
+            except UserError as error:
+                damaged.append((folder, error))
+                continue
+            check(about)
+            try:
+                restored = self.restore(step, state)
+            except UserError as error:
+                damaged.append((folder, error))
+                continue
+            self._set_aside(damaged)
+            return restored, pending
+        raise damaged[0][1]
+
+    def _set_aside(self, damaged):
+        for folder, error in damaged:
+            aside = folder.with_name(f"damaged-{folder.name}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            folder.rename(aside)
+            print(f"{error}; set aside as {aside.name}, the run goes on from the checkpoint before it")
+        if damaged:
+            self._manager.reload()
 
     def restore(self, step, state):
         """The `TrainState` of a step; `state` gives the shapes and where arrays go."""
@@ -78,8 +143,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: the run cannot go on from here ({_first_line(error)}); remove this folder to go "
-                "on from the checkpoint before it, or train from it by config.train.init_from"
+                f"{folder}: is damaged or of another run ({_first_line(error)}); use another --workdir"
             ) from None
         return state._replace(
             params=got.variables["params"],
@@ -117,18 +181,28 @@ def read_about(path):
     file = find_step_folder(path) / "about" / "metadata"
     try:
         return parse_about(json.loads(file.read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: cannot be read as a checkpoint's description ({error})") from None
+    except (OSError, *UNSOUND) as error:
+        reason = _first_line(error)
+        raise UserError(f"{file}: cannot be read as a checkpoint's description ({reason})") from None
+
+
+def _read_pending(folder):
+    """The metrics that were pending when a step folder was written."""
+    return json.loads((folder / "about" / "metadata").read_text()).get("pending", [])
+
+
+UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)
 
 
 def parse_about(values):
-    """`About` of what `describe` gave. Raises a ValueError, KeyError or TypeError where that is not whole."""
+    """`About` of what `describe` gave. Raises one of `UNSOUND` where that is not whole."""
     categories = [(int(i), str(name)) for i, name in values["categories"]]
     missing = set(base_config()) - set(values["config"])
     if missing:
         raise KeyError(min(missing))
-    config = _completed(_renamed(values["config"]), base_config())
-    return About(ConfigDict(config), categories, int(values["step"]))
+    config = ConfigDict(_completed(_renamed(values["config"]), base_config()))
+    validate_model(FrozenConfigDict(config).model)  # frozen, it refuses what a network cannot be made of
+    return About(config, categories, int(values["step"]))
 
 
 def _renamed(values):
@@ -147,7 +221,17 @@ def _completed(values, defaults):
             filled[key] = default
         elif isinstance(default, ConfigDict):
             filled[key] = _completed(values[key], default)
+        elif not _alike(values[key], default):
+            raise TypeError(f"{key} cannot be {values[key]!r:.40}")
     return filled
+
+
+def _alike(value, default):
+    """Whether a value of JSON is of the kind of a config's default."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(_alike(x, default[0]) for x in value if default)
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def load_variables(path, model):

@@ -93,6 +93,7 @@ def data_config():
         "workers": 0,
         "both_ways": False,  # each frame of a pair is key and reference in turn
         "cache_mb": 0,
+        "on_error": "stop",  # at a frame that cannot be read; or "skip": its pair is counted and replaced
     }
 
 
@@ -131,6 +132,8 @@ def train_config():
         "only": "",  # parts of the network that learn, as "track_head" or "box_head,track_head"; "" is all
         "checkpoint_every": 1000,
         "log_every": 50,
+        "on_nan": "stop",  # at a loss or gradient that is not finite; or "skip": the step changes nothing
+        "keep_last": 2,  # checkpoints
         "init_from": "",  # a checkpoint whose parameters to start from
     }
 
@@ -185,6 +188,27 @@ def validate(config):
         problem = str(error).rsplit("] ", 1)[-1]
         raise UserError(f"{' '.join(problem.split())}; check --config") from None
 
+    validate_model(model)
+    choices = {
+        "train.track.loss": (train.track.loss, sorted(LOSSES)),
+        "train.track.softmax.references": (train.track.softmax.references, ("objects",)),
+        "train.track.softmax.over": (train.track.softmax.over, ("matched", "positives")),
+        "data.on_error": (config.data.on_error, ("stop", "skip")),
+        "train.on_nan": (train.on_nan, ("stop", "skip")),
+    }
+    for key, (value, known) in choices.items():
+        check(value in known, key, f"use one of {known}")
+    named = config.data.root or config.data.train_annotations
+    check(named, "data.train_annotations", "name the training annotations file, or data.root")
+    check(config.data.val_split in ("valid", "test", ""), "data.val_split", "use 'valid', 'test' or ''")
+    check(model.neck != "none" or "fpn" not in train.only.split(","), "train.only", "there is no fpn")
+    validate_training(train)
+    validate_inference(config.inference)
+    return config
+
+
+def validate_model(model):
+    """The checks of the `model` section."""
     check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
     check(0 <= model.backbone.frozen_stages <= 4, "model.backbone.frozen_stages", "use 0 to 4")
@@ -196,33 +220,19 @@ def validate(config):
         # Group norm has groups of 8 channels, and 32 groups from 256 channels on.
         good = model[part][width] % (8 if model[part][width] <= 256 else 32) == 0
         check(good, f"model.{part}.{width}", "use a multiple of 8, above 256 of 32")
-    choices = {
-        "model.track_head.kind": (model.track_head.kind, sorted(HEADS)),
-        "train.track.loss": (train.track.loss, sorted(LOSSES)),
-        "train.track.softmax.references": (train.track.softmax.references, ("objects",)),
-        "train.track.softmax.over": (train.track.softmax.over, ("matched", "positives")),
-    }
-    for key, (value, known) in choices.items():
-        check(value in known, key, f"use one of {known}")
+    check(model.track_head.kind in HEADS, "model.track_head.kind", f"use one of {sorted(HEADS)}")
     check(model.neck in LEVELS, "model.neck", f"use one of {sorted(LEVELS)}")
-    check(model.neck != "none" or "fpn" not in train.only.split(","), "train.only", "there is no fpn")
     check(len(model.anchors.sizes) > 0, "model.anchors.sizes", "give at least one")
     check(model.track_head.features > 0, "model.track_head.features", "must be positive")
     levels = LEVELS[model.neck]
     check(len(model.anchors.strides) == levels, "model.anchors.strides", f"give {levels}, one for each level")
-    named = config.data.root or config.data.train_annotations
-    check(named, "data.train_annotations", "name the training annotations file, or data.root")
-    check(config.data.val_split in ("valid", "test", ""), "data.val_split", "use 'valid', 'test' or ''")
-    validate_training(train)
-    validate_inference(config.inference)
-    return config
 
 
 def validate_training(train):
     """The checks of the `train` section."""
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
-    for key in ("log_every", "checkpoint_every"):
+    for key in ("log_every", "checkpoint_every", "keep_last"):
         check(train[key] > 0, f"train.{key}", "must be positive")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
         quota = drawn.samples * drawn.positive_fraction

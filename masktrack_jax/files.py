@@ -1,6 +1,7 @@
 """Writing that leaves nothing half-done behind."""
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,12 @@ def make_folder(path):
     except OSError as error:
         raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
     return path
+
+
+def is_inside(name):
+    """Whether `name`, a path that a file holds, stays below the folder that it is relative to."""
+    parts = re.split(r"[/\\]", name)
+    return not (parts[0] == "" or ".." in parts or "\0" in name)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
 from masktrack_jax.errors import UserError
+from masktrack_jax.interruption import Interruption
 from masktrack_jax.tracking.tracks import VideoTracks
 from masktrack_jax.video import VideoWriter, open_video
 from masktrack_jax.visualization import draw_tracks, overlay_scale
@@ -50,23 +51,30 @@ def track_video(segmenter, input_path, output_dir, draw_threshold=0.0):
     of what the overlay shows. Writes to `output_dir`:
     `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with `track_id`; and
     `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
-    All three appear together at the end; on an error none does. Raises `UserError` for unreadable input and
-    for an output folder that cannot be written to.
+    All three appear together at the end; on an error none does. At Ctrl-C or SIGTERM they appear for the
+    frames so far, and SystemExit is raised. Raises `UserError` for unreadable input and for an output folder
+    that cannot be written to.
     """
     video = open_video(input_path)
-    with staging_folder(output_dir) as staging:
-        started = time.perf_counter()
-        tracks, first = _write_frames(segmenter, video, staging, draw_threshold)
-        records = tracks.finish(VIDEO_ID, segmenter.category_ids)
-        (staging / "results.json").write_text(json.dumps(records))
-        seconds = time.perf_counter() - started
-        return Summary(tracks.frame_count, len(records), seconds, first - started, segmenter.frames_per_call)
+    with Interruption() as interruption:
+        with staging_folder(output_dir) as staging:
+            started = time.perf_counter()
+            tracks, first = _write_frames(segmenter, video, staging, draw_threshold, interruption)
+            records = tracks.finish(VIDEO_ID, segmenter.category_ids)
+            (staging / "results.json").write_text(json.dumps(records))
+        seconds, size = time.perf_counter() - started, segmenter.frames_per_call
+        summary = Summary(tracks.frame_count, len(records), seconds, first - started, size)
+        if interruption.signal is not None:
+            print(f"{interruption.signal.name}: {output_dir} holds what was done, {summary}")
+            raise SystemExit(interruption.status)
+    return summary
 
 
-def _write_frames(segmenter, video, folder, draw_threshold):
+def _write_frames(segmenter, video, folder, draw_threshold, interruption):
     """Write `overlay.mp4` and `frames.jsonl` while the video streams through.
 
-    Returns its `VideoTracks` and the time (of `time.perf_counter`) when the first result was there.
+    Ends after the frame during which a signal comes. Returns its `VideoTracks` and the time (of
+    `time.perf_counter`) when the first result was there.
     """
     scale = overlay_scale(video.height, video.width)
     waiting = deque()  # frames whose result is not there yet: at most three batches
@@ -91,6 +99,8 @@ def _write_frames(segmenter, video, folder, draw_threshold):
                 drawn = resize_image(drawn, overlay.height, overlay.width)
             overlay.write(drawn)
             progress.update()
+            if interruption.signal is not None:
+                break
     return tracks, first or time.perf_counter()
 
 
@@ -138,10 +148,12 @@ def staging_folder(output_dir):
         for file in sorted(staging.iterdir()):
             os.replace(file, output_dir / file.name)
         staging.rmdir()
-    except BaseException:
+    except BaseException as error:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
         for folder in created:
             with contextlib.suppress(OSError):  # not ours alone any more
                 folder.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f"{output_dir}: cannot be written to ({error.strerror or error})") from error
         raise

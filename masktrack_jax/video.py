@@ -1,5 +1,6 @@
 """Frames of a video file or of a folder of images in, H.264 files out."""
 
+import logging
 import math
 import os
 import re
@@ -49,7 +50,7 @@ class VideoFile:
             self.length = stream.frames or None
 
     def frames(self):
-        """Iterate over the frames as (H, W, 3) uint8 RGB."""
+        """Iterate over the frames as (H, W, 3) uint8 RGB; warns where the file says that it has more."""
         with self._open() as container:
             if not container.streams.video:
                 raise UserError(f"{self.path}: has no video stream; give a video or a folder of images")
@@ -62,6 +63,11 @@ class VideoFile:
                     index += 1
             except av.error.FFmpegError as error:
                 raise UserError(f"{self.path}: cannot decode frame {index} ({reason(error)})") from error
+            if stream.frames and index != stream.frames:
+                logging.getLogger(__name__).warning(
+                    "%s: says that it holds %d frames, but has %d; it may be cut off",
+                    *(self.path, stream.frames, index),
+                )
 
     def _open(self):
         try:
@@ -124,8 +130,11 @@ class VideoWriter:
     def close(self):
         """Finish the file and put it at `path`."""
         self._encode(None)
-        self._container.close()
-        os.replace(self._partial, self.path)
+        try:
+            self._container.close()
+            os.replace(self._partial, self.path)
+        except FAILURES as error:
+            raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
 
     def discard(self):
         """Give up: leave no file."""

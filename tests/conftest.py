@@ -18,6 +18,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Of tests/test_fuzz.py: the same examples each time, unless --hypothesis-profile=long asks for many others.
+settings.register_profile("short", max_examples=40, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=2000, deadline=None, database=None)
+settings.load_profile("short")
 
 ROOT = Path(__file__).resolve().parent.parent
 

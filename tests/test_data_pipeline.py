@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from masktrack_jax.data.generate import GeneratorOptions, generate
 from masktrack_jax.data.pairs import PairOptions, candidates
@@ -82,6 +83,7 @@ def test_batch_contract(dataset, two_buckets):
         "video_index": ((), np.int32),
         "key_frame": ((), np.int32),
         "reference_frame": ((), np.int32),
+        "skipped": ((), np.int32),
     }
     assert {key: (value.shape[1:], value.dtype.type) for key, value in batch.items()} == expected
     assert {len(value) for value in batch.values()} == {3}
@@ -154,3 +156,56 @@ def test_missing_frame_is_a_user_error(dataset, workers, tmp_path):
     with pytest.raises(UserError, match=r"gone\.jpg: no such image") as caught:
         _take(iterator, 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def with_holes(dataset, tmp_path):
+    """The first frame of three videos is missing, is cut off, or is of another size; the last is whole."""
+    path = dataset.frame_path(dataset.videos[0], 0)
+    (tmp_path / "cut.jpg").write_bytes(path.read_bytes()[:300])
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.jpg")
+    videos = [
+        dataclasses.replace(video, file_names=(str(tmp_path / name), *video.file_names[1:]))
+        for video, name in zip(dataset.videos, ("gone.jpg", "cut.jpg", "small.jpg"))
+    ]
+    return dataclasses.replace(dataset, videos=(*videos, dataset.videos[3]))
+
+
+def test_bad_frames_are_skipped_and_counted(with_holes, dataset, two_buckets, caplog, monkeypatch):
+    """What can be read is as it would be; another pair of the bucket stands in the place of what cannot."""
+    monkeypatch.setattr(sys, "argv", ["pytest", "--unknown-to-absl"])
+    common = {"seed": 1, "batch_size": 3, "on_error": "skip"}
+    batches = _take(training_batches(with_holes, two_buckets, **common), 27)
+    whole = _take(training_batches(dataset, two_buckets, seed=1, batch_size=3), 27)
+    bad = [(0, 0), (1, 0), (2, 0)]
+    skipped = 0
+    for batch, wanted in zip(batches, whole):
+        for row in range(3):
+            names = ("key_frame", "reference_frame")
+            shown = [(int(wanted["video_index"][row]), int(wanted[name][row])) for name in names]
+            assert (batch["skipped"][row] > 0) == any(frame in bad for frame in shown)
+            if batch["skipped"][row] == 0:
+                assert all(np.array_equal(batch[key][row], wanted[key][row]) for key in wanted)
+            used = [(int(batch["video_index"][row]), int(batch[name][row])) for name in names]
+            assert not any(frame in bad for frame in used)
+            skipped += batch["skipped"][row]
+    assert skipped > 8
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3 and all("training pairs are skipped" in line for line in lines)  # each file once
+    assert {name for name in ("gone", "cut", "small") for line in lines if f"{name}.jpg: " in line} == {
+        "gone",
+        "cut",
+        "small",
+    }
+    again = _take(training_batches(with_holes, two_buckets, workers=2, start_step=20, **common), 2)
+    assert all(map(_same, batches[20:], again))
+
+
+def test_a_set_without_good_frames_is_not_skipped_for_ever(dataset, tmp_path):
+    videos = tuple(
+        dataclasses.replace(video, file_names=(str(tmp_path / "gone.jpg"),) * video.length)
+        for video in dataset.videos
+    )
+    broken = dataclasses.replace(dataset, videos=videos)
+    with pytest.raises(UserError, match=r"10 pairs in a row cannot be read; the last one: .*gone\.jpg"):
+        _take(training_batches(broken, OPTIONS, seed=0, batch_size=2, on_error="skip"), 1)

@@ -104,6 +104,7 @@ def test_polygons_of_one_object_are_joined():
         [[1, 2, 3, 4, 5, "6"]],
         [[1, 2, 3, 4, 5, 1e30]],
         [[1, 2, 3, 4, 5, float("nan")]],
+        [[0, 0, 999_999, 0, 0, 1] * 3],
     ],
 )
 def test_bad_segmentation_is_one_line(segmentation):
@@ -185,6 +186,10 @@ def _drop(*keys):
         (_drop("videos", 0, "height"), "video 7 .*`height`"),
         (_set("videos", 1, "width", to=-4), "video 3 .*`width`"),
         (_set("videos", 0, "file_names", to=[]), "video 7 .*`file_names`"),
+        (_set("videos", 0, "file_names", 1, to="/v7/1.jpg"), "video 7 has frame '/v7/1.jpg'.* not below"),
+        (_set("videos", 0, "file_names", 1, to="v7/../../1.jpg"), "video 7 has frame .* not below"),
+        (_set("videos", 0, "file_names", 1, to="..\\1.jpg"), "video 7 has frame .* not below"),
+        (_set("videos", 0, "width", to=2**28), "video 7 has frames of 20 x 268435456, more than"),
         (_set("videos", 0, "length", to=3), "video 7 has `length` 3 but 2"),
         (_set("videos", 1, "id", to=7), "video 7 appears twice"),
         (_set("categories", 1, "id", to=9), "category 9 appears twice"),
@@ -243,6 +248,41 @@ def test_images_of_every_mode_become_rgb(tmp_path):
     grey = np.array([[0, 257, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[0, :, 1], [0, 1, 255])
+
+
+def test_images_of_cameras_and_printers(tmp_path):
+    """16 bits a channel, black and white, CMYK JPEG as Adobe writes it (inverted), grey with alpha."""
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), rgb)
+    plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    Image.fromarray(plain).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "print.jpg").astype(int) - plain).max() <= 3
+    grey = Image.fromarray(rgb[..., 0])
+    Image.merge("LA", (grey, grey)).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), np.repeat(rgb[..., :1], 3, axis=2))
+    grey.convert("1").save(tmp_path / "fax.png")
+    assert set(np.unique(read_image(tmp_path / "fax.png"))) == {0, 255}
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(UserError, match=r"depth\.tif: holds floating-point pixels"):
+        read_image(tmp_path / "depth.tif")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (4320, 7680)])
+def test_images_of_any_size(tmp_path, size):
+    Image.new("RGB", size[::-1], (10, 200, 30)).save(tmp_path / "frame.png")
+    image = read_image(tmp_path / "frame.png")
+    assert image.shape == (*size, 3) and (image[-1, -1] == (10, 200, 30)).all()
+    fitted = fit_size(*size, 640, 360)
+    assert resize_image(image, *fitted).shape == (*fitted, 3) and min(fitted) >= 1 and max(fitted) <= 640
+
+
+def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path):
+    """A few hundred bytes that would take gigabytes."""
+    Image.new("1", (40_000, 40_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 300_000
+    with pytest.raises(UserError, match=r"bomb\.png: cannot be read as an image"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_images_are_turned_upright(tmp_path):

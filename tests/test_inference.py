@@ -1,6 +1,9 @@
 """VideoSegmenter and track_video with a detector that knows the answer: geometry, batches, order, files."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -289,6 +292,53 @@ def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):
         track_video(segmenter, clip, kept)
     assert [p.name for p in kept.iterdir()] == ["results.json"]
     assert (kept / "results.json").read_text() == "older"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_track_video_keeps_what_is_done_at_a_signal(tmp_path, clip, number, capsys):
+    """The three files agree on the frames that they hold, and are those of these frames alone."""
+    segmenter = segmenter_of(moving_objects(1))
+    stream = segmenter.stream
+
+    def signalled(frames):
+        for result in stream(frames):
+            if result.index == 2:
+                signal.raise_signal(number)
+            yield result
+
+    segmenter.stream = signalled
+    output = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        track_video(segmenter, clip, output)
+    assert stopped.value.code == 128 + number
+    assert f"{number.name}: {output} holds what was done, 3 frames" in capsys.readouterr().out
+    assert sorted(p.name for p in output.iterdir()) == ["frames.jsonl", "overlay.mp4", "results.json"]
+    assert len((output / "frames.jsonl").read_text().splitlines()) == 3
+    assert len(list(open_video(output / "overlay.mp4").frames())) == 3
+    segmenter.stream = stream
+    first = list(open_video(clip).frames())[:3]
+    assert json.loads((output / "results.json").read_text()) == segmenter.segment(first)
+
+
+@pytest.mark.parametrize("name", ["frames.jsonl", "results.json"])
+def test_track_video_on_a_full_disk(tmp_path, clip, monkeypatch, name):
+    """One line, and the files of an earlier run as they were."""
+    segmenter = segmenter_of(moving_objects(1))
+    output = tmp_path / "out"
+    track_video(segmenter, clip, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if name == "frames.jsonl":
+        monkeypatch.setattr("masktrack_jax.track_video.frame_record", full)
+    else:
+        monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UserError, match=r"out: cannot be written to \(No space left on device\)") as caught:
+        track_video(segmenter, clip, output)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_track_video_names_what_it_cannot_read_or_write(tmp_path, clip):

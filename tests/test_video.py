@@ -1,7 +1,9 @@
 """Videos written and read again, folders of frames, and input that is no video."""
 
 import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,6 +76,83 @@ def test_display_matrix_is_honoured(tmp_path, matrix, clockwise):
     (frame,) = video.frames()
     assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
     assert close_in_colour(frame, expected)
+
+
+def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options=None):
+    """Write frames with a codec of FFmpeg; `times` in milliseconds, else 10 frames a second."""
+    with av.open(str(path), "w", format=form, options=options or {}) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
+            picture.pts, picture.time_base = (times or range(0, 10**6, 100))[index], Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+SHIFTED = [quadrants(48, 64, 4 * index) for index in range(6)]
+
+
+def test_a_variable_frame_rate_loses_no_frame(tmp_path):
+    path = tmp_path / "phone.mkv"
+    encode(path, SHIFTED, "libx264", times=[0, 10, 500, 510, 2000, 2040])
+    frames = list(open_video(path).frames())
+    assert len(frames) == 6 and all(map(close_in_colour, frames, SHIFTED))
+
+
+@pytest.mark.parametrize("pixels", ["gray", "gray16le", "yuv420p10le"])
+def test_grey_and_deep_videos_become_rgb(tmp_path, pixels):
+    path = tmp_path / "odd.mkv"
+    encode(path, SHIFTED, "ffv1", pixels)
+    for frame, wanted in zip(open_video(path).frames(), SHIFTED, strict=True):
+        if pixels.startswith("gray"):
+            wanted = np.repeat(wanted @ np.array([0.299, 0.587, 0.114])[:, None], 3, axis=2)
+        assert frame.dtype == np.uint8 and close_in_colour(frame, wanted)
+
+
+def test_frames_may_change_their_size(tmp_path):
+    sizes = [(48, 64), (32, 80)]
+    for name, size in zip("ab", sizes):
+        encode(tmp_path / f"{name}.h264", [quadrants(*size)] * 2, "libx264", form="h264")
+    both = tmp_path / "both.h264"
+    both.write_bytes(b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab"))
+    frames = list(open_video(both).frames())
+    assert [frame.shape[:2] for frame in frames] == [size for size in sizes for _ in range(2)]
+    assert all(close_in_colour(frame, quadrants(*frame.shape[:2])) for frame in frames)
+
+
+@pytest.mark.parametrize("lie", ["cut off", "header"])
+def test_a_file_that_lies_about_its_length(tmp_path, lie, caplog):
+    """What is there comes, and how many are missing is said."""
+    path = tmp_path / "long.mov"
+    encode(path, SHIFTED, "mjpeg", "yuvj420p", options={"movflags": "faststart"})
+    whole = list(open_video(path).frames())
+    assert len(whole) == 6 and not caplog.records
+    data = bytearray(path.read_bytes())
+    if lie == "cut off":  # after the fourth picture
+        starts = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
+        assert len(starts) == 6
+        data = data[: starts[4]]
+    if lie == "header":
+        at = data.index(b"stsz") + 12
+        assert struct.unpack(">I", data[at : at + 4]) == (6,)
+        sizes = data[at + 4 : at + 28]
+        data[at : at + 28] = struct.pack(">I", 4) + sizes  # two fewer than there are
+    path.write_bytes(data)
+    frames = list(open_video(path).frames())
+    assert len(frames) == 4 and all(map(np.array_equal, frames, whole))
+    (said,) = caplog.records
+    assert said.getMessage() == f"{path}: says that it holds 6 frames, but has 4; it may be cut off"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_the_smallest_frames(tmp_path, size):
+    path = tmp_path / "dot.mp4"
+    write_video(path, 3, *size)
+    frames = list(open_video(path).frames())
+    assert [frame.shape for frame in frames] == [(size[0] + 1, size[1] + 1, 3)] * 3
 
 
 def test_writer_leaves_nothing_after_an_error(tmp_path):

@@ -12,6 +12,9 @@ def from_cocovid(content, fail):
     Objects are numbered from 1 in the order of their first box. `fail(record, problem)` makes the error to
     raise for a record that lacks something.
     """
+    for key in ("videos", "annotations"):
+        if not isinstance(content.get(key) or [], list):
+            raise fail("the file", f"has no list of objects `{key}`")
     frames = {}  # video id -> its images by frame
     images = {}  # image id -> (video id, frame)
     for image in content["images"]:
@@ -20,7 +23,7 @@ def from_cocovid(content, fail):
         frames.setdefault(values["video_id"], {})[values["frame_id"]] = values
         images[values["id"]] = (values["video_id"], values["frame_id"])
     videos = []
-    for record in content["videos"]:
+    for record in content["videos"] or []:
         where = f"video {record.get('id') if isinstance(record, dict) else record!r}"
         inside = frames.get(_values(record, ("id",), where, fail)["id"], {})
         if sorted(inside) != list(range(len(inside))) or not inside:
@@ -64,10 +67,12 @@ def _objects(boxes, images, lengths, fail):
 
 
 def _values(record, keys, where, fail):
-    """`record`, once it is an object that has these keys."""
+    """`record`, once it is an object that has these keys, and integers where they are ids."""
     if not isinstance(record, dict):
         raise fail(where, "is not an object")
     for key in keys:
         if key not in record:
             raise fail(where, f"has no `{key}`")
+        if key.endswith("id") and not isinstance(record[key], int):
+            raise fail(where, f"has `{key}` {record[key]!r:.40}, which is no integer")
     return record

@@ -14,7 +14,7 @@ from masktrack_jax.data.transforms import draw_transform, transform_boxes, trans
 from masktrack_jax.errors import UserError
 
 # Where a sample comes from: for messages, not for the step.
-PROVENANCE = ("video_index", "key_frame", "reference_frame")
+PROVENANCE = ("video_index", "key_frame", "reference_frame", "skipped")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Batches of training pairs. Batch k is a function of (seed, k) and of nothing else: not of the number of
 threads or processes that load it, and not of where the run began."""
 
+import logging
 import os
 import sys
 
@@ -11,6 +12,8 @@ from masktrack_jax.errors import UserError
 
 # Separate streams of one seed.
 _ORDER, _SAMPLE = 0, 1
+
+TRIES = 10  # pairs in a row that cannot be read, until "skip" gives up too
 
 
 class PairSchedule:
@@ -26,11 +29,11 @@ class PairSchedule:
             raise UserError(f"batch size {batch_size} is not positive")
         self.seed, self.batch_size = seed, batch_size
         self.candidates = candidates(dataset)
-        of_video = [video_bucket(video, options) for video in dataset.videos]
-        of_candidate = np.array([of_video[index] for index in self.candidates[:, 0]])
+        self._buckets = [video_bucket(video, options) for video in dataset.videos]
+        of_candidate = np.array([self._buckets[index] for index in self.candidates[:, 0]])
         buckets = sorted(set(map(tuple, of_candidate.tolist())))
-        self._members = [np.flatnonzero((of_candidate == bucket).all(axis=1)) for bucket in buckets]
-        self.steps_per_epoch = sum(max(len(members) // batch_size, 1) for members in self._members)
+        self._members = {bucket: np.flatnonzero((of_candidate == bucket).all(axis=1)) for bucket in buckets}
+        self.steps_per_epoch = sum(max(len(members) // batch_size, 1) for members in self._members.values())
         self._epochs = {}
 
     def epoch(self, number):
@@ -38,7 +41,7 @@ class PairSchedule:
         if number not in self._epochs:
             rng = np.random.default_rng([self.seed, _ORDER, number])
             batches = []
-            for members in self._members:
+            for members in self._members.values():
                 order = rng.permutation(members)
                 steps = max(len(members) // self.batch_size, 1)
                 batches.append(np.resize(order, (steps, self.batch_size)))
@@ -58,16 +61,41 @@ class PairSchedule:
         video_index, frame = self.candidates[self.epoch(epoch)[step, row]]
         return int(video_index), int(frame), (self.seed, _SAMPLE, int(place))
 
+    def instead(self, entry, attempt):
+        """What may take the place of a sample: one of the same bucket, another one at each attempt from 1."""
+        members = self._members[self._buckets[entry[0]]]
+        seed = (*entry[2], attempt)
+        video_index, frame = self.candidates[np.random.default_rng((*seed, 0)).choice(members)]
+        return int(video_index), int(frame), seed
+
 
 class _Load:
-    """Turns an entry of the schedule into a sample."""
+    """Turns an entry of the schedule into a sample, with `skipped`: how many pairs were skipped for it.
 
-    def __init__(self, loader):
-        self.loader = loader
+    With `skip` another pair takes the place of one that cannot be read, and each reason is said once: batch k
+    is then a function of the files, too, but still not of who loads it.
+    """
+
+    def __init__(self, loader, schedule, skip):
+        self.loader, self.schedule, self.skip = loader, schedule, skip
+        self._said = set()
 
     def __call__(self, entry):
-        video_index, frame, seed = entry
-        return self.loader(video_index, frame, np.random.default_rng(seed))
+        for attempt in range(TRIES):
+            video_index, frame, seed = self.schedule.instead(entry, attempt) if attempt else entry
+            try:
+                sample = self.loader(video_index, frame, np.random.default_rng(seed))
+                return sample | {"skipped": np.int32(attempt)}
+            except UserError as error:
+                if not self.skip:
+                    raise
+                self._say(problem := str(error))
+        raise UserError(f"{TRIES} pairs in a row cannot be read; the last one: {problem}")
+
+    def _say(self, problem):
+        if problem not in self._said:
+            self._said.add(problem)
+            logging.getLogger(__name__).warning("training pairs are skipped: %s", problem)
 
 
 def steps_per_epoch(dataset, options, *, batch_size):
@@ -75,18 +103,22 @@ def steps_per_epoch(dataset, options, *, batch_size):
     return PairSchedule(dataset, options, seed=0, batch_size=batch_size).steps_per_epoch
 
 
-def training_batches(dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=None):
+def training_batches(
+    dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=None, on_error="stop"
+):
     """An endless iterator of batches from step `start_step` on; close it with its `close()` when done.
 
     A batch is the dict of `PairLoader` with every array stacked to (B, …); B is `batch_size` and all samples
     share one bucket. `workers` 0 loads in `threads` threads of this process (by default one a core, 8 at
-    most), more in that many processes. Raises UserError, also from the iterator when a frame cannot be read.
+    most), more in that many processes. Raises UserError, also from the iterator when a frame cannot be read,
+    unless `on_error` is "skip" (see `_Load`).
     """
     import grain
 
     warn_of_crowded_frames(dataset, options)
     schedule = PairSchedule(dataset, options, seed=seed, batch_size=batch_size)
-    samples = grain.MapDataset.source(schedule).map(_Load(PairLoader(dataset, options)))
+    load = _Load(PairLoader(dataset, options), schedule, skip=on_error == "skip")
+    samples = grain.MapDataset.source(schedule).map(load)
     batches = samples.batch(batch_size, drop_remainder=True)[start_step:]
     threads = threads or min(os.cpu_count() or 1, 8)
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 4))

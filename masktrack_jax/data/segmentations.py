@@ -3,8 +3,9 @@
 import numpy as np
 
 from masktrack_jax.errors import UserError
+from masktrack_jax.evaluation.runs import MOST_PIXELS
 
-FAR_AWAY = 1e6  # pixels; for a line that long pycocotools takes all memory there is
+FAR_AWAY = 1e6  # pixels; for an outline that long pycocotools takes 100 MB, for a longer one all there is
 
 
 def compact_segmentation(segmentation, height, width):
@@ -21,6 +22,8 @@ def compact_segmentation(segmentation, height, width):
                 return None, "has a polygon with something other than numbers"
             if not all(abs(value) < FAR_AWAY for value in polygon):  # NaN neither
                 return None, "has a polygon far out of any frame"
+            if outline_length(polygon) > FAR_AWAY:
+                return None, "has a polygon whose outline is longer than a frame has room for"
         return segmentation, None if segmentation else "has an empty list of polygons"
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
         return None, "has a segmentation that is neither RLE with `size` and `counts` nor polygons"
@@ -29,6 +32,8 @@ def compact_segmentation(segmentation, height, width):
             None,
             f"has RLE of size {segmentation['size']} but its video is {[height, width]} (height, width)",
         )
+    if height * width > MOST_PIXELS:
+        return None, f"has RLE of {height} x {width} pixels, more than any camera's"
     counts = segmentation["counts"]
     if isinstance(counts, list):
         return _compress(counts, height, width)
@@ -38,6 +43,12 @@ def compact_segmentation(segmentation, height, width):
     if runs is None or runs.min() < 0 or runs.sum() != height * width:
         return None, f"has compressed RLE `counts` that do not describe {height} x {width} pixels"
     return segmentation, None
+
+
+def outline_length(polygon):
+    """The length of a closed polygon x, y, x, y, … in pixels, of each side the longer of its two extents."""
+    corners = np.array(polygon[: len(polygon) // 2 * 2], float).reshape(-1, 2)
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
 def _run_lengths(counts):

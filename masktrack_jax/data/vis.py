@@ -18,6 +18,8 @@ from masktrack_jax.data.segmentations import (
     segmentation_box,
 )
 from masktrack_jax.errors import UserError
+from masktrack_jax.evaluation.runs import MOST_PIXELS
+from masktrack_jax.files import is_inside
 
 __all__ = ["Category", "Video", "VisDataset", "VisObject", "decode_segmentation", "read_vis"]
 
@@ -160,6 +162,8 @@ def load_json(path):
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not JSON text in UTF-8; check that it is the annotations file") from None
+    except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
+        raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
 
 
 def default_frames_root(path):
@@ -205,9 +209,13 @@ def _video(record, fail):
     for key in ("height", "width"):
         if not _is_integer(record.get(key)) or record[key] < 1:
             raise fail(where, f"has no positive integer `{key}`")
+    if record["height"] * record["width"] > MOST_PIXELS:
+        raise fail(where, f"has frames of {record['height']} x {record['width']}, more than any camera's")
     names = record.get("file_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise fail(where, "has no list of frames `file_names`")
+    if outside := next((name for name in names if not is_inside(name)), None):
+        raise fail(where, f"has frame {outside!r:.80} in `file_names`, which is not below the frames folder")
     if record.get("length", len(names)) != len(names):
         raise fail(where, f"has `length` {record['length']} but {len(names)} `file_names`")
     name = record.get("name") or str(pathlib.PurePosixPath(names[0]).parent)

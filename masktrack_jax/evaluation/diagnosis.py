@@ -55,8 +55,7 @@ def diagnose(ground_truth, results, names=("ground truth", "results"), progress=
     buckets = make_buckets(scenes)
 
     def ranges(tracks):
-        extra = [bucket.holds(tracks) for bucket in buckets]
-        return np.concatenate([in_area_ranges(tracks), np.array(extra, bool).reshape(len(extra), -1)])
+        return np.stack([*in_area_ranges(tracks), *(bucket.holds(tracks) for bucket in buckets)])
 
     before = average_precision(by_category(scenes, categories), ranges)
     after, best = {}, {}

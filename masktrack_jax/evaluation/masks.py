@@ -3,10 +3,9 @@
 import numpy as np
 from pycocotools import mask as rle_library
 
+from masktrack_jax.data.segmentations import FAR_AWAY, outline_length
 from masktrack_jax.evaluation import runs
 
-# Coordinates beyond this, or NaN, overflow in the library's polygon code.
-_FAR_AWAY = 1e6
 # Masks measured at once: more do not stay in the processor's cache, fewer cost a call each.
 _BATCH = 256
 
@@ -100,8 +99,10 @@ def _draw(polygons, size):
     """The union of polygons x1, y1, x2, y2, … as one RLE."""
     if not all(isinstance(polygon, list) and len(polygon) >= 4 for polygon in polygons):
         raise ValueError("polygons must be lists x1, y1, x2, y2, … inside one list")
-    if not all((np.abs(np.asarray(polygon, float)) < _FAR_AWAY).all() for polygon in polygons):
+    if not all((np.abs(np.asarray(polygon, float)) < FAR_AWAY).all() for polygon in polygons):
         raise ValueError("a polygon's coordinates are not pixels of a frame")
+    if any(outline_length(polygon) > FAR_AWAY for polygon in polygons):
+        raise ValueError("a polygon's outline is longer than a frame has room for")
     if None in size:
         raise ValueError("polygons need the video's height and width")
     rle = rle_library.merge(rle_library.frPyObjects(polygons, *size))

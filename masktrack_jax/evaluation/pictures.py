@@ -9,6 +9,7 @@ from pycocotools import mask as rle_library
 from masktrack_jax.data.images import read_image
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.masks import to_rle
+from masktrack_jax.files import is_inside
 from masktrack_jax.visualization import draw_mask, track_color
 
 CELL_WIDTH = 300  # pixels, twice what it takes on the page
@@ -104,7 +105,7 @@ def _window(masks, height, width):
 def _read_frame(video, frame, frames_root, height, width):
     """The image of a frame, None where it cannot be had."""
     names = video.get("file_names") or []
-    if frames_root is None or frame >= len(names):
+    if frames_root is None or frame >= len(names) or not is_inside(names[frame]):
         return None
     try:
         image = read_image(frames_root / names[frame])

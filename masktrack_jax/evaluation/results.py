@@ -100,7 +100,7 @@ def read_json(path, opened=None):
         raise UserError(
             f"{path}: broken json, line {error.lineno} column {error.colno}: {error.msg}"
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of a thousand digits, lists as deep
         raise UserError(f"{path}: broken json ({error})") from None
 
 

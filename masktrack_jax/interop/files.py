@@ -111,7 +111,7 @@ def _class_names(meta):
 def _about(path, text):
     try:
         return checkpoints.parse_about(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+    except checkpoints.UNSOUND as error:
         raise UserError(f"{path}: its header cannot be read ({_first_line(error)}); get it anew") from None
 
 

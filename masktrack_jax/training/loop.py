@@ -13,9 +13,11 @@ from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import make_folder
 from masktrack_jax.forms import form_differences
+from masktrack_jax.interruption import Interruption
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
+from masktrack_jax.training.guard import BadStep, Watch, guarded
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
@@ -23,7 +25,8 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 def train(config, dataset, workdir):
     """Train on `dataset` as `config` says, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state.
+    Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state. At SIGTERM or
+    SIGINT the state is saved and SystemExit raised.
     """
     categories = dataset.labels
     options = PairOptions.from_config(config.data)
@@ -39,15 +42,20 @@ def train(config, dataset, workdir):
     mask = schedule.trainable(variables["params"], frozen, config.train.only)
     optimizer = schedule.make_optimizer(config.optimizer, total, mask)
     step_options = FrozenConfigDict(config.train)
-    run = parallel(partial(train_step, model=model, optimizer=optimizer, options=step_options))
+    step_function = partial(train_step, model=model, optimizer=optimizer, options=step_options)
+    run = parallel(guarded(step_function, config.train.on_nan))
 
-    with checkpoints.Checkpoints(workdir / "checkpoints") as store:
-        if (newest := store.latest()) is None:
+    with (
+        checkpoints.Checkpoints(workdir / "checkpoints", keep=config.train.keep_last) as store,
+        Interruption() as interruption,
+    ):
+        if store.latest() is None:
             variables = start_variables(config, variables, categories)
-        state = create_train_state(run_key, variables, optimizer)
-        if newest is not None:
-            check_same_run(workdir, config, categories)
-            state = store.restore(newest, state)
+        state, pending = create_train_state(run_key, variables, optimizer), []
+        if store.latest() is not None:
+            state, pending = store.restore_newest(
+                state, lambda about: check_same_run(workdir, about, config, categories)
+            )
         start = int(state.step)
         if start >= total:
             return state
@@ -58,6 +66,7 @@ def train(config, dataset, workdir):
             batch_size=config.train.batch_size,
             start_step=start,
             workers=config.data.workers,
+            on_error=config.data.on_error,
         )
         log = MetricsLog(
             workdir,
@@ -66,21 +75,56 @@ def train(config, dataset, workdir):
             total=total,
             frames=2 * config.train.batch_size,
             rate=schedule.learning_rate(config.optimizer, total),
+            pending=pending,
         )
+        watch = Watch(dataset.videos, config.train.on_nan)
+
+        def save(state):
+            store.save(state, config, categories, log.pending(int(state.step)))
+
         try:
-            for step in range(start + 1, total + 1):
-                waiting = time.perf_counter()
-                batch = split_batch(next(batches), len(devices))
-                log.waited(time.perf_counter() - waiting)
-                state, metrics = run(state, batch)
-                if devices[0].platform == "cpu":
-                    jax.block_until_ready(metrics)  # else forced host devices can deadlock in a reduction
-                log.add(step, metrics)
-                if step % config.train.checkpoint_every == 0 or step == total:
-                    store.save(state, config, categories)
+            state = take_steps(state, run, batches, log, watch, interruption, save, config.train, total)
         finally:
             log.close()
             batches.close()
+        if interruption.signal is not None:
+            store.wait()
+            print(
+                f"{interruption.signal.name}: step {state.step} is saved; the same command goes on from there"
+            )
+            raise SystemExit(interruption.status)
+    return state
+
+
+def take_steps(state, run, batches, log, watch, interruption, save, options, total):
+    """The state after the steps up to `total`, or up to a signal; `options` is the `train` section.
+
+    It is saved as `options` say, and where the run breaks off for a signal or a bad step.
+    """
+    devices = jax.local_devices()
+    try:
+        for step in range(int(state.step) + 1, total + 1):
+            waiting = time.perf_counter()
+            if (batch := next_batch(batches, interruption)) is None:
+                break
+            log.waited(time.perf_counter() - waiting)
+            state, metrics = run(state, split_batch(batch, len(devices), step - 1))
+            if devices[0].platform == "cpu":
+                jax.block_until_ready(metrics)  # else forced host devices can deadlock in a reduction
+            watch.add(step, batch, metrics)
+            if step % options.log_every == 0 or step == total:
+                watch.finish()
+            log.add(step, metrics | {"skipped_pairs": batch["skipped"].sum()})
+            if interruption.signal is not None:
+                break
+            if step % options.checkpoint_every == 0 or step == total:
+                save(state)
+        watch.finish()
+    except BadStep:
+        save(state)
+        raise
+    if interruption.signal is not None:
+        save(state)
     return state
 
 
@@ -104,6 +148,9 @@ FREE = (
     "train.checkpoint_every",
     "train.log_every",
     "train.init_from",
+    "train.on_nan",
+    "train.keep_last",
+    "data.on_error",
     "data.workers",
     "data.cache_mb",
     "data.root",
@@ -116,9 +163,8 @@ FREE = (
 )
 
 
-def check_same_run(workdir, config, categories):
-    """A folder goes on with the run that it holds, not with another one."""
-    about = checkpoints.read_about(workdir)
+def check_same_run(workdir, about, config, categories):
+    """A folder goes on with the run that it holds, `about`, not with another one."""
     if about.categories != categories:
         raise UserError(
             f"{workdir}: holds a run on other categories than "
@@ -189,10 +235,21 @@ def check_form(path, config):
         print(f"{path}: was made with config.model.{key}={theirs}; goes on with {ours}")
 
 
-def split_batch(batch, devices):
-    """The arrays of a step as (devices, B / devices, …)."""
-    return {
+def next_batch(batches, interruption):
+    """The next batch, or None where a signal to end ended the loader's processes, too."""
+    try:
+        return next(batches)
+    except Exception:
+        if interruption.signal is None:
+            raise
+        return None
+
+
+def split_batch(batch, devices, step):
+    """The arrays of the step after `step` others as (devices, B / devices, …), and `step` (devices,)."""
+    arrays = {
         name: np.reshape(array, (devices, -1, *array.shape[1:]))
         for name, array in batch.items()
         if name not in PROVENANCE
     }
+    return arrays | {"step": np.full(devices, step, np.int32)}

@@ -102,7 +102,7 @@ def read_json(path):
     """The JSON object of a file. Raises UserError."""
     try:
         content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not valid JSON ({error}); correct the file") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: is not a JSON object; check --input")
