@@ -83,9 +83,9 @@ def outcome(workdir):
 
 
 def begun(process, workdir):
-    """Wait for the first row or checkpoint of this start, or for its end; the moment."""
-    before = len(rows(workdir)), saved(workdir)
-    while process.poll() is None and (len(rows(workdir)), saved(workdir)) == before:
+    """Wait for the first new row or checkpoint of this start, or for its end; the moment."""
+    old, kept = rows(workdir), saved(workdir)  # rows beyond the checkpoint are dropped, and written anew
+    while process.poll() is None and saved(workdir) <= kept and all(row in old for row in rows(workdir)):
         time.sleep(0.002)
     return time.perf_counter()
 
@@ -156,7 +156,7 @@ def main():
         print(f"run {run}: {'the same end' if same else 'ANOTHER END'}", flush=True)
         if len(lost) >= options.kills:
             break
-    print(f"{len(lost)} kills in {run} runs, {equal} with the same end; rows lost: {sum(lost)} steps in all")
+    print(f"{len(lost)} kills in {run} runs, {equal} with the same end; {sum(lost)} steps lost in all")
 
 
 if __name__ == "__main__":
