@@ -1,6 +1,7 @@
 """Runs that go wrong: damaged checkpoints, signals, numbers that are not finite, odd data, a full disk."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -290,7 +291,8 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(run, whole, tmp_path)
         command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=dict(os.environ)
     )
     assert done.returncode == 1, done.stderr[-3000:]
-    line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: ") and "a checkpoint cannot be written" in line, done.stderr[-3000:]
+    # Threads of Orbax may print their own trouble around it and on the same line.
+    told = re.findall(r"error: .*: a checkpoint cannot be written", done.stderr)
+    assert len(told) == 1, done.stderr[-3000:]
     assert checkpoints.read_about(tmp_path / "run").step == 2
     assert_same_end(tmp_path / "run", run(tmp_path / "run"), whole)
