@@ -8,6 +8,7 @@ categories, the step). A folder without `progress` is good for inference and for
 import contextlib
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +92,7 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             raise UserError(
-                f"{self._manager.directory}: a checkpoint cannot be written ({_first_line(error)}); make "
+                f"{self._manager.directory}: a checkpoint cannot be written ({_system_reason(error)}); make "
                 "room, the same command then goes on from the checkpoint before it"
             ) from None
 
@@ -333,6 +334,12 @@ def write_variables(path, variables, about):
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(path, args)
+
+
+def _system_reason(error):
+    """What the operating system said, where TensorStore's long message holds it, or else its first line."""
+    found = re.search(r"([^:]+) \[os_error_code=", str(error))
+    return found[1].strip() if found else _first_line(error)
 
 
 def _first_line(error):
