@@ -283,7 +283,7 @@ cli.run(run, __import__("pathlib").Path(sys.argv[2]))
 
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(run, whole, tmp_path):
-    """No file may grow beyond 20 kB from the second checkpoint on. Orbax's threads print what they met, too."""
+    """No file may grow beyond 20 kB from the second checkpoint on; Orbax's threads print it, too."""
     command = [sys.executable, "-c", FULL, str(run.data), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 1, done.stderr[-3000:]
