@@ -6,32 +6,45 @@ categories, the step). A folder without `progress` is good for inference and for
 """
 
 import contextlib
-import json
 import logging
+import re
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict, FrozenConfigDict
 
+from masktrack_jax.about import (
+    UNSOUND,
+    About,
+    describe,
+    find_step_folder,
+    first_line,
+    parse_about,
+    read_about,
+    read_pending,
+)
 from masktrack_jax.categories import carry, class_shape, match_categories
-from masktrack_jax.config import base_config, validate_model
 from masktrack_jax.errors import UserError
+
+__all__ = [
+    "UNSOUND",
+    "About",
+    "Checkpoints",
+    "describe",
+    "find_step_folder",
+    "load_matching",
+    "load_variables",
+    "parse_about",
+    "read_about",
+    "read_variables",
+    "write_variables",
+]
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # through which Orbax tells of every file
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and of what it cannot write, besides its error
-
-
-class About(NamedTuple):
-    """What a checkpoint says of itself."""
-
-    config: ConfigDict
-    categories: list  # of (id, name), in the order of the labels
-    step: int
 
 
 class Checkpoints:
@@ -91,7 +104,7 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             raise UserError(
-                f"{self._manager.directory}: a checkpoint cannot be written ({_first_line(error)}); make "
+                f"{self._manager.directory}: a checkpoint cannot be written ({_system_reason(error)}); make "
                 "room, the same command then goes on from the checkpoint before it"
             ) from None
 
@@ -105,7 +118,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._manager.directory / str(step)
             try:
-                about, pending = read_about(folder), _read_pending(folder)
+                about, pending = read_about(folder), read_pending(folder)
             except UserError as error:
                 damaged.append((folder, error))
                 continue
@@ -143,7 +156,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: is damaged or of another run ({_first_line(error)}); use another --workdir"
+                f"{folder}: is damaged or of another run ({first_line(error)}); use another --workdir"
             ) from None
         return state._replace(
             params=got.variables["params"],
@@ -155,83 +168,6 @@ class Checkpoints:
 def _variables(params, batch_stats):
     """Without the empty collection of a network that has no fixed statistics: Orbax drops it too."""
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
-
-
-def describe(config, categories, step):
-    """What a checkpoint says of itself, for JSON."""
-    return {"config": json.loads(config.to_json()), "categories": [list(c) for c in categories], "step": step}
-
-
-def find_step_folder(path):
-    """The step folder that `path` is, holds, or holds in `checkpoints/`: of several the newest."""
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
-    for folder in (path, path / "checkpoints"):
-        if (folder / "about").is_dir():
-            return folder
-        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / "about").is_dir()]
-        if steps:
-            return max(steps, key=lambda p: int(p.name))
-    raise UserError(f"{path}: holds no checkpoint; give a training folder or one of its steps")
-
-
-def read_about(path):
-    """`About` of the checkpoint at `path`."""
-    file = find_step_folder(path) / "about" / "metadata"
-    try:
-        return parse_about(json.loads(file.read_text()))
-    except (OSError, *UNSOUND) as error:
-        reason = _first_line(error)
-        raise UserError(f"{file}: cannot be read as a checkpoint's description ({reason})") from None
-
-
-def _read_pending(folder):
-    """The metrics that were pending when a step folder was written."""
-    return json.loads((folder / "about" / "metadata").read_text()).get("pending", [])
-
-
-UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)
-
-
-def parse_about(values):
-    """`About` of what `describe` gave. Raises one of `UNSOUND` where that is not whole."""
-    categories = [(int(i), str(name)) for i, name in values["categories"]]
-    missing = set(base_config()) - set(values["config"])
-    if missing:
-        raise KeyError(min(missing))
-    config = ConfigDict(_completed(_renamed(values["config"]), base_config()))
-    validate_model(FrozenConfigDict(config).model)  # frozen, it refuses what a network cannot be made of
-    return About(config, categories, int(values["step"]))
-
-
-def _renamed(values):
-    """`values` of a config, with what older ones have under another name at its place of today."""
-    train = dict(values["train"])
-    if "match_over" in train:
-        train["track"] = {"softmax": {"over": train.pop("match_over")}}
-    return values | {"train": train}
-
-
-def _completed(values, defaults):
-    """`values` with what `defaults` has besides: what a config of today says more than an older one."""
-    filled = dict(values)
-    for key, default in defaults.items():
-        if key not in values:
-            filled[key] = default
-        elif isinstance(default, ConfigDict):
-            filled[key] = _completed(values[key], default)
-        elif not _alike(values[key], default):
-            raise TypeError(f"{key} cannot be {values[key]!r:.40}")
-    return filled
-
-
-def _alike(value, default):
-    """Whether a value of JSON is of the kind of a config's default."""
-    if isinstance(default, tuple):
-        return isinstance(value, list) and all(_alike(x, default[0]) for x in value if default)
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def load_variables(path, model):
@@ -292,7 +228,7 @@ def _stored_shapes(folder):
         try:
             return reader.metadata((folder / "variables").resolve()).item_metadata.tree
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
-            raise UserError(f"{folder}: the parameters cannot be read ({_first_line(error)})") from None
+            raise UserError(f"{folder}: the parameters cannot be read ({first_line(error)})") from None
 
 
 def _read(folder, shapes):
@@ -304,7 +240,7 @@ def _read(folder, shapes):
         try:
             return reader.restore((folder / "variables").resolve(), wanted)
         except Exception as error:
-            raise UserError(f"{folder}: the parameters cannot be read ({_first_line(error)})") from None
+            raise UserError(f"{folder}: the parameters cannot be read ({first_line(error)})") from None
 
 
 def _name(path):
@@ -335,5 +271,7 @@ def write_variables(path, variables, about):
         writer.save(path, args)
 
 
-def _first_line(error):
-    return str(error).strip().split("\n")[0][:200]
+def _system_reason(error):
+    """What the operating system said, where TensorStore's long message holds it, or else its first line."""
+    found = re.search(r"([^:]+) \[os_error_code=", str(error))
+    return found[1].strip() if found else first_line(error)

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 from test_data_vis import _compressed, _content, _mask, _uncompressed
 
 from masktrack_jax import checkpoints
+from masktrack_jax.config import base_config
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.lint import lint
 from masktrack_jax.data.segmentations import compact_segmentation, decode_segmentation
@@ -265,7 +266,7 @@ def test_polygons(outlines):
 
 
 def description():
-    config = checkpoints.base_config()
+    config = base_config()
     return json.loads(json.dumps(checkpoints.describe(config, [(1, "a"), (4, "b")], 3)))
 
 
