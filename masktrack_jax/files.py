@@ -42,9 +42,9 @@ def whole(path, advice="choose another --output"):
         yield partial
         os.replace(partial, target)
     except OSError as error:
-        named = error.filename
-        if named and not os.path.abspath(named).startswith((str(partial), str(target.parent))):
-            raise UserError(f"{named}: {error.strerror}; it is needed for {path}") from error
+        named = Path(os.path.abspath(error.filename or target))
+        if partial not in (named, *named.parents) and named not in (target, *target.parents):
+            raise UserError(f"{error.filename}: {error.strerror}; it is needed for {path}") from error
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
     finally:
         if partial.is_dir():

@@ -87,7 +87,7 @@ def match_loss(logits, targets, valid, reference_valid, over="matched"):
     RoIEmbedHead), or of all ("positives", the authors'; an image with a single one counts as 0 there).
     """
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
-    masked = jnp.where(exists[:, None], logits, -1e9)
+    masked = jnp.where(exists[:, None], logits, -FAR)
     nll = jnp.where(valid, cross_entropy(masked, targets), 0.0).sum(1)
     positives = valid.sum(1)
     if over == "positives":
