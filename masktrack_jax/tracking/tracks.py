@@ -41,6 +41,11 @@ class Track:
     boxes: list = field(default_factory=list)
     probabilities: list = field(default_factory=list)
 
+    def add(self, *detection):
+        """Append a detection: a value for each of the lists."""
+        for values, value in zip(vars(self).values(), detection, strict=True):
+            values.append(value)
+
 
 class VideoTracks:
     """Collects the tracked detections of one video and turns them into tracks.
@@ -62,42 +67,35 @@ class VideoTracks:
         for track_id, label, score, rle, box, probabilities in zip(result.track_ids, *columns):
             if track_id < 0:
                 continue
-            track = self._tracks[int(track_id)]
-            track.frames.append(self.frame_count)
-            track.labels.append(int(label))
-            track.scores.append(float(score))
-            track.rles.append(rle)
-            track.boxes.append(box)
-            track.probabilities.append(probabilities)
+            self._tracks[int(track_id)].add(
+                self.frame_count, int(label), float(score), rle, box, probabilities
+            )
         self.frame_count += 1
 
     def finish(self, video_id, category_ids):
-        """Return the tracks in order of their ids, in the form of a YouTube-VIS results file.
-
-        category_ids: the data set's id of each label. `segmentations` has an RLE or None for every frame of
-        the video. Frames that are filled have no say in label and score.
-        """
+        """Return the `finished` tracks in order of their ids."""
         return [
-            self._record(video_id, track_id, track, category_ids)
+            {"video_id": video_id, **finished(track, track_id, self.frame_count, category_ids, self.options)}
             for track_id, track in sorted(self._tracks.items())
         ]
 
-    def _record(self, video_id, track_id, track, category_ids):
-        label = LABELS[self.options.label](track)
-        return {
-            "video_id": video_id,
-            "track_id": track_id,
-            "category_id": category_ids[label],
-            "score": SCORES[self.options.score](track, label, self.frame_count),
-            "segmentations": self._segmentations(track),
-        }
 
-    def _segmentations(self, track):
-        """Return one RLE or None for each frame so far."""
-        seen = dict(zip(track.frames, track.rles))
-        if self.options.fill_gaps:
-            seen = filled(seen, dict(zip(track.frames, track.boxes)), self.options.fill_gaps)
-        return [seen.get(frame) for frame in range(self.frame_count)]
+def finished(track, track_id, frame_count, category_ids, options):
+    """Return a `Track` in the form of a YouTube-VIS results file, but for the video's id.
+
+    category_ids: the data set's id of each label. `segmentations` has an RLE or None for each of the video's
+    frames. Frames that are filled have no say in label and score.
+    """
+    label = LABELS[options.label](track)
+    seen = dict(zip(track.frames, track.rles))
+    if options.fill_gaps:
+        seen = filled(seen, dict(zip(track.frames, track.boxes)), options.fill_gaps)
+    return {
+        "track_id": track_id,
+        "category_id": category_ids[label],
+        "score": SCORES[options.score](track, label, frame_count),
+        "segmentations": [seen.get(frame) for frame in range(frame_count)],
+    }
 
 
 def majority(track):
