@@ -4,8 +4,8 @@
 
 Tracks 720p videos of so many frames with the network that comes with the package: generated shapes, enlarged,
 that go to and fro, 40 frames each way. Twice a second, and at the end, asks how much memory the process has
-resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line; both are in
-OUTPUT too. `--script` measures another version's `track.py`.
+resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line, which is in
+OUTPUT too, and so are the videos, to be used again. `--script` measures another version's `track.py`.
 """
 
 import argparse
@@ -50,15 +50,15 @@ def main():
 def measure(count, arguments):
     """Track a video of so many frames: {frames, seconds, peak_mib, tracks, samples [frames, MiB]}."""
     output = arguments.output / str(count)
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "video.mp4"
-        write_video(video, count, Path(folder) / "data")
-        command = [sys.executable, str(arguments.script), "--input", str(video), "--output", str(output)]
-        environment = {**os.environ, "PYTHONPATH": str(arguments.script.resolve().parent)}
-        started = time.perf_counter()
-        with open(f"{output}.log", "w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        samples = list(sampled(process, output))
+    video = output.with_suffix(".mp4")
+    if not video.exists():
+        write_video(video, count)
+    command = [sys.executable, str(arguments.script), "--input", str(video), "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(arguments.script.resolve().parent)}
+    started = time.perf_counter()
+    with open(f"{output}.log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    samples = list(sampled(process, output))
     if process.returncode:
         raise SystemExit(f"{output}.log: the run broke off")
     row = {
@@ -74,11 +74,12 @@ def measure(count, arguments):
     return row
 
 
-def write_video(path, count, folder):
+def write_video(path, count):
     """An mp4 of 720p: 2 to 4 shapes that move for 40 frames, and back again."""
     options = GeneratorOptions(videos=1, frames=WAY, height=96, width=160, seed=3, leave=0.5, enter=0.5)
-    dataset = read_vis(generate(folder, options))
-    small = [dataset.read_frame(dataset.videos[0], frame) for frame in range(WAY)]
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = read_vis(generate(Path(folder) / "data", options))
+        small = [dataset.read_frame(dataset.videos[0], frame) for frame in range(WAY)]
     frames = [cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for frame in small]
     with VideoWriter(path, 25, HEIGHT, WIDTH) as writer:
         for index in range(count):

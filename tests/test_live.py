@@ -10,11 +10,12 @@ import threading
 import time
 from types import SimpleNamespace
 
+import av
 import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_inference import moving_objects, segmenter_of
+from test_inference import KnownDetector, moving_objects, segmenter_of
 from test_video import SHIFTED, close_in_colour, encode
 
 from masktrack_jax.errors import UserError
@@ -26,7 +27,7 @@ NOBODY = SimpleNamespace(signal=None)  # an `Interruption` to which no signal co
 
 
 class Camera:
-    """A source that gives frame after frame as it is told to; frame i has i in every pixel.
+    """A source that gives frame after frame as it is told to; frame i has i % 256 in every pixel.
 
     asked: of how many frames the reader has wanted to have the next one.
     """
@@ -47,7 +48,7 @@ class Camera:
             self.asked += 1
             told = self._told.get()
             if told == "frame":
-                yield np.full((90, 150, 3), index, np.uint8)
+                yield np.full((90, 150, 3), index % 256, np.uint8)
                 index += 1
             elif told == "end":
                 return
@@ -87,7 +88,7 @@ def test_a_slow_looker_sees_the_latest_frame_and_what_it_missed_is_counted():
     camera, source = started(drop=True)
     seen = []
     for number, frame in source.numbered(NOBODY):
-        assert (frame == number).all()
+        assert (frame == number % 256).all()
         seen.append(number)
         if number == 0:
             camera.give(10)
@@ -127,9 +128,10 @@ def test_a_signal_ends_it_while_the_source_is_silent(drop):
 
 
 def test_the_reader_ends_with_who_looks():
+    others = set(threading.enumerate())
     camera, source = started(drop=False)
     camera.give(5)
-    reader = next(thread for thread in threading.enumerate() if thread.name == "camera")
+    (reader,) = set(threading.enumerate()) - others
     for _ in source.numbered(NOBODY):
         break
     reader.join(10)
@@ -177,8 +179,6 @@ def test_frames_keep_the_numbers_and_the_times_of_the_source(tmp_path, monkeypat
     assert (summary.frames, summary.dropped) == (5, 11) and "5 frames and 11 dropped" in str(summary)
     assert [line["frame"] for line in lines] == numbers
     assert lines[2]["track_ids"] and all(len(track["segmentations"]) == 5 for track in tracks)
-    import av
-
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     assert times == pytest.approx([number / 10 for number in numbers], abs=1e-3)
@@ -188,20 +188,18 @@ def test_frames_keep_the_numbers_and_the_times_of_the_source(tmp_path, monkeypat
 def test_a_live_run_ends_well_at_ctrl_c(tmp_path, monkeypatch, drop):
     """With the results of the frames so far, and no word of going on."""
     camera, source = started(drop)
+    detector = KnownDetector.__call__
 
-    def frames():
-        for index, frame in enumerate(camera):
-            yield frame
-            if index < 6:
-                wait_until(lambda: source._held is None)
-                camera.give()
-            else:
-                signal.raise_signal(signal.SIGINT)
+    def at_work(self, images, sizes):
+        if len(self.shapes) == 1:  # the source gives no more, and does not end
+            signal.raise_signal(signal.SIGINT)
+        camera.give(1 if drop else 4)
+        return detector(self, images, sizes)
 
-    source = LiveSource("camera", frames(), 10.0, drop)
-    camera.give()
+    camera.give(3)
+    monkeypatch.setattr(KnownDetector, "__call__", at_work)
     summary, lines, _ = track_live(tmp_path, monkeypatch, source, drop)
-    assert summary.frames == len(lines) >= 7 - drop
+    assert summary.frames == len(lines) >= 2
 
 
 def test_a_live_run_does_not_go_on_with_what_was_cut_off(tmp_path, monkeypatch):
@@ -262,11 +260,8 @@ def test_a_camera_of_opencv(monkeypatch):
     assert source.fps == 30.0 and source.name == "camera 3" and released
 
 
-@pytest.mark.parametrize(
-    "form, codec", [("mpegts", "mpeg2video"), ("mpegts", "libx264"), ("matroska", "ffv1")]
-)
+@pytest.mark.parametrize("form, codec", [("mpegts", "libx264"), ("matroska", "ffv1")])
 def test_a_stream_over_the_network(tmp_path, form, codec):
-    """Also one that is joined in its middle, where there is nothing yet to decode pictures from."""
     path = tmp_path / "stream"
     encode(path, SHIFTED * 3, codec, form=form)
     data = path.read_bytes()
@@ -284,15 +279,16 @@ def test_a_stream_over_the_network(tmp_path, form, codec):
 
 
 def test_packets_that_cannot_be_decoded_are_left_out_and_said(tmp_path, caplog):
-    path = tmp_path / "broken.mjpeg"
-    encode(path, SHIFTED, "mjpeg", "yuvj420p", form="mjpeg")
-    data = bytearray(path.read_bytes())
-    starts = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
-    data[starts[2] + 3 : starts[3] - 2] = bytes(starts[3] - starts[2] - 5)  # a picture of zeros
-    path.write_bytes(data)
+    path = tmp_path / "broken.mkv"
+    encode(path, SHIFTED, "mjpeg", "yuvj420p")
+    whole = list(open_video(path).frames())
+    with av.open(str(path)) as container:
+        third = bytes(list(container.demux(video=0))[2])
+    assert path.read_bytes().count(third) == 1
+    path.write_bytes(path.read_bytes().replace(third, bytes(len(third))))
     source = open_source(f"file://{path}")
     frames = [frame for _, frame in source.numbered(NOBODY)]
-    assert len(frames) == 5 and close_in_colour(frames[-1], SHIFTED[-1])
+    assert len(frames) == 5 and all(map(np.array_equal, frames, whole[:2] + whole[3:]))
     assert caplog.records[-1].getMessage() == f"file://{path}: 1 packets could not be decoded"
 
 
@@ -306,7 +302,7 @@ def test_a_video_through_the_standard_input_is_that_of_its_file(tmp_path):
                 [*command, name, tmp_path / output], stdin=file, env={"PYTHONPATH": str(ROOT)}, text=True,
                 capture_output=True, check=False,
             )  # fmt: skip
-        assert done.returncode == 0 and "11 frames, 3 tracks" in done.stdout, done.stderr
+        assert done.returncode == 0 and "11 frames, 2 tracks" in done.stdout, done.stderr
     for name in ("frames.jsonl", "results.json"):
         assert (tmp_path / "pipe" / name).read_bytes() == (tmp_path / "file" / name).read_bytes()
     assert len(list(open_video(tmp_path / "pipe" / "overlay.mp4").frames())) == 11

@@ -77,6 +77,13 @@ def test_tracks_in_a_file_are_those_in_memory_to_the_byte(tmp_path, label, score
     assert stored.frame_count == 30 and len(records) == 8
 
 
+def test_of_two_sights_in_one_frame_the_last_one_is_the_mask():
+    tracks = VideoTracks()
+    tracks.add(result([3, 3], [1, 1], [0.5, 1.0], ["first", "last"]))
+    (track,) = tracks.finish(1, [10, 20])
+    assert track["segmentations"] == ["last"] and track["score"] == 0.75
+
+
 def test_no_tracks():
     tracks = VideoTracks()
     tracks.add(result([], [], [], []))

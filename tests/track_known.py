@@ -48,7 +48,7 @@ POINTS = {
     "line": lambda _, nth: kill_at(stored.StoredTracks, "add", nth, half_a_line),
     "state": lambda _, nth: kill_at(record.np, "savez", nth, half_a_state),
     "rename": lambda _, nth: kill_at(os, "replace", nth),
-    "tracks": lambda _, nth: kill_at(stored, "finished", nth),
+    "tracks": lambda _, nth: kill_at(stored, "judged", nth),
     "join": lambda _, nth: kill_at(record, "join_parts", nth),
 }
 

@@ -5,7 +5,7 @@ from array import array
 
 import numpy as np
 
-from masktrack_jax.tracking.tracks import Track, finished
+from masktrack_jax.tracking.tracks import Track, judged, segmentations
 
 
 class StoredTracks:
@@ -36,36 +36,42 @@ class StoredTracks:
     def write(self, target, video_id, category_ids):
         """Write to a text file what `json.dumps(VideoTracks.finish(…))` gives; return the number of tracks.
 
-        Memory: one track with its masks, and about 32 bytes a detection.
+        Memory: about 32 bytes a detection, and a track without its masks.
         """
         tracks = self._places()
         target.write("[")
-        for number, places in enumerate(tracks):
-            track_id, track = self._read(places)
-            record = finished(track, track_id, self.frame_count, category_ids, self.options)
-            target.write(", " * (number > 0) + json.dumps({"video_id": video_id, **record}))
+        for number, (track_id, places) in enumerate(tracks.items()):
+            target.write(", " * (number > 0))
+            self._write_track(target, track_id, places, video_id, category_ids)
         target.write("]")
         return len(tracks)
 
+    def _write_track(self, target, track_id, places, video_id, category_ids):
+        track = Track()
+        for _, frame, label, score, _, _, probabilities in self._detections(places):
+            track.add(frame, label, score, None, None, np.array(probabilities, np.float32))
+        head = judged(video_id, track_id, track, self.frame_count, category_ids, self.options)
+        target.write(json.dumps(head)[:-1] + ', "segmentations": [')
+        rows = self._detections(places)
+        sights = ((frame, rle, np.array(box, np.float32)) for _, frame, _, _, rle, box, _ in rows)
+        for index, rle in enumerate(segmentations(sights, self.frame_count, self.options.fill_gaps)):
+            target.write(", " * (index > 0) + ("null" if rle is None else json.dumps(rle)))
+        target.write("]}")
+
     def _places(self):
-        """For each track, in order of their ids, where in the file its detections are."""
+        """{track id: where in the file its detections are}, in order of the ids."""
         ids, places, place = array("q"), array("q"), 0
         self._file.seek(0)
         for line in self._file:
             ids.append(int(line[1 : line.index(b",")]))
             places.append(place)
             place += len(line)
-        if not ids:
-            return []
-        ids, places = np.frombuffer(ids, np.int64), np.frombuffer(places, np.int64)
         order = np.argsort(ids, kind="stable")
-        return np.split(places[order], np.flatnonzero(np.diff(ids[order])) + 1)
+        tracks, starts = np.unique(np.asarray(ids)[order], return_index=True)
+        return dict(zip(tracks.tolist(), np.split(np.asarray(places)[order], starts[1:])))
 
-    def _read(self, places):
-        """The id and the `Track` of the detections at `places`."""
-        track = Track()
+    def _detections(self, places):
+        """Yield the detections at `places`, as lists."""
         for place in places:
             self._file.seek(place)
-            track_id, frame, label, score, rle, *arrays = json.loads(self._file.readline())
-            track.add(frame, label, score, rle, *(np.array(values, np.float32) for values in arrays))
-        return track_id, track
+            yield json.loads(self._file.readline())
