@@ -4,8 +4,8 @@
 
 Tracks 720p videos of so many frames with the network that comes with the package: generated shapes, enlarged,
 that go to and fro, 40 frames each way. Twice a second, and at the end, asks how much memory the process has
-resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line, which is in
-OUTPUT too, and so are the videos, to be used again. `--script` measures another version's `track.py`.
+resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line; OUTPUT has all
+samples (`memory.json`) and the videos, to be used again.
 """
 
 import argparse
@@ -34,7 +34,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 500, 1000, 2500, 5000])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--script", type=Path, default=ROOT / "track.py")
     parser.add_argument("--plot", type=Path, help="an SVG file")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -42,9 +41,11 @@ def main():
     runs = [measure(count, arguments) for count in arguments.frames]
     if arguments.plot:
         arguments.plot.write_text(plot(runs))
-    text = json.dumps(rounded({"what": "memory", "load": load_average(), "runs": runs}))
-    (arguments.output / "memory.json").write_text(text + "\n")
-    print(text)
+    about = {"what": "memory", "load": load_average()}
+    (arguments.output / "memory.json").write_text(json.dumps(rounded({**about, "runs": runs})))
+    for run in runs:
+        del run["samples"]
+    print(json.dumps(rounded({**about, "runs": runs})))
 
 
 def measure(count, arguments):
@@ -53,8 +54,8 @@ def measure(count, arguments):
     video = output.with_suffix(".mp4")
     if not video.exists():
         write_video(video, count)
-    command = [sys.executable, str(arguments.script), "--input", str(video), "--output", str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(arguments.script.resolve().parent)}
+    command = [sys.executable, str(ROOT / "track.py"), "--input", str(video), "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     with open(f"{output}.log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
