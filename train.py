@@ -14,6 +14,14 @@ flags.mark_flag_as_required("config")
 
 
 def main(_):
+    """Do it as one of the processes of a run, see masktrack_jax/distributed.py, or alone."""
+    from masktrack_jax.distributed import together
+
+    with together():
+        train_and_score()
+
+
+def train_and_score():
     """Train, then score the validation split."""
     from masktrack_jax.config import validate
     from masktrack_jax.data.splits import training_split

@@ -27,6 +27,7 @@ from masktrack_jax.about import (
     read_pending,
 )
 from masktrack_jax.categories import carry, class_shape, match_categories
+from masktrack_jax.distributed import as_global, as_local, is_first, meet
 from masktrack_jax.errors import UserError
 
 __all__ = [
@@ -81,6 +82,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        state = as_global(state)
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
         about = describe(config, categories, step) | {"pending": list(pending)}
         with self._writing():
@@ -133,20 +135,22 @@ class Checkpoints:
         raise damaged[0][1]
 
     def _set_aside(self, damaged):
-        for folder, error in damaged:
+        for folder, error in damaged if is_first() else ():
             aside = folder.with_name(f"damaged-{folder.name}")
             if aside.exists():
                 shutil.rmtree(aside)
             folder.rename(aside)
             print(f"{error}; set aside as {aside.name}, the run goes on from the checkpoint before it")
         if damaged:
+            meet()
             self._manager.reload()
 
     def restore(self, step, state):
         """The `TrainState` of a step; `state` gives the shapes and where arrays go."""
-        progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
+        like = as_global(state)
+        progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
         wanted = jax.tree.map(
-            ocp.utils.to_shape_dtype_struct, (_variables(state.params, state.batch_stats), progress)
+            ocp.utils.to_shape_dtype_struct, (_variables(like.params, like.batch_stats), progress)
         )
         items = ocp.args.Composite(
             variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
@@ -158,11 +162,9 @@ class Checkpoints:
             raise UserError(
                 f"{folder}: is damaged or of another run ({first_line(error)}); use another --workdir"
             ) from None
-        return state._replace(
-            params=got.variables["params"],
-            batch_stats=got.variables.get("batch_stats", {}),
-            **got.progress,
-        )
+        stats = got.variables.get("batch_stats", {})
+        restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
+        return as_local(restored)
 
 
 def _variables(params, batch_stats):

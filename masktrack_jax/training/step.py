@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from masktrack_jax.distributed import all_devices
 from masktrack_jax.training.objective import pair_losses, sample_keys
 
 AXIS = "data"
@@ -71,7 +72,11 @@ def without_gradient(params, only):
 
 
 def parallel(step, devices=None):
-    """`step(state, batch)` over local devices by pmap: batch (devices, B, …), one state, donated."""
+    """`step(state, batch)` over `devices`, by default those of all processes, by pmap.
+
+    batch (local devices, B, …): each process gives its own; one state, the same in all of them, donated.
+    """
+    devices = devices or all_devices()
     return jax.pmap(
         step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,), devices=devices
     )
