@@ -1,9 +1,11 @@
 """Several processes as one run: how they find each other, what each takes, what they tell each other.
 
-Every process runs the same command; its environment says which one it is: `MASKTRACK_COORDINATOR=HOST:PORT`,
-the machine of process 0 and a free port there; `MASKTRACK_PROCESSES`, how many there are; and which of them it
-is, from 0, `MASKTRACK_PROCESS`. On a cluster that JAX knows (SLURM, Open MPI, TPU) `MASKTRACK_COORDINATOR=auto`
-is all.
+Every process runs the same command, and its environment says which one it is:
+
+- `MASKTRACK_COORDINATOR`: HOST:PORT, the machine of process 0 and a free port there;
+- `MASKTRACK_PROCESSES`: how many there are; `MASKTRACK_PROCESS`: the number of this one, from 0.
+
+On a cluster that JAX knows (SLURM, Open MPI, TPU) `MASKTRACK_COORDINATOR=auto` is enough.
 """
 
 import contextlib

@@ -1,0 +1,189 @@
+"""Two processes with two devices each, on one machine, do what one process with four devices does."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from distributed_worker import evaluate
+from test_training_faults import Run, steps
+from test_training_loop import READ, rows
+
+from masktrack_jax import checkpoints, distributed
+from masktrack_jax.errors import UserError
+
+TIMES = {"frames_per_second", "data_wait"}
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_data, tmp_path_factory):
+    """One process: its `Run`, folder, state, and the pairs of every step."""
+    pairs, run, folder = [], Run(tiny_data), tmp_path_factory.mktemp("alone")
+
+    def noted(step, batch):
+        columns = (batch[name].tolist() for name in ("video_index", "key_frame", "reference_frame"))
+        pairs.append((step, *zip(*columns)))
+        return batch
+
+    return run, folder, run(folder, noted), pairs
+
+
+@pytest.fixture(scope="module")
+def two(tiny_data, alone, tmp_path_factory):
+    """Two processes: their folder, and of each the exit status, standard output and standard error."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(alone[1], folder / "other")  # a run of one process, to go on with
+    shutil.rmtree(folder / "other" / "checkpoints" / "6")
+    command = [sys.executable, str(ROOT / "tests/distributed_worker.py"), str(tiny_data), str(folder)]
+    shared = {"MASKTRACK_COORDINATOR": f"localhost:{free_port()}", "MASKTRACK_PROCESSES": "2"}
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "MASKTRACK_PROCESS": str(process), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return folder, [(process.returncode, *texts) for process, texts in zip(started, said)]
+
+
+def line(two, process, beginning):
+    """The only line of a process's standard error that begins so, without that."""
+    text = two[1][process][2]
+    found = [line for line in text.splitlines() if line.startswith(beginning)]
+    assert len(found) == 1, text[-5000:]
+    return found[0].removeprefix(beginning)
+
+
+def leaves(path):
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+def assert_close(state, wanted):
+    for ours, theirs in zip(state, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_losses_are_those_of_one_process(two, alone):
+    """But for the order in which four numbers are added up: processes first."""
+    folder, _ = two
+    for ours, theirs in zip(rows(folder / "whole"), rows(alone[1]), strict=True):
+        for name in theirs.keys() - TIMES:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6), name
+    states = [leaves(folder / f"state{process}.npz") for process in range(2)]
+    assert all(np.array_equal(a, b) for a, b in zip(*states, strict=True))
+    assert_close(states[0], jax.tree.leaves(alone[2]))
+
+
+def test_each_process_loads_its_rows_only(two, alone):
+    parts = [json.loads(line(two, p, f"{p} pairs ").translate(str.maketrans("()", "[]"))) for p in range(2)]
+    assert len(parts[0]) == len(alone[3]) == 6
+    for first, second, whole in zip(*parts, alone[3]):
+        assert first[0] == second[0] == whole[0] and len(first) == len(second) == 3
+        assert [*first[1:], *second[1:]] == [list(pair) for pair in whole[1:]]
+
+
+def test_only_one_process_prints_and_writes(two):
+    folder, ((_, first, _), (_, second, _)) = two
+    assert "step 3/6" in first and "tracks: " in first
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    assert len(list((folder / "whole" / "tensorboard").iterdir())) == 1
+
+
+def test_a_signal_to_one_process_ends_both_at_the_same_step(two, alone, tmp_path):
+    """And one process goes on from there, to the same end."""
+    folder, ((_, stdout, _), _) = two
+    assert [line(two, p, f"{p} signal: ") for p in range(2)] == ["SystemExit 143"] * 2
+    assert "SIGTERM: step 5 is saved" in stdout and steps(folder / "signal") == {"2", "4", "5"}
+    assert [row["skipped_pairs"] for row in rows(folder / "signal")] == [
+        6
+    ]  # 2 of process 1 in each of 3 steps
+    shutil.copytree(folder / "signal", tmp_path / "signal")
+    state = alone[0](tmp_path / "signal")
+    assert_close(jax.tree.leaves(state), leaves(folder / "state0.npz"))
+
+
+def test_two_processes_go_on_from_one(two, alone):
+    assert_close(leaves(two[0] / "resumed0.npz"), jax.tree.leaves(alone[2]))
+    assert steps(two[0] / "other") == {"2", "4", "6"}
+
+
+def test_a_checkpoint_of_two_processes_is_read_on_one_device(two, alone):
+    folder = two[0] / "whole"
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", READ, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    devices, total = done.stdout.split()[-2:]
+    state = jax.tree.unflatten(jax.tree.structure(alone[2]), leaves(two[0] / "state0.npz"))
+    assert devices == "1"
+    assert float(total) == sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(state.params))
+
+
+def test_a_bad_step_stops_both(two):
+    said = [line(two, process, f"{process} bad: BadStep ") for process in range(2)]
+    assert all(text.startswith("step 5: loss_") for text in said) and said[0] != said[1]
+    assert checkpoints.read_about(two[0] / "bad").step == 4
+
+
+def test_a_split_is_shared_out_and_merged(two, alone, tiny_data, tmp_path, monkeypatch):
+    """Over processes and devices; the files are those of one process with one device, to the byte."""
+    one = jax.local_devices()[:1]
+    monkeypatch.setattr(jax, "local_devices", lambda: one)
+    metrics = evaluate(tiny_data, two[0] / "whole", tmp_path / "metrics.json")
+    for name in ("results.json", "metrics.json"):
+        assert (two[0] / "scores" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert len(json.loads((tmp_path / "results.json").read_text())) > 4
+    assert [line(two, process, f"{process} AP ") for process in range(2)] == [str(metrics["AP"])] * 2
+
+
+def test_an_error_of_one_process_ends_both(two):
+    """Process 0 waits in a reduction meanwhile."""
+    assert [status for status, _, _ in two[1]] == [1, 1]
+    assert line(two, 1, "error: ") == "frame.jpg: broken"
+    assert line(two, 0, "error: ") == "process 1 of 2 broke off: frame.jpg: broken"
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"MASKTRACK_PROCESSES": "2", "MASKTRACK_PROCESS": "0"}, "MASKTRACK_COORDINATOR=HOST:PORT"),
+        ({"MASKTRACK_COORDINATOR": "here:1", "MASKTRACK_PROCESS": "0"}, "MASKTRACK_PROCESSES"),
+        (
+            {"MASKTRACK_COORDINATOR": "here", "MASKTRACK_PROCESSES": "2", "MASKTRACK_PROCESS": "0"},
+            "HOST:PORT",
+        ),
+        ({"MASKTRACK_COORDINATOR": "here:1", "MASKTRACK_PROCESSES": "2", "MASKTRACK_PROCESS": "x"}, "'x'"),
+        ({"MASKTRACK_COORDINATOR": "here:1", "MASKTRACK_PROCESSES": "2", "MASKTRACK_PROCESS": "2"}, "0 to 1"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(values, words):
+    with pytest.raises(UserError, match=words) as caught, distributed.together(values):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_alone_nothing_is_shared():
+    with distributed.together({}):
+        assert distributed.is_first() and distributed.local_rows(8) == slice(0, 8)
+        assert distributed.gather(3) == [3] and distributed.from_first("x") == "x"
