@@ -36,7 +36,7 @@ def outcome(block):
 
 def work(data, folder):
     me = jax.process_index()
-    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 2, 4)
+    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 1, 2)
     run, pairs = Run(data), []
 
     def noted(step, batch):
@@ -70,7 +70,7 @@ def work(data, folder):
 
 
 def main(data, folder):
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
     with together():
         work(Path(data), Path(folder))
 
