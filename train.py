@@ -1,6 +1,8 @@
 """Train MaskTrack R-CNN and evaluate it.
 
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
+
+Several processes are one run where MASKTRACK_COORDINATOR is set, see masktrack_jax/distributed.py.
 """
 
 from absl import flags

@@ -75,7 +75,9 @@ class Steps:
         """
         try:
             for step in range(int(state.step) + 1, self.total + 1):
-                state = self._one(state, step)
+                batch = self._next()
+                state, metrics = self._make(state, batch, step)
+                self._see(step, batch, metrics)
                 if self.interruption.signal is not None:
                     break
                 if step % self.options.checkpoint_every == 0 or step == self.total:
@@ -88,20 +90,26 @@ class Steps:
             self.save(state)
         return state
 
-    def _one(self, state, step):
-        """The state after the step that makes `step` steps in all."""
+    def _next(self):
         waiting = time.perf_counter()
         batch = next(self.batches)
         self.log.waited(time.perf_counter() - waiting)
+        return batch
+
+    def _make(self, state, batch, step):
+        """The state after the step that makes `step` steps in all, and its metrics."""
         devices = jax.local_devices()
         state, metrics = self.run(state, split_batch(batch, len(devices), step - 1, self.interruption.noted))
         if devices[0].platform == "cpu":
             jax.block_until_ready(metrics)  # else forced host devices can deadlock in a reduction
+        return state, metrics
+
+    def _see(self, step, batch, metrics):
+        """Watch and log a step. Raises a BadStep, which may be of the step before."""
         self.watch.add(step, batch, metrics)
         if step % self.options.log_every == 0 or step == self.total:
             self.watch.finish()
         self.log.add(step, metrics)
-        return state
 
 
 class Batches:
