@@ -31,6 +31,7 @@ PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 def model_config():
     return {
         "dtype": "float32",  # of the computation; parameters are float32
+        "remat": False,  # in training, compute again for the gradient what it needs: less memory
         "pixel_boxes": False,  # clip boxes, crop and paste masks by whole pixels, as mmdet before version 2
         "backbone": {
             "depth": 50,
@@ -100,6 +101,7 @@ def data_config():
 def train_config():
     return {
         "batch_size": 8,  # pairs, over all devices
+        "accumulate": 1,  # micro-batches of a device's part of the batch: less memory, the same step
         "epochs": 12.0,
         "steps": 0,  # instead of epochs, where positive
         "loss_weights": {
@@ -232,7 +234,7 @@ def validate_training(train):
     """The checks of the `train` section."""
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
-    for key in ("log_every", "checkpoint_every", "keep_last"):
+    for key in ("accumulate", "log_every", "checkpoint_every", "keep_last"):
         check(train[key] > 0, f"train.{key}", "must be positive")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
         quota = drawn.samples * drawn.positive_fraction

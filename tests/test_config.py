@@ -71,6 +71,7 @@ def test_the_base_is_mmtrackings_recipe():
         ("data.train_annotations", ""),
         ("data.val_split", "val"),
         ("train.batch_size", 0),
+        ("train.accumulate", 0),
         ("train.log_every", 0),
         ("inference.frames_per_call", 0),
         ("inference.order_when_cut", "area"),

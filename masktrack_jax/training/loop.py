@@ -32,7 +32,7 @@ def train(config, dataset, workdir):
     options = PairOptions.from_config(config.data)
     total = total_steps(config, dataset, options)
     devices = jax.local_devices()
-    check_divides(config.train.batch_size, len(devices))
+    check_divides(config.train.batch_size, len(devices), config.train.accumulate)
     workdir = make_folder(workdir)
 
     model = build_model(config, len(categories))
@@ -135,16 +135,24 @@ def total_steps(config, dataset, options):
     return int(config.train.epochs * steps_per_epoch(dataset, options, batch_size=config.train.batch_size))
 
 
-def check_divides(batch_size, devices):
+def check_divides(batch_size, devices, parts=1):
+    """The batch is cut into equal shares of the devices, and these into equal `parts`."""
     if batch_size % devices:
         raise UserError(
             f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; make it one"
+        )
+    if batch_size // devices % parts:
+        raise UserError(
+            f"config.train.accumulate={parts} does not divide the {batch_size // devices} pairs of a device "
+            f"(config.train.batch_size={batch_size}, {devices} devices); let it divide them"
         )
 
 
 # What may differ between the parts of a run: it changes nothing that is learnt, or only says where data lie.
 FREE = (
     "inference.",
+    "model.remat",
+    "train.accumulate",
     "train.checkpoint_every",
     "train.log_every",
     "train.init_from",
