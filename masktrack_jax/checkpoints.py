@@ -25,6 +25,7 @@ from masktrack_jax.about import (
     parse_about,
     read_about,
     read_pending,
+    read_scores,
 )
 from masktrack_jax.categories import carry, class_shape, match_categories
 from masktrack_jax.errors import UserError
@@ -39,7 +40,10 @@ __all__ = [
     "load_variables",
     "parse_about",
     "read_about",
+    "read_scores",
     "read_variables",
+    "replace_variables",
+    "variables_of",
     "write_variables",
 ]
 
@@ -87,7 +91,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(_variables(state.params, state.batch_stats)),
+                    variables=ocp.args.StandardSave(variables_of(state)),
                     progress=ocp.args.StandardSave(progress),
                     about=ocp.args.JsonSave(about),
                 ),
@@ -145,9 +149,7 @@ class Checkpoints:
     def restore(self, step, state):
         """The `TrainState` of a step; `state` gives the shapes and where arrays go."""
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-        wanted = jax.tree.map(
-            ocp.utils.to_shape_dtype_struct, (_variables(state.params, state.batch_stats), progress)
-        )
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(state), progress))
         items = ocp.args.Composite(
             variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
         )
@@ -165,9 +167,12 @@ class Checkpoints:
         )
 
 
-def _variables(params, batch_stats):
-    """Without the empty collection of a network that has no fixed statistics: Orbax drops it too."""
-    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+def variables_of(state):
+    """The variables of a `TrainState`.
+
+    Without the empty collection of a network that has no fixed statistics: Orbax drops it too.
+    """
+    return {"params": state.params} | ({"batch_stats": state.batch_stats} if state.batch_stats else {})
 
 
 def load_variables(path, model):
@@ -260,15 +265,33 @@ def _misfit(folder, name, there, wanted):
     )
 
 
-def write_variables(path, variables, about):
-    """Write a checkpoint for inference only, without optimiser state, to the new folder `path`."""
+def write_variables(path, variables, about, scores=None):
+    """Write a checkpoint for inference only, without optimiser state, to the new folder `path`.
+
+    `scores`: {name: number} that `read_scores` gives back.
+    """
     path = Path(path).resolve()
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
-        about=ocp.args.JsonSave(describe(*about)),
+        about=ocp.args.JsonSave(describe(*about) | ({"scores": scores} if scores else {})),
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
         writer.save(path, args)
+
+
+def replace_variables(path, variables, about, scores):
+    """`write_variables` in the place of what is at `path`, once it is whole, or a UserError."""
+    new, old = (path.with_name(f".{path.name}-{which}") for which in ("new", "old"))
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        write_variables(new, variables, about, scores)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:  # as above
+        raise UserError(f"{path}: cannot be written ({_system_reason(error)}); make room") from None
 
 
 def _system_reason(error):

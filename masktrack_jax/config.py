@@ -136,6 +136,8 @@ def train_config():
         "log_every": 50,
         "on_nan": "stop",  # at a loss or gradient that is not finite; or "skip": the step changes nothing
         "keep_last": 2,  # checkpoints
+        "evaluate_every": 0,  # steps, on the validation split; 0: only once the training is done
+        "keep_best": True,  # with evaluate_every: the parameters of the highest AP, in WORKDIR/best
         "init_from": "",  # a checkpoint whose parameters to start from
     }
 
@@ -236,6 +238,7 @@ def validate_training(train):
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
     for key in ("accumulate", "log_every", "checkpoint_every", "keep_last"):
         check(train[key] > 0, f"train.{key}", "must be positive")
+    check(train.evaluate_every >= 0, "train.evaluate_every", "must not be negative")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
         quota = drawn.samples * drawn.positive_fraction
         check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")

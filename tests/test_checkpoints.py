@@ -110,6 +110,38 @@ def test_variables_come_back(tiny_checkpoint, tiny_model):
     assert about.step == 11
 
 
+def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatch):
+    path, config = tmp_path / "best", load_config("tiny")
+
+    def replace(step):
+        variables = {"params": {"w": jnp.full(3, float(step))}}
+        checkpoints.replace_variables(
+            path, variables, checkpoints.About(config, CATEGORIES, step), {"AP": 0.5}
+        )
+
+    def assert_holds(step):
+        assert (checkpoints.read_about(path).step, checkpoints.read_scores(path)) == (step, {"AP": 0.5})
+        stored = checkpoints.read_variables(path, {"params": {"w": jnp.zeros(3)}})
+        np.testing.assert_array_equal(stored["params"]["w"], step)
+        assert [other.name for other in tmp_path.iterdir()] == ["best"]
+
+    for step in (3, 7):
+        replace(step)
+        assert_holds(step)
+
+    def refuse(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_variables", refuse)
+        with pytest.raises(UserError, match=r"best: cannot be written \(No space left") as error:
+            replace(9)
+    one_line(error)
+    assert_holds(7)
+    (path / "about" / "metadata").write_text("{")
+    assert checkpoints.read_scores(path) == checkpoints.read_scores(tmp_path / "none") == {}
+
+
 @pytest.mark.parametrize(
     "change, classes, named",
     [

@@ -73,6 +73,7 @@ def test_the_base_is_mmtrackings_recipe():
         ("train.batch_size", 0),
         ("train.accumulate", 0),
         ("train.log_every", 0),
+        ("train.evaluate_every", -1),
         ("inference.frames_per_call", 0),
         ("inference.order_when_cut", "area"),
         ("inference.association.similarity", "euclid"),

@@ -20,13 +20,15 @@ from masktrack_jax.training import schedule
 from masktrack_jax.training.guard import BadStep, Watch, guarded
 from masktrack_jax.training.metrics import MetricsLog
 from masktrack_jax.training.step import create_train_state, parallel, train_step
+from masktrack_jax.training.validation import Validation
 
 
-def train(config, dataset, workdir):
+def train(config, dataset, workdir, evaluate=None):
     """Train on `dataset` as `config` says, from the newest checkpoint in `workdir` if there is one.
 
     Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state. At SIGTERM or
-    SIGINT the state is saved and SystemExit raised.
+    SIGINT the state is saved and SystemExit raised. `evaluate(variables)` scores a state on the way, see
+    validation.py.
     """
     categories = dataset.labels
     options = PairOptions.from_config(config.data)
@@ -57,6 +59,9 @@ def train(config, dataset, workdir):
                 state, lambda about: check_same_run(workdir, about, config, categories)
             )
         start = int(state.step)
+        validation = Validation(workdir, evaluate, config, categories, start, total)
+        if validation.due(start):
+            validation.make(state)
         if start >= total:
             return state
         batches = training_batches(
@@ -83,7 +88,9 @@ def train(config, dataset, workdir):
             store.save(state, config, categories, log.pending(int(state.step)))
 
         try:
-            state = take_steps(state, run, batches, log, watch, interruption, save, config.train, total)
+            state = take_steps(
+                state, run, batches, log, watch, interruption, save, validation, config.train, total
+            )
         finally:
             log.close()
             batches.close()
@@ -96,10 +103,10 @@ def train(config, dataset, workdir):
     return state
 
 
-def take_steps(state, run, batches, log, watch, interruption, save, options, total):
+def take_steps(state, run, batches, log, watch, interruption, save, validation, options, total):
     """The state after the steps up to `total`, or up to a signal; `options` is the `train` section.
 
-    It is saved as `options` say, and where the run breaks off for a signal or a bad step.
+    It is saved and scored as `options` say, and saved where the run breaks off for a signal or a bad step.
     """
     devices = jax.local_devices()
     try:
@@ -119,6 +126,12 @@ def take_steps(state, run, batches, log, watch, interruption, save, options, tot
                 break
             if step % options.checkpoint_every == 0 or step == total:
                 save(state)
+            if validation.due(step):
+                watch.finish()
+                save(state)  # first: nothing is lost if scoring is broken off
+                waiting = time.perf_counter()
+                validation.make(state)
+                log.paused(time.perf_counter() - waiting)
         watch.finish()
     except BadStep:
         save(state)
@@ -154,6 +167,8 @@ FREE = (
     "model.remat",
     "train.accumulate",
     "train.checkpoint_every",
+    "train.evaluate_every",
+    "train.keep_best",
     "train.log_every",
     "train.init_from",
     "train.on_nan",
