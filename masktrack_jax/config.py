@@ -31,7 +31,8 @@ PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 def model_config():
     return {
         "dtype": "float32",  # of the computation; parameters are float32
-        "remat": False,  # in training, compute again for the gradient what it needs: less memory
+        # Compute the backbone's activations again for the gradient: less memory (CPUs: docs/performance.md).
+        "remat": False,
         "pixel_boxes": False,  # clip boxes, crop and paste masks by whole pixels, as mmdet before version 2
         "backbone": {
             "depth": 50,
