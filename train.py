@@ -24,7 +24,8 @@ def main(_):
 
 
 def train_and_score():
-    """Train, then score the validation split."""
+    """Train, and score the validation split: on the way, or else then."""
+    from masktrack_jax.checkpoints import variables_of
     from masktrack_jax.config import validate
     from masktrack_jax.data.splits import training_split
     from masktrack_jax.predictor import evaluate_split, open_split
@@ -34,10 +35,13 @@ def train_and_score():
     dataset = training_split(config)
     # What is wrong with the validation split shows now, not after the training.
     split = open_split(config, dataset.labels)
-    state = train(config, dataset, WORKDIR.value)
-    if split:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+
+    def evaluate(variables):
+        return evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+
+    state = train(config, dataset, WORKDIR.value, evaluate if split and split.labelled else None)
+    if split and not config.train.evaluate_every:
+        evaluate(variables_of(state))
     print(f"checkpoints, metrics.jsonl, tensorboard: {WORKDIR.value}")
 
 

@@ -19,6 +19,7 @@ from test_training_loop import READ, rows
 
 from masktrack_jax import checkpoints, distributed
 from masktrack_jax.errors import UserError
+from masktrack_jax.models.masktrack_rcnn import build_model
 
 TIMES = {"frames_per_second", "data_wait"}
 
@@ -172,6 +173,16 @@ def test_a_split_is_shared_out_and_merged(two, tiny_data, tmp_path):
     results = json.loads((tmp_path / "1" / "results.json").read_text())
     assert len({track["video_id"] for track in results}) > 2
     assert [line(two, process, f"{process} AP ") for process in range(2)] == [str(metrics["AP"])] * 2
+
+
+def test_scores_on_the_way_are_written_once(two):
+    folder = two[0] / "scored"
+    table = [json.loads(row) for row in (folder / "validation.jsonl").open()]
+    assert table == [{"step": 3, "AP": 0.2}, {"step": 6, "AP": 0.1}]
+    assert checkpoints.read_about(folder / "best").step == 3
+    assert checkpoints.read_scores(folder / "best") == {"AP": 0.2}
+    about = checkpoints.read_about(folder / "best")
+    checkpoints.load_variables(folder / "best", build_model(about.config, len(about.categories)))
 
 
 def test_an_error_of_one_process_ends_both(two):

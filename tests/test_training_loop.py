@@ -126,6 +126,9 @@ def test_a_batch_must_divide(config, tmp_path):
     config.train.batch_size = 6
     with pytest.raises(UserError, match=r"config\.train\.batch_size=6 .* 4 devices"):
         train(config, tmp_path)
+    config.train.update({"batch_size": 8, "accumulate": 3})
+    with pytest.raises(UserError, match=r"config\.train\.accumulate=3 does not divide the 2 pairs"):
+        train(config, tmp_path)
 
 
 def same(a, b):

@@ -80,7 +80,7 @@ class MaskTrackRCNN(nn.Module):
 
     def setup(self):
         c = self.config
-        self.backbone = ResNet(**c.backbone, dtype=self.dtype)
+        self.backbone = ResNet(**c.backbone, remat=c.remat, dtype=self.dtype)
         if c.neck == "fpn":
             self.fpn = FPN(**c.fpn, dtype=self.dtype)
         self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, self.anchors_per_cell, dtype=self.dtype)

@@ -21,16 +21,18 @@ from masktrack_jax.training.guard import BadStep, Watch
 from masktrack_jax.training.metrics import MetricsLog, Quiet
 from masktrack_jax.training.start import begin
 from masktrack_jax.training.step import parallel
+from masktrack_jax.training.validation import Validation
 
 
-def train(config, dataset, workdir):
+def train(config, dataset, workdir, evaluate=None):
     """Train on `dataset` as `config` says, from the newest checkpoint in `workdir` if there is one.
 
     Leaves `checkpoints/`, `metrics.jsonl` and `tensorboard/` there; returns the final state. At SIGTERM or
-    SIGINT the state is saved and SystemExit raised. Of several processes (distributed.py) all call this.
+    SIGINT the state is saved and SystemExit raised. `evaluate(variables)` scores a state on the way, see
+    validation.py. Of several processes (distributed.py) all call this.
     """
     total = total_steps(config, dataset)
-    check_divides(config.train.batch_size, jax.device_count())
+    check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     workdir = make_folder(workdir)
     with (
         checkpoints.Checkpoints(workdir / "checkpoints", keep=config.train.keep_last) as store,
@@ -38,6 +40,9 @@ def train(config, dataset, workdir):
     ):
         step, state, pending = begin(config, dataset.labels, total, workdir, store)
         start = int(state.step)
+        validation = Validation(workdir, evaluate, config, dataset.labels, start, total)
+        if validation.due(start):
+            validation.make(state)
         if start >= total:
             return state
         with (
@@ -49,7 +54,8 @@ def train(config, dataset, workdir):
             def save(state):
                 store.save(state, config, dataset.labels, log.pending(int(state.step)))
 
-            steps = Steps(parallel(step), batches, log, watch, interruption, save, config.train, total)
+            run = parallel(step)
+            steps = Steps(run, batches, log, watch, validation, interruption, save, config.train, total)
             state = steps.take(state)
         end_if_asked(interruption, store, state)
     return state
@@ -63,6 +69,7 @@ class Steps:
     batches: Any  # iterator of this process's rows
     log: Any
     watch: Watch
+    validation: Validation
     interruption: Interruption
     save: Callable  # `save(state)`
     options: Any  # the `train` section of the config
@@ -71,7 +78,8 @@ class Steps:
     def take(self, state):
         """The state after the steps up to `total`, or up to a signal.
 
-        It is saved as the options say, and where the run breaks off for a signal or a bad step.
+        It is saved and scored as the options say, and saved where the run breaks off for a signal or a bad
+        step.
         """
         try:
             for step in range(int(state.step) + 1, self.total + 1):
@@ -82,6 +90,8 @@ class Steps:
                     break
                 if step % self.options.checkpoint_every == 0 or step == self.total:
                     self.save(state)
+                if self.validation.due(step):
+                    self._score(state)
             self.watch.finish()
         except BadStep:
             self.save(state)
@@ -110,6 +120,13 @@ class Steps:
         if step % self.options.log_every == 0 or step == self.total:
             self.watch.finish()
         self.log.add(step, metrics)
+
+    def _score(self, state):
+        self.watch.finish()
+        self.save(state)  # first: nothing is lost if scoring is broken off
+        waiting = time.perf_counter()
+        self.validation.make(state)
+        self.log.paused(time.perf_counter() - waiting)
 
 
 class Batches:
@@ -184,10 +201,16 @@ def total_steps(config, dataset):
     return int(config.train.epochs * steps_per_epoch(dataset, options, batch_size=config.train.batch_size))
 
 
-def check_divides(batch_size, devices):
+def check_divides(batch_size, devices, parts=1):
+    """The batch is cut into equal shares of the devices, and these into equal `parts`."""
     if batch_size % devices:
         raise UserError(
             f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; make it one"
+        )
+    if batch_size // devices % parts:
+        raise UserError(
+            f"config.train.accumulate={parts} does not divide the {batch_size // devices} pairs of a device "
+            f"(config.train.batch_size={batch_size}, {devices} devices); let it divide them"
         )
 
 

@@ -36,6 +36,10 @@ class MetricsLog:
         """Count time in which the step had no data."""
         self._waited += seconds
 
+    def paused(self, seconds):
+        """Leave out time in which the run did something else."""
+        self._since += seconds
+
     def add(self, step, metrics):
         """Metrics {name: array ()} of the step that made `step` steps in all; read only when written."""
         self._steps.append((step, metrics))
@@ -74,6 +78,9 @@ class Quiet:
     """In the place of a `MetricsLog` in the processes that write none."""
 
     def waited(self, seconds):
+        pass
+
+    def paused(self, seconds):
         pass
 
     def add(self, step, metrics):

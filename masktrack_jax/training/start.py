@@ -44,7 +44,11 @@ def begin(config, categories, total, workdir, store):
 # What may differ between the parts of a run: it changes nothing that is learnt, or only says where data lie.
 FREE = (
     "inference.",
+    "model.remat",
+    "train.accumulate",
     "train.checkpoint_every",
+    "train.evaluate_every",
+    "train.keep_best",
     "train.log_every",
     "train.init_from",
     "train.on_nan",
