@@ -1,5 +1,6 @@
 """What a checkpoint says of itself: its config, its categories and its step, as JSON beside its arrays."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,17 @@ def read_about(path):
     except (OSError, *UNSOUND) as error:
         reason = first_line(error)
         raise UserError(f"{file}: cannot be read as a checkpoint's description ({reason})") from None
+
+
+def fingerprint(path):
+    """The digest of what inference reads of the checkpoint at `path`: the same network has the same."""
+    folder, digest = find_step_folder(path), hashlib.sha256()
+    files = [file for name in ("about", "variables") for file in sorted((folder / name).rglob("*"))]
+    for file in filter(Path.is_file, files):
+        with open(file, "rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def read_pending(folder):

@@ -28,6 +28,30 @@ def is_inside(name):
     return not (parts[0] == "" or ".." in parts or "\0" in name)
 
 
+def sync(path):
+    """Wait until the disk has what was written to a file, so that a loss of power does not take it."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def lock(file, message):
+    """Keep other processes from locking an open file until it is closed, in whatever way.
+
+    Raises a UserError, `message`, where another one has locked it. Does nothing where there are no locks:
+    on Windows, and on file systems without.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(message) from None
+    except OSError:
+        pass
+
+
 @contextmanager
 def whole(path, advice="choose another --output"):
     """Give a path to write a file or a folder at that becomes `path` when the block ends well, else nothing.

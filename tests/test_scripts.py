@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
 from masktrack_jax import checkpoints
+from masktrack_jax.video import open_video
 
 
 def run(script, *arguments, cwd=ROOT):
@@ -106,6 +109,31 @@ def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
         "score",
         "segmentations",
     }
+
+
+def test_track_goes_on_after_a_kill_to_the_same_results(trained, tiny_data, tmp_path):
+    """A real network, killed between the saving after 100 frames and the end."""
+    frames, images = tmp_path / "frames", sorted((tiny_data.parent / "JPEGImages").glob("*/*.jpg"))
+    frames.mkdir()
+    for index in range(240):
+        shutil.copy(images[index // 2 % len(images)], frames / f"{index}.jpg")
+    flags = ("--checkpoint", trained[0], "--input", frames, "--score-threshold", "0", "--max-detections", "4")
+    assert run("track.py", *flags, "--output", tmp_path / "whole")[0] == 0
+    output = tmp_path / "out"
+    command = [sys.executable, ROOT / "track.py", *flags, "--output", output]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, env=environment)
+    while process.poll() is None and not (output / "partial" / "state.npz").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (output / "results.json").exists()
+    assert_one_line(run("track.py", *flags[:-2], "--output", output), "out/partial", "other checkpoint")
+    status, stdout, stderr = run("track.py", *flags, "--output", output)
+    assert status == 0 and "goes on after" in stdout, stderr
+    for name in ("frames.jsonl", "results.json"):
+        assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert open_video(output / "overlay.mp4").length == 240
+    assert len(json.loads((output / "results.json").read_text())) > 4
 
 
 def test_track_and_evaluate_take_another_association(trained, tiny_data, tmp_path):
