@@ -129,7 +129,9 @@ def test_no_annotations_file(tmp_path):
 
 
 def test_unknown_config_key(tiny_data, tmp_path):
-    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "'foo'")
+    assert_one_line(
+        run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "no key foo;"
+    )
     assert not (tmp_path / "run").exists()
 
 
