@@ -40,7 +40,8 @@ def _plot(name, costs):
         f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="{QUIET}" stroke-dasharray="2 4"/>',
         f'<polyline points="{joined}" fill="none" stroke="{LINE}" stroke-width="2"/>',
         *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{LINE}"/>' for x, y in points),
-        *(_text(x, bottom + 16, f"{n:,}", QUIET) for (x, _), n in zip(points[1:], list(costs)[1:])),
+        *(_text(x, bottom + 16, f"{n:,}", QUIET) for (x, _), n in list(zip(points, costs))[1:-1]),
+        _text(x2 + 12, bottom + 16, f"{widest:,}", QUIET, anchor="end"),
         _text(LEFT - 6, bottom, "0", QUIET, anchor="end"),
         _text(LEFT - 6, y2 + 4, f"{costs[max(costs)]:.0f} ms", QUIET, anchor="end"),
     ]
