@@ -18,7 +18,7 @@ from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.files import make_folder
 from masktrack_jax.inference import VideoSegmenter
-from masktrack_jax.inference_config import validate_inference
+from masktrack_jax.inference_config import validate_dtype, validate_inference
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
@@ -71,12 +71,14 @@ def load_segmenter(path, detections=None, changes=None, **overrides):
     """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
 
     `detections`: values that replace those of `model.detections`; `changes`: {key, such as
-    "inference.tracks.label": value} of the config; `overrides` replace the segmenter's arguments.
+    "inference.tracks.label" or "model.dtype": value} of the config; `overrides` replace the segmenter's
+    arguments.
     """
     about = checkpoints.read_about(path)
     about.config.model.detections.update(detections or {})
     about.config.update_from_flattened_dict(changes or {})
     validate_inference(about.config.inference)
+    validate_dtype(about.config.model.dtype, jax.config.jax_enable_x64)
     variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)
 
