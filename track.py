@@ -6,7 +6,8 @@ python track.py [--checkpoint DIR] --input CAMERA_NUMBER_OR_URL_OR_- --output DI
 DIR/partial has what there is while it runs; after a break the same command goes on, see docs/videos.md.
 
 --config.inference.association.assignment=hungarian and the like set keys of config.inference, see
-docs/tracking.md; the others are as in the checkpoint.
+docs/tracking.md, and --config.model.dtype=bfloat16 the numbers of the computation (float64 with
+JAX_ENABLE_X64=1); the others are as in the checkpoint.
 """
 
 from absl import flags
@@ -41,7 +42,8 @@ flags.DEFINE_bool(
     False,
     "Look at the latest frame of a live source only; those that came before are left out.",
 )
-CHANGES = cli.run(cli.define_config, {"inference": inference_config()}, "What differs from the checkpoint's.")
+DEFAULTS = {"inference": inference_config(), "model": {"dtype": "float32"}}
+CHANGES = cli.run(cli.define_config, DEFAULTS, "What differs from the checkpoint's.")
 
 
 def main(argv):

@@ -64,6 +64,15 @@ def read_pending(folder):
     return json.loads((folder / "about" / "metadata").read_text()).get("pending", [])
 
 
+def read_scores(folder):
+    """{name: number} of a checkpoint's parameters; empty where none were written or can be read."""
+    try:
+        scores = json.loads((folder / "about" / "metadata").read_text())["scores"]
+        return {str(name): float(value) for name, value in scores.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)
 
 

@@ -16,7 +16,7 @@ def make_folder(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of the run tries it, too
     except OSError as error:
         raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
     return path

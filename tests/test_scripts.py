@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from masktrack_jax import checkpoints
 from masktrack_jax.video import open_video
 
 
@@ -43,7 +44,8 @@ def assert_one_line(outcome, *words):
 def trained(tiny_data, tmp_path_factory):
     """The folder of a run of configs/tiny.py made by train.py, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir))
+    twice = "--config.train.evaluate_every=2"
+    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir, twice))
     assert status == 0, stderr
     return workdir, stdout
 
@@ -58,9 +60,14 @@ def test_train_leaves_what_it_says(trained):
     others = {"match_accuracy", "learning_rate", "gradient_norm", "frames_per_second", "data_wait"}
     assert others < rows[0].keys()
     assert list((workdir / "tensorboard").iterdir())
-    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_category"} < json.loads(
-        (workdir / "metrics.json").read_text()
-    ).keys()
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_category"} < metrics.keys()
+    scored = [json.loads(line) for line in (workdir / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in scored] == [2, 4]
+    assert stdout.count("APs") == 2, "not once more at the end"
+    for name in ("AP", "AP50", "HOTA"):
+        assert scored[-1][name] == metrics[name]
+    assert checkpoints.read_about(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
 def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
