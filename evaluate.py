@@ -43,27 +43,33 @@ def main(_):
             frames_root=FRAMES.value,
         )
     elif CONFIG.value and CHECKPOINT.value:
-        from masktrack_jax import checkpoints, predictor
-        from masktrack_jax.config import validate
-        from masktrack_jax.forms import form_differences
-        from masktrack_jax.models.masktrack_rcnn import build_model
+        from masktrack_jax.distributed import together
 
-        config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)
-        for key, ours, theirs in form_differences(config, about.config):
-            problem = f"is of config.model.{key}={theirs}, not {ours}"
-            raise UserError(f"{CHECKPOINT.value}: {problem}; give a --config of its form")
-        categories = about.categories
-        dataset = predictor.open_split(config, categories)
-        if dataset is None:
-            raise UserError(
-                "config.data: names nothing to evaluate; set val_annotations, or root and val_split"
-            )
-        variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
-        predictor.evaluate_split(
-            config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value
-        )
+        with together():
+            evaluate_checkpoint()
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")
+
+
+def evaluate_checkpoint():
+    """Segment the validation split with a checkpoint, and score that."""
+    from masktrack_jax import checkpoints, predictor
+    from masktrack_jax.config import validate
+    from masktrack_jax.forms import form_differences
+    from masktrack_jax.models.masktrack_rcnn import build_model
+
+    config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)
+    for key, ours, theirs in form_differences(config, about.config):
+        problem = f"is of config.model.{key}={theirs}, not {ours}"
+        raise UserError(f"{CHECKPOINT.value}: {problem}; give a --config of its form")
+    categories = about.categories
+    dataset = predictor.open_split(config, categories)
+    if dataset is None:
+        raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
+    variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
+    predictor.evaluate_split(
+        config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value
+    )
 
 
 if __name__ == "__main__":

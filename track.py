@@ -1,9 +1,13 @@
 """Segments and tracks the objects of a video.
 
 python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
+python track.py [--checkpoint DIR] --input CAMERA_NUMBER_OR_URL_OR_- --output DIR [--drop_frames]
+
+DIR/partial has what there is while it runs; after a break the same command goes on, see docs/videos.md.
 
 --config.inference.association.assignment=hungarian and the like set keys of config.inference, see
-docs/tracking.md; the others are as in the checkpoint.
+docs/tracking.md, and --config.model.dtype=bfloat16 the numbers of the computation (float64 with
+JAX_ENABLE_X64=1); the others are as in the checkpoint.
 """
 
 from absl import flags
@@ -15,7 +19,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "checkpoint", None, "Folder of a checkpoint; else a small network that knows generated shapes only."
 )
-flags.DEFINE_string("input", None, "A video file, or a folder of images, one a frame.", required=True)
+flags.DEFINE_string(
+    "input",
+    None,
+    "A video file; a folder of images, one a frame; a camera's number; a URL; or - for the standard input.",
+    required=True,
+)
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float(
     "score_threshold",
@@ -28,13 +37,20 @@ flags.DEFINE_integer(
     "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1
 )
 flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
-CHANGES = cli.run(cli.define_config, {"inference": inference_config()}, "What differs from the checkpoint's.")
+flags.DEFINE_bool(
+    "drop_frames",
+    False,
+    "Look at the latest frame of a live source only; those that came before are left out.",
+)
+DEFAULTS = {"inference": inference_config(), "model": {"dtype": "float32"}}
+CHANGES = cli.run(cli.define_config, DEFAULTS, "What differs from the checkpoint's.")
 
 
 def main(argv):
     """Load the checkpoint, track the video and say where the results are."""
     del argv
     # Not at the top: --help and a mistyped flag need not wait for JAX.
+    from masktrack_jax.about import fingerprint
     from masktrack_jax.predictor import PRETRAINED, load_segmenter
     from masktrack_jax.track_video import track_video
 
@@ -42,8 +58,12 @@ def main(argv):
     detections = {name: value for name, value in asked.items() if value is not None}
     if not FLAGS.checkpoint:
         print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
-    segmenter = load_segmenter(FLAGS.checkpoint or PRETRAINED, detections, CHANGES())
-    summary = track_video(segmenter, FLAGS.input, FLAGS.output, draw_threshold=FLAGS.draw_threshold)
+    checkpoint, changes = FLAGS.checkpoint or PRETRAINED, CHANGES()
+    segmenter = load_segmenter(checkpoint, detections, changes)
+    network = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
+    summary = track_video(
+        segmenter, FLAGS.input, FLAGS.output, FLAGS.draw_threshold, FLAGS.drop_frames, network
+    )
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 
 

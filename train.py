@@ -1,6 +1,8 @@
 """Train MaskTrack R-CNN and evaluate it.
 
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
+
+Several processes are one run where MASKTRACK_COORDINATOR is set, see masktrack_jax/distributed.py.
 """
 
 from absl import flags
@@ -14,7 +16,16 @@ flags.mark_flag_as_required("config")
 
 
 def main(_):
-    """Train, then score the validation split."""
+    """Do it as one of the processes of a run, see masktrack_jax/distributed.py, or alone."""
+    from masktrack_jax.distributed import together
+
+    with together():
+        train_and_score()
+
+
+def train_and_score():
+    """Train, and score the validation split: on the way, or else then."""
+    from masktrack_jax.checkpoints import variables_of
     from masktrack_jax.config import validate
     from masktrack_jax.data.splits import training_split
     from masktrack_jax.predictor import evaluate_split, open_split
@@ -24,10 +35,13 @@ def main(_):
     dataset = training_split(config)
     # What is wrong with the validation split shows now, not after the training.
     split = open_split(config, dataset.labels)
-    state = train(config, dataset, WORKDIR.value)
-    if split:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+
+    def evaluate(variables):
+        return evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+
+    state = train(config, dataset, WORKDIR.value, evaluate if split and split.labelled else None)
+    if split and not config.train.evaluate_every:
+        evaluate(variables_of(state))
     print(f"checkpoints, metrics.jsonl, tensorboard: {WORKDIR.value}")
 
 

@@ -53,22 +53,28 @@ def _plain(x, kernel, exact):
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=numbers)
 
 
-def clock(calls, repeats):
+def clock(calls, repeats, peer=None):
     """{name: {"seconds": wall, "cpu_seconds": of all threads}} of {name: call}, the least of `repeats`.
 
-    The calls take turns, so that what else the machine does meets them all. On a busy machine the processor
-    time says more than the wall's.
+    The calls take turns, also with those of a `peer.Peer`, so that what else the machine does meets them all.
+    On a busy machine the processor time says more than the wall's.
     """
     for call in calls.values():
         jax.block_until_ready(call())
-    best = {name: (float("inf"), float("inf")) for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            started = time.perf_counter(), time.process_time()
-            jax.block_until_ready(call())
-            now = time.perf_counter(), time.process_time()
-            best[name] = tuple(min(b, n - s) for b, n, s in zip(best[name], now, started))
-    return {name: dict(zip(("seconds", "cpu_seconds"), times)) for name, times in best.items()}
+    rounds = [_times(calls) | (peer.round() if peer else {}) for _ in range(repeats)]
+    least = {name: map(min, zip(*(times[name] for times in rounds))) for name in rounds[0]}
+    return {name: dict(zip(("seconds", "cpu_seconds"), times)) for name, times in least.items()}
+
+
+def _times(calls):
+    """{name: (seconds, processor seconds)} of each call once."""
+    times = {}
+    for name, call in calls.items():
+        started = time.perf_counter(), time.process_time()
+        jax.block_until_ready(call())
+        now = time.perf_counter(), time.process_time()
+        times[name] = tuple(n - s for n, s in zip(now, started))
+    return times
 
 
 def product_rate(repeats=5):
@@ -86,9 +92,9 @@ def report(title, rows, work, machine, **more):
 
     `rows`: of `clock`; `work`: {name: operations} of some of them; `machine`: of `product_rate`.
     """
-    print(f"{title:<28} ms  processor ms     GFLOP  of the machine's product rate")
+    print(f"{title:<31} {'ms':>10}  processor ms     GFLOP  of the machine's product rate")
     for name, row in rows.items():
-        line = f"{name:<20} {row['seconds'] * 1e3:10.1f}  {row['cpu_seconds'] * 1e3:12.1f}"
+        line = f"{name:<31} {row['seconds'] * 1e3:10.1f}  {row['cpu_seconds'] * 1e3:12.1f}"
         if name in work:
             row["gflop"] = work[name] / 1e9
             row["of_product_rate"] = work[name] / row["seconds"] / machine["a_second"]

@@ -1,8 +1,10 @@
 """Time of one batch of frames by stage, from pixels to encoded masks.
 
     python benchmarks/inference.py --config configs/masktrack_r50_fpn_youtubevis2019.py --detections 10
+    python benchmarks/inference.py --config … --proposals 1000 --detections 100 --against torchvision
 
 Random weights and frames; every frame has exactly so many detections. Prints a table and, last, a JSON line.
+Beside torchvision, which does not track, ours makes its embeddings and encodes its masks all the same.
 """
 
 import argparse
@@ -11,7 +13,8 @@ from functools import partial
 import flax.linen as nn
 import jax
 import numpy as np
-from common import clock, compiled, load_config, plain_work, product_rate, random_network, report
+from common import NUM_CLASSES, clock, compiled, load_config, plain_work, product_rate, random_network, report
+from peer import Peer, add_arguments, ratios
 
 from masktrack_jax.models import box_head
 from masktrack_jax.models.masktrack_rcnn import normalise
@@ -22,29 +25,19 @@ PASTED = (720, 1280)  # the size of the frame that masks are encoded at
 
 def main():
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--detections", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    arguments = parser.parse_args()
-    config = load_config(arguments.config)
-    config.model.dtype = arguments.dtype
-    # Above every threshold, and cut: so many and no others.
-    config.model.detections.update({"score_threshold": 0.0, "max_detections": arguments.detections})
+    arguments = parse_arguments()
+    config = changed_config(arguments)
+    peer = start_peer(arguments, config) if arguments.against else None
     model, variables = random_network(config)
-    height, width = config.data.buckets[0]
-    images = np.random.default_rng(0).integers(0, 256, (arguments.batch, height, width, 3), np.uint8)
-    sizes = np.tile(np.array(config.inference.scale[::-1], np.int32), (arguments.batch, 1))
-
+    images, sizes = random_frames(config, arguments.batch)
     whole, compile_s = compiled(partial(model.apply, method="detect"), variables, images, sizes)
     found = jax.device_get(whole(variables, images, sizes))
     calls, work = stages(model, variables, images, sizes)
+    parts = [*list(calls)[2:], "paste and RLE"]  # all but backbone and FPN
     calls["on the device"] = lambda: whole(variables, images, sizes)
     work["on the device"] = sum(work.values())
     calls["paste and RLE"] = partial(paste, found, config.inference.scale)
-    rows = clock(calls, arguments.repeats)
+    rows = clock(calls, arguments.repeats, peer)
     frame = rows["on the device"]["seconds"] + rows["paste and RLE"]["seconds"]
     report(
         f"inference, {arguments.batch} × {arguments.detections}",
@@ -53,11 +46,70 @@ def main():
         product_rate(),
         config=arguments.config,
         dtype=arguments.dtype,
+        proposals=config.model.proposals.post_nms,
         detections=float(found.valid.sum()) / arguments.batch,
         compile_s=compile_s,
         frames_a_second=arguments.batch / frame,
         paste_share=rows["paste and RLE"]["seconds"] / frame,
+        **(compare(rows, parts, peer) if peer else {}),
     )
+
+
+def parse_arguments():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--detections", type=int, default=10)
+    parser.add_argument("--proposals", type=int, help="of a frame; else as in the config")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def changed_config(arguments):
+    """The config, with so many proposals and detections and no others."""
+    config = load_config(arguments.config)
+    config.model.dtype = arguments.dtype
+    if arguments.proposals:
+        config.model.proposals.update({"pre_nms": arguments.proposals, "post_nms": arguments.proposals})
+    # Above every threshold, and cut.
+    config.model.detections.update({"score_threshold": 0.0, "max_detections": arguments.detections})
+    return config
+
+
+def random_frames(config, batch):
+    """Images (B, H, W, 3) of noise in the first bucket, and the sizes of what they hold."""
+    height, width = config.data.buckets[0]
+    images = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
+    return images, np.tile(np.array(config.inference.scale[::-1], np.int32), (batch, 1))
+
+
+def start_peer(arguments, config):
+    """A `Peer` that does the same, of candidates for a detection one a proposal."""
+    proposals = config.model.proposals.post_nms
+    numbers = {"batch": arguments.batch, "proposals": proposals, "detections": arguments.detections}
+    sizes = {"scale": list(config.inference.scale), "frame": PASTED, "classes": NUM_CLASSES}
+    return Peer(
+        *(arguments.against, arguments.peer_python),
+        **{"what": "inference", "candidates": proposals, **numbers, **sizes},
+    )
+
+
+def compare(rows, parts, peer):
+    """Ratios to the peer of the features, of `parts` and of a frame."""
+    peer.close()
+    theirs = [
+        f"{peer.name}: {stage}" for stage in ("backbone and FPN", "proposals", "boxes and masks", "paste")
+    ]
+    whole = ["on the device", "paste and RLE"]
+    pairs = {
+        "backbone and FPN": (["backbone", "FPN"], theirs[:1]),
+        "all after it": (parts, theirs[1:]),
+        "a frame": (whole, theirs),
+    }
+    return {"ratios": ratios(rows, pairs), "peer": peer.about}
 
 
 def stages(model, variables, images, sizes):

@@ -1,6 +1,7 @@
 """Time of one training step by part: each part's loss and its gradient, and the whole step.
 
     python benchmarks/training.py --config configs/masktrack_r50_fpn_youtubevis2019.py --pairs 1
+    python benchmarks/training.py --config … --whole --against torchvision
 
 Random weights and frames with four objects each. The parts are programs of their own, and what lies below a
 part is an input that it gives a gradient of. Prints a table and, last, a JSON line.
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from common import NUM_CLASSES, clock, compiled, load_config, plain_work, product_rate, random_network, report
 from ml_collections import FrozenConfigDict
+from peer import Peer, add_arguments, ratios
 
 from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.models.resnet import frozen_names
@@ -30,15 +32,17 @@ def main():
     parser.add_argument("--pairs", type=int, default=1, help="pairs a training step")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--whole", action="store_true", help="the whole step only")
+    add_arguments(parser)
     arguments = parser.parse_args()
     config = load_config(arguments.config)
+    peer = start_peer(arguments, config) if arguments.against else None
     model, variables = random_network(config)
     batch = random_batch(arguments.pairs, config)
     calls, work = {}, {}
     if not arguments.whole:
         calls, work = parts(model, variables, batch, FrozenConfigDict(config.train))
     calls["step"], compile_s = whole_step(model, variables, config, batch)
-    rows = clock(calls, arguments.repeats)
+    rows = clock(calls, arguments.repeats, peer)
     report(
         f"training, {arguments.pairs} pairs",
         rows,
@@ -47,7 +51,25 @@ def main():
         config=arguments.config,
         compile_s=compile_s,
         pairs_a_second=arguments.pairs / rows["step"]["seconds"],
+        **(compare(rows, peer) if peer else {}),
     )
+
+
+def start_peer(arguments, config):
+    """A `Peer` that learns from as many frames, with as many samples of each."""
+    train = config.train
+    samples = {"rpn_samples": train.rpn.samples, "roi_samples": train.roi.samples}
+    numbers = {"images": 2 * arguments.pairs, "objects": 4, "proposals": config.model.proposals.post_nms}
+    sizes = {"scale": list(config.inference.scale), "classes": NUM_CLASSES}
+    return Peer(
+        arguments.against, arguments.peer_python, **{"what": "training", **samples, **numbers, **sizes}
+    )
+
+
+def compare(rows, peer):
+    """The ratio to the peer of a step."""
+    peer.close()
+    return {"ratios": ratios(rows, {"step": (["step"], [f"{peer.name}: step"])}), "peer": peer.about}
 
 
 def parts(model, variables, batch, options):

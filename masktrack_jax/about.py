@@ -1,5 +1,6 @@
 """What a checkpoint says of itself: its config, its categories and its step, as JSON beside its arrays."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -47,9 +48,29 @@ def read_about(path):
         raise UserError(f"{file}: cannot be read as a checkpoint's description ({reason})") from None
 
 
+def fingerprint(path):
+    """The digest of what inference reads of the checkpoint at `path`: the same network has the same."""
+    folder, digest = find_step_folder(path), hashlib.sha256()
+    files = [file for name in ("about", "variables") for file in sorted((folder / name).rglob("*"))]
+    for file in filter(Path.is_file, files):
+        with open(file, "rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
+
+
 def read_pending(folder):
     """The metrics that were pending when a step folder was written."""
     return json.loads((folder / "about" / "metadata").read_text()).get("pending", [])
+
+
+def read_scores(folder):
+    """{name: number} of a checkpoint's parameters; empty where none were written or can be read."""
+    try:
+        scores = json.loads((folder / "about" / "metadata").read_text())["scores"]
+        return {str(name): float(value) for name, value in scores.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)

@@ -25,8 +25,10 @@ from masktrack_jax.about import (
     parse_about,
     read_about,
     read_pending,
+    read_scores,
 )
 from masktrack_jax.categories import carry, class_shape, match_categories
+from masktrack_jax.distributed import as_global, as_local, is_first, meet
 from masktrack_jax.errors import UserError
 
 __all__ = [
@@ -39,7 +41,10 @@ __all__ = [
     "load_variables",
     "parse_about",
     "read_about",
+    "read_scores",
     "read_variables",
+    "system_reason",
+    "variables_of",
     "write_variables",
 ]
 
@@ -81,13 +86,14 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
+        state = as_global(state)
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
         about = describe(config, categories, step) | {"pending": list(pending)}
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(_variables(state.params, state.batch_stats)),
+                    variables=ocp.args.StandardSave(variables_of(state)),
                     progress=ocp.args.StandardSave(progress),
                     about=ocp.args.JsonSave(about),
                 ),
@@ -104,7 +110,7 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system have many of their own
             raise UserError(
-                f"{self._manager.directory}: a checkpoint cannot be written ({_system_reason(error)}); make "
+                f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); make "
                 "room, the same command then goes on from the checkpoint before it"
             ) from None
 
@@ -133,21 +139,21 @@ class Checkpoints:
         raise damaged[0][1]
 
     def _set_aside(self, damaged):
-        for folder, error in damaged:
+        for folder, error in damaged if is_first() else ():
             aside = folder.with_name(f"damaged-{folder.name}")
             if aside.exists():
                 shutil.rmtree(aside)
             folder.rename(aside)
             print(f"{error}; set aside as {aside.name}, the run goes on from the checkpoint before it")
         if damaged:
+            meet()
             self._manager.reload()
 
     def restore(self, step, state):
         """The `TrainState` of a step; `state` gives the shapes and where arrays go."""
-        progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-        wanted = jax.tree.map(
-            ocp.utils.to_shape_dtype_struct, (_variables(state.params, state.batch_stats), progress)
-        )
+        like = as_global(state)
+        progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(like), progress))
         items = ocp.args.Composite(
             variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
         )
@@ -158,16 +164,17 @@ class Checkpoints:
             raise UserError(
                 f"{folder}: is damaged or of another run ({first_line(error)}); use another --workdir"
             ) from None
-        return state._replace(
-            params=got.variables["params"],
-            batch_stats=got.variables.get("batch_stats", {}),
-            **got.progress,
-        )
+        stats = got.variables.get("batch_stats", {})
+        restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
+        return as_local(restored)
 
 
-def _variables(params, batch_stats):
-    """Without the empty collection of a network that has no fixed statistics: Orbax drops it too."""
-    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+def variables_of(state):
+    """The variables of a `TrainState`.
+
+    Without the empty collection of a network that has no fixed statistics: Orbax drops it too.
+    """
+    return {"params": state.params} | ({"batch_stats": state.batch_stats} if state.batch_stats else {})
 
 
 def load_variables(path, model):
@@ -260,18 +267,26 @@ def _misfit(folder, name, there, wanted):
     )
 
 
-def write_variables(path, variables, about):
-    """Write a checkpoint for inference only, without optimiser state, to the new folder `path`."""
+def write_variables(path, variables, about, scores=None):
+    """Write a checkpoint for inference only, without optimiser state, to the new folder `path`.
+
+    `scores`: {name: number} that `read_scores` gives back.
+    """
     path = Path(path).resolve()
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
-        about=ocp.args.JsonSave(describe(*about)),
+        about=ocp.args.JsonSave(describe(*about) | ({"scores": scores} if scores else {})),
     )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+    me = jax.process_index()  # of several processes this one writes, and waits for no other
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    items = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+    )
+    with ocp.Checkpointer(items, multiprocessing_options=alone) as writer:
         writer.save(path, args)
 
 
-def _system_reason(error):
+def system_reason(error):
     """What the operating system said, where TensorStore's long message holds it, or else its first line."""
     found = re.search(r"([^:]+) \[os_error_code=", str(error))
     return found[1].strip() if found else first_line(error)

@@ -69,8 +69,11 @@ def _flag_errors(hint):
     """Turn what absl and ml_collections say of a bad flag into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:  # of ml_collections: the message is the key
-        raise UserError(f"the config has no key {_one_line(error.args[0])}; {hint}") from None
+    except (AttributeError, KeyError) as error:  # of ml_collections: the key and, it may be, one like it
+        said = str(error.args[0])
+        key, near = re.search(r"[\w.]+", said)[0], re.search(r'Did you mean "(\w+)"', said)
+        guess = f", but {near[1]}" if near else ""
+        raise UserError(f"the config has no key {key}{guess}; {hint}") from None
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; see --help") from None
 

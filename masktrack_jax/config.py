@@ -31,6 +31,8 @@ PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 def model_config():
     return {
         "dtype": "float32",  # of the computation; parameters are float32
+        # Compute the backbone's activations again for the gradient: less memory (CPUs: docs/performance.md).
+        "remat": False,
         "pixel_boxes": False,  # clip boxes, crop and paste masks by whole pixels, as mmdet before version 2
         "backbone": {
             "depth": 50,
@@ -100,6 +102,7 @@ def data_config():
 def train_config():
     return {
         "batch_size": 8,  # pairs, over all devices
+        "accumulate": 1,  # micro-batches of a device's part of the batch: less memory, the same step
         "epochs": 12.0,
         "steps": 0,  # instead of epochs, where positive
         "loss_weights": {
@@ -134,6 +137,8 @@ def train_config():
         "log_every": 50,
         "on_nan": "stop",  # at a loss or gradient that is not finite; or "skip": the step changes nothing
         "keep_last": 2,  # checkpoints
+        "evaluate_every": 0,  # steps, on the validation split; 0: only once the training is done
+        "keep_best": True,  # with evaluate_every: the parameters of the highest AP, in WORKDIR/best
         "init_from": "",  # a checkpoint whose parameters to start from
     }
 
@@ -232,8 +237,9 @@ def validate_training(train):
     """The checks of the `train` section."""
     check(train.batch_size > 0, "train.batch_size", "must be positive")
     check(train.steps > 0 or train.epochs > 0, "train.epochs", "give a positive number, or train.steps")
-    for key in ("log_every", "checkpoint_every", "keep_last"):
+    for key in ("accumulate", "log_every", "checkpoint_every", "keep_last"):
         check(train[key] > 0, f"train.{key}", "must be positive")
+    check(train.evaluate_every >= 0, "train.evaluate_every", "must not be negative")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
         quota = drawn.samples * drawn.positive_fraction
         check(quota >= 1, f"train.{part}.positive_fraction", "leaves no place for a positive")

@@ -16,7 +16,7 @@ def make_folder(path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of the run tries it, too
     except OSError as error:
         raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
     return path
@@ -26,6 +26,30 @@ def is_inside(name):
     """Whether `name`, a path that a file holds, stays below the folder that it is relative to."""
     parts = re.split(r"[/\\]", name)
     return not (parts[0] == "" or ".." in parts or "\0" in name)
+
+
+def sync(path):
+    """Wait until the disk has what was written to a file, so that a loss of power does not take it."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def lock(file, message):
+    """Keep other processes from locking an open file until it is closed, in whatever way.
+
+    Raises a UserError, `message`, where another one has locked it. Does nothing where there are no locks:
+    on Windows, and on file systems without.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(message) from None
+    except OSError:
+        pass
 
 
 @contextmanager

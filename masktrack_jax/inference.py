@@ -1,6 +1,6 @@
 """Frames in, tracks out: the detector on batches of frames, the association frame by frame."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -124,10 +124,27 @@ class VideoSegmenter:
         """The name of each label."""
         return [name for _, name in self.categories]
 
-    def reset(self):
-        """Start a new video: the next frame has index 0 and all its objects are new."""
+    @property
+    def settings(self):
+        """All but `predict` that results depend on, as a dict for JSON."""
+        names = ("categories", "long_edge", "short_edge", "buckets", "frames_per_call", "pixel_boxes")
+        options = {"association": asdict(self._tracker.options), "tracks": asdict(self.tracks)}
+        return {name: getattr(self, name) for name in (*names, "order_when_cut")} | options
+
+    def reset(self, state=None):
+        """Start a new video: the next frame has index 0 and all its objects are new.
+
+        Or go on with one, after the frames that a `state` was taken after.
+        """
         self._tracker.reset()
         self._index = 0
+        if state is not None:
+            self._index = int(state["index"])
+            self._tracker.restore(state)
+
+    def state(self):
+        """Return what is known after the latest result, as {name: array} for `reset`."""
+        return {"index": np.array(self._index), **self._tracker.state()}
 
     def segment(self, frames, video_id=1):
         """Return the tracks of a whole video, see `tracking.tracks.VideoTracks.finish`."""
@@ -140,16 +157,17 @@ class VideoSegmenter:
             collected.add(result)
         return collected.finish(video_id, self.category_ids)
 
-    def stream(self, frames):
+    def stream(self, frames, state=None):
         """Yield one `FrameResult` a frame of a new video, about two batches behind the frames taken.
 
-        frames: as for `detect`.
+        frames: as for `detect`; with a `state`, those of its video from there on. After a multiple of
+        `frames_per_call` frames they go into the same batches as without the break, so results are the same.
         """
-        return self.associate(self.detect(frames))
+        return self.associate(self.detect(frames), state)
 
-    def associate(self, detections):
-        """Yield one `FrameResult` for each `FrameDetections` of a new video."""
-        self.reset()
+    def associate(self, detections, state=None):
+        """Yield one `FrameResult` for each `FrameDetections` of a new video, or of one after a `state`."""
+        self.reset(state)
         for frame in detections:
             yield self._track(frame)
 
@@ -178,7 +196,10 @@ class VideoSegmenter:
         return self._track(detections)
 
     def _batches(self, frames):
-        """Yield lists of up to `frames_per_call` prepared frames in order, each of a single bucket."""
+        """Yield lists of up to `frames_per_call` prepared frames in order, each of a single bucket.
+
+        One ends after every multiple of `frames_per_call` frames, so that a video can be taken up there.
+        """
         batch = []
         for index, frame in enumerate(frames):
             prepared = self._prepare(frame, index)
@@ -186,7 +207,7 @@ class VideoSegmenter:
                 yield batch
                 batch = []
             batch.append(prepared)
-            if len(batch) == self.frames_per_call:
+            if (index + 1) % self.frames_per_call == 0:
                 yield batch
                 batch = []
         if batch:
@@ -206,8 +227,7 @@ class VideoSegmenter:
 
     def _dispatch(self, batch, size):
         """Start the detector on a batch, filled up to `size` with blank frames; return (batch, outputs)."""
-        # A new array every time: JAX may read it later, without a copy, on the CPU.
-        images = np.zeros((size, *batch[0].image.shape), np.uint8)
+        images = np.zeros((size, *batch[0].image.shape), np.uint8)  # new: JAX may read it later, uncopied
         sizes = np.empty((size, 2), np.int32)
         for i in range(size):
             sizes[i] = batch[min(i, len(batch) - 1)].resized

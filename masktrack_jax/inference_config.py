@@ -46,6 +46,15 @@ def validate_inference(inference):
         check(0 <= association[key] <= 1, f"inference.association.{key}", "must be in [0, 1]")
 
 
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def validate_dtype(dtype, wide):
+    """Raise a UserError unless the network can compute in `dtype`; `wide`: whether JAX has float64."""
+    check(dtype in DTYPES, "model.dtype", f"use one of {DTYPES}")
+    check(dtype != "float64" or wide, "model.dtype", "float64 needs JAX_ENABLE_X64=1 in the environment")
+
+
 def check(good, key, problem):
     """Raise a UserError about a key of the config unless it is `good`."""
     if not good:

@@ -9,12 +9,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interruption:
     """A block in which SIGTERM (of a scheduler) and SIGINT (Ctrl-C) are noted; a second one ends at once.
 
-    `signal` is the one that came, or None. Outside of the main thread, where Python allows no handlers, it
-    stays None.
+    `noted` is the one that came, or None; `signal` is the one to end for. These are the same, but where the
+    block is `shared` by several processes: there `signal` is what they have agreed upon (`agree`), so that
+    all of them end at the same place. Outside of the main thread, where Python allows no handlers, both stay
+    None.
     """
 
-    def __init__(self):
-        self.signal, self._before = None, {}
+    def __init__(self, shared=False):
+        self.noted, self.signal, self._shared, self._before = None, None, shared, {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -30,7 +32,14 @@ class Interruption:
         """The exit status of a process that ends for this signal."""
         return 128 + self.signal
 
+    def agree(self, number):
+        """End for the signal `number`, which some process has noted; 0 where none has."""
+        if number:
+            self.signal = signal.Signals(number)
+
     def _note(self, number, _):
-        if self.signal is not None:
-            raise SystemExit(self.status)
-        self.signal = signal.Signals(number)
+        if self.noted is not None:
+            raise SystemExit(128 + number)
+        self.noted = signal.Signals(number)
+        if not self._shared:
+            self.signal = self.noted

@@ -1,12 +1,14 @@
 """From a checkpoint to a `VideoSegmenter`, and over the videos of a split."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import jax
 from tqdm import tqdm
 
-from masktrack_jax import checkpoints
+from masktrack_jax import checkpoints, distributed
 from masktrack_jax.categories import match_categories
 from masktrack_jax.data.images import bucket_for, fit_size
 from masktrack_jax.data.splits import ground_truth, validation_split
@@ -16,7 +18,7 @@ from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.files import make_folder
 from masktrack_jax.inference import VideoSegmenter
-from masktrack_jax.inference_config import validate_inference
+from masktrack_jax.inference_config import validate_dtype, validate_inference
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
@@ -29,15 +31,29 @@ def make_predict(model, variables):
     """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it, jitted, with parameters bound;
     and a function that tells how many programs it has compiled.
     """
-    run = jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
-    predict = partial(run, jax.device_put(variables))
-    return predict, run._cache_size
+    run = _detector(model)
+    return partial(run, jax.device_put(variables)), run._cache_size
+
+
+def _detector(model):
+    return jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
 
 
 def build_segmenter(config, categories, variables, **overrides):
     """`VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
-    options = config.inference
     predict, _ = make_predict(build_model(config, len(categories)), variables)
+    return _segmenter(config, categories, predict, **overrides)
+
+
+def build_segmenters(config, categories, variables, devices):
+    """One such for each of `devices`, with the parameters there."""
+    run = _detector(build_model(config, len(categories)))
+    predicts = [partial(run, jax.device_put(variables, device)) for device in devices]
+    return [_segmenter(config, categories, predict) for predict in predicts]
+
+
+def _segmenter(config, categories, predict, **overrides):
+    options = config.inference
     arguments = {
         "long_edge": options.scale[0],
         "short_edge": options.scale[1],
@@ -55,22 +71,49 @@ def load_segmenter(path, detections=None, changes=None, **overrides):
     """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
 
     `detections`: values that replace those of `model.detections`; `changes`: {key, such as
-    "inference.tracks.label": value} of the config; `overrides` replace the segmenter's arguments.
+    "inference.tracks.label" or "model.dtype": value} of the config; `overrides` replace the segmenter's
+    arguments.
     """
     about = checkpoints.read_about(path)
     about.config.model.detections.update(detections or {})
     about.config.update_from_flattened_dict(changes or {})
     validate_inference(about.config.inference)
+    validate_dtype(about.config.model.dtype, jax.config.jax_enable_x64)
     variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)
 
 
-def segment_split(segmenter, dataset):
-    """Tracks of all videos of a `VisDataset`, in the results file's form; shows a progress bar."""
-    tracks = []
-    for video in tqdm(dataset.videos, "segment", unit="video", disable=None):
-        tracks += segmenter.segment(read_frames(dataset, video), video.id)
-    return tracks
+def segment_split(segmenters, dataset):
+    """Tracks of all videos of a `VisDataset`, in the results file's form and the order of the videos.
+
+    The videos are shared out over the processes of a run and there over `segmenters`, each of a device of its
+    own. In process 0; None in the others.
+    """
+    count = jax.process_count()
+    mine = dataset.videos[jax.process_index() :: count]
+    parts = distributed.gather(segment_videos(segmenters, dataset, mine))
+    if parts is None:
+        return None
+    return [track for i in range(len(dataset.videos)) for track in parts[i % count][i // count]]
+
+
+def segment_videos(segmenters, dataset, videos):
+    """Tracks of each of `videos`, by whichever segmenter is free; shows a progress bar."""
+    free = SimpleQueue()
+    for segmenter in segmenters:
+        free.put(segmenter)
+
+    def segment(video):
+        segmenter = free.get()
+        try:
+            return segmenter.segment(read_frames(dataset, video), video.id)
+        finally:
+            free.put(segmenter)
+
+    hidden = None if distributed.is_first() else True  # None: where nobody looks
+    with ThreadPoolExecutor(len(segmenters)) as pool:
+        done = pool.map(segment, videos)
+        return list(tqdm(done, "segment", total=len(videos), unit="video", disable=hidden))
 
 
 def read_frames(dataset, video):
@@ -105,18 +148,29 @@ def evaluate_split(config, dataset, categories, variables, output, diagnosed=Fal
     categories than `categories` (id, name) of the network, those in common are scored; results have the
     split's ids. Where only a part of the file's videos or categories is scored, labels.json has that part. A
     split without labels gets a results.zip, checked as its server does, and no metrics. `diagnosed` and
-    `frames_root` are those of `score_files`; the frames are by default the split's own.
+    `frames_root` are those of `score_files`; the frames are by default the split's own. Of several processes
+    all call this, process 0 writes, and all get the metrics.
     """
     output = Path(output)
     results = make_folder(output.parent) / "results.json"
     ids = common_categories(categories, dataset)
-    tracks = segment_split(build_segmenter(config, categories, variables), dataset)
-    write_results(results, with_category_ids(tracks, ids))
+    devices = jax.local_devices()[: len(dataset.videos)]
+    tracks = segment_split(build_segmenters(config, categories, variables, devices), dataset)
+    metrics = None
+    if distributed.is_first():
+        write_results(results, with_category_ids(tracks, ids))
+        metrics = _score_split(config, dataset, set(ids.values()), output, diagnosed, frames_root)
+    return distributed.from_first(metrics)
+
+
+def _score_split(config, dataset, ids, output, diagnosed, frames_root):
+    """What `evaluate_split` does with results.json; `ids` of the categories to score."""
+    results = output.parent / "results.json"
     if not dataset.labelled:
         archive = write_submission(results, dataset.annotations_path)
         print(f"{dataset.annotations_path} has no labels: upload {archive} to the data set's server")
         return None
-    labels = ground_truth(dataset, set(ids.values()))
+    labels = ground_truth(dataset, ids)
     metrics = score_tracks(
         labels,
         read_results(results),

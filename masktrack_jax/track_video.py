@@ -1,33 +1,26 @@
 """What `track.py` does: one video in; overlay video, tracks and detections of every frame out."""
 
-import contextlib
-import json
-import os
-import shutil
-import tempfile
 import time
 from collections import deque
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
-from masktrack_jax.errors import UserError
 from masktrack_jax.interruption import Interruption
-from masktrack_jax.tracking.tracks import VideoTracks
-from masktrack_jax.video import VideoWriter, open_video
+from masktrack_jax.live import open_source
+from masktrack_jax.record import Record
+from masktrack_jax.video_parts import PartWriter
 from masktrack_jax.visualization import draw_tracks, overlay_scale
-
-VIDEO_ID = 1  # of the only video of a results file
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run of `track_video` did: numbers of frames and tracks, and the seconds it took.
 
-    start: seconds to the first result, compilation included; at_once: frames of which that is true, a batch.
+    start: seconds to the first result, compilation included; at_once: frames of which that is true, a batch;
+    before: frames that were there already; dropped: those of a live source that were not looked at.
     """
 
     frames: int
@@ -35,73 +28,109 @@ class Summary:
     seconds: float
     start: float
     at_once: int
+    before: int = 0
+    dropped: int = 0
 
     def __str__(self):
-        text = f"{self.frames} frames, {self.tracks} tracks, {self.seconds:.1f} s"
-        if self.frames <= self.at_once:
+        before = f" ({self.before} from before)" * (self.before > 0)
+        dropped = f" and {self.dropped} dropped" * (self.dropped > 0)
+        text = f"{self.frames} frames{before}{dropped}, {self.tracks} tracks, {self.seconds:.1f} s"
+        now = self.frames - self.before
+        if now <= self.at_once:
             return text
-        speed = (self.frames - self.at_once) / max(self.seconds - self.start, 1e-9)
+        speed = (now - self.at_once) / max(self.seconds - self.start, 1e-9)
         return f"{text}: {self.start:.1f} s to the first frame, then {speed:.1f} frames/s"
 
 
-def track_video(segmenter, input_path, output_dir, draw_threshold=0.0):
+def track_video(segmenter, input_path, output_dir, draw_threshold=0.0, drop_frames=False, network=None):
     """Track a video's objects; return a `Summary`.
 
-    segmenter: a `VideoSegmenter`; input_path: a video file or a folder of frames; draw_threshold: least score
-    of what the overlay shows. Writes to `output_dir`:
-    `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with `track_id`; and
-    `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
-    All three appear together at the end; on an error none does. At Ctrl-C or SIGTERM they appear for the
-    frames so far, and SystemExit is raised. Raises `UserError` for unreadable input and for an output folder
-    that cannot be written to.
+    segmenter: a `VideoSegmenter`; input_path: a video file, a folder of frames or a live source, see
+    `live.open_source`; draw_threshold: least score of what the overlay shows; drop_frames: look at the latest
+    frame of a live source only, one at a time; network: of what the segmenter's `predict` was made, for JSON.
+    Writes to `output_dir`: `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with
+    `track_id`; and `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids
+    and track_ids. All three appear at the end; until then `output_dir/partial` holds what there is (see
+    `record.Record`), and after a break or an error the same call goes on with it. At Ctrl-C or SIGTERM the
+    three are made in there of the frames so far, and SystemExit is raised; a live source is then at its end.
+    Raises `UserError` for unreadable input, for an output folder that cannot be written to, and for one with
+    the frames of another run.
     """
-    video = open_video(input_path)
-    with Interruption() as interruption:
-        with staging_folder(output_dir) as staging:
-            started = time.perf_counter()
-            tracks, first = _write_frames(segmenter, video, staging, draw_threshold, interruption)
-            records = tracks.finish(VIDEO_ID, segmenter.category_ids)
-            (staging / "results.json").write_text(json.dumps(records))
-        seconds, size = time.perf_counter() - started, segmenter.frames_per_call
-        summary = Summary(tracks.frame_count, len(records), seconds, first - started, size)
-        if interruption.signal is not None:
-            print(f"{interruption.signal.name}: {output_dir} holds what was done, {summary}")
+    source = open_source(input_path, drop_frames)
+    settings = {**segmenter.settings, "draw_threshold": draw_threshold}
+    run = {"input": source.fingerprint(), "checkpoint": network, "settings": settings}
+    with Interruption() as interruption, Record(output_dir, run, segmenter.tracks, source.live) as record:
+        before, started = record.frames, time.perf_counter()
+        if before:
+            print(f"{record.folder}: goes on after {before} frames")
+        results = _one_by_one if drop_frames else _in_batches
+        results = results(segmenter, source, record, interruption)
+        first = _record_all(segmenter, source, record, results, draw_threshold, interruption) or started
+        cut_short = interruption.signal is not None and not source.live
+        tracks = record.write_results(segmenter.category_ids, source.fps)
+        seconds, size = time.perf_counter() - started, 1 if drop_frames else segmenter.frames_per_call
+        dropped = source.dropped if source.live else 0
+        summary = Summary(record.frames, tracks, seconds, first - started, size, before, dropped)
+        if cut_short:
+            name = interruption.signal.name
+            print(f"{name}: {record.folder} holds what was done, {summary}; the same command goes on")
             raise SystemExit(interruption.status)
+        record.finish()
     return summary
 
 
-def _write_frames(segmenter, video, folder, draw_threshold, interruption):
-    """Write `overlay.mp4` and `frames.jsonl` while the video streams through.
-
-    Ends after the frame during which a signal comes. Returns its `VideoTracks` and the time (of
-    `time.perf_counter`) when the first result was there.
-    """
-    scale = overlay_scale(video.height, video.width)
+def _in_batches(segmenter, source, record, interruption):
+    """Yield number, frame and `FrameResult` of each frame after those of the record."""
     waiting = deque()  # frames whose result is not there yet: at most three batches
 
     def remembered():
-        for frame in video.frames():
-            waiting.append(frame)
+        if source.live:
+            numbered = source.numbered(interruption)
+        else:
+            numbered = enumerate(source.frames(record.frames), record.frames)
+        for number, frame in numbered:
+            waiting.append((number, frame))
             yield frame
 
-    tracks, first = VideoTracks(segmenter.tracks), None
+    for result in segmenter.stream(remembered(), record.state):
+        yield *waiting.popleft(), result
+
+
+def _one_by_one(segmenter, source, record, interruption):
+    """Yield number, frame and `FrameResult` of a live source's frames, each before the next one is taken."""
+    segmenter.reset()
+    for number, frame in source.numbered(interruption):
+        yield number, frame, segmenter.step(frame)
+
+
+def _record_all(segmenter, source, record, results, draw_threshold, interruption):
+    """Put results into the record, with the overlay, and save it now and then, and at the end.
+
+    A signal ends it after the batch in which it comes; a live source has ended by itself. Returns the time
+    (of `time.perf_counter`) of the first result; None if there was none.
+    """
+    first, scale = None, overlay_scale(source.height, source.width)
+    size = source.height * scale, source.width * scale
     with (
-        VideoWriter(folder / "overlay.mp4", video.fps, video.height * scale, video.width * scale) as overlay,
-        open(folder / "frames.jsonl", "w") as lines,
-        tqdm(total=video.length, unit="frame", disable=None) as progress,
+        PartWriter(record.folder, source.fps, *size) as overlay,
+        tqdm(total=source.length, initial=record.frames, unit="frame", disable=None) as progress,
     ):
-        for result in segmenter.stream(remembered()):
+        for number, frame, result in results:
             first = first or time.perf_counter()
-            tracks.add(result)
-            lines.write(json.dumps(frame_record(result, segmenter.category_ids)) + "\n")
-            drawn = _draw(waiting.popleft(), result, segmenter.names, draw_threshold, scale)
-            if drawn.shape[:2] != (overlay.height, overlay.width):  # a frame that differs from the first
-                drawn = resize_image(drawn, overlay.height, overlay.width)
-            overlay.write(drawn)
+            drawn = _draw(frame, result, segmenter.names, draw_threshold, scale)
+            if drawn.shape[:2] != size:  # a frame that differs from the first
+                drawn = resize_image(drawn, *size)
+            overlay.write(drawn, number)
+            record.add(result, frame_record(replace(result, index=number), segmenter.category_ids))
             progress.update()
-            if interruption.signal is not None:
-                break
-    return tracks, first or time.perf_counter()
+            if record.frames % segmenter.frames_per_call == 0:  # where `stream` can go on
+                if interruption.signal is not None and not source.live:
+                    break
+                if record.due:
+                    overlay.cut()
+                    record.save(segmenter.state())
+    record.save(segmenter.state())
+    return first
 
 
 def _draw(frame, result, names, threshold, scale):
@@ -127,33 +156,3 @@ def frame_record(result, category_ids):
         "category_ids": [category_ids[label] for label in result.labels],
         "track_ids": result.track_ids.tolist(),
     }
-
-
-@contextlib.contextmanager
-def staging_folder(output_dir):
-    """Give a folder whose files move to `output_dir` when the block ends well; else nothing remains.
-
-    Creates `output_dir` where it is missing, and takes it away again after an error.
-    """
-    output_dir = Path(output_dir)
-    created = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    staging = None
-    try:
-        try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
-        except OSError as error:
-            raise UserError(f"{output_dir}: output folder cannot be written to ({error.strerror})") from error
-        yield staging
-        for file in sorted(staging.iterdir()):
-            os.replace(file, output_dir / file.name)
-        staging.rmdir()
-    except BaseException as error:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        for folder in created:
-            with contextlib.suppress(OSError):  # not ours alone any more
-                folder.rmdir()
-        if isinstance(error, OSError):
-            raise UserError(f"{output_dir}: cannot be written to ({error.strerror or error})") from error
-        raise

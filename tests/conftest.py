@@ -37,6 +37,16 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Compiled programs go when a file's tests end: each takes many of the mappings a process may have.
+
+    With those of all files at once XLA met Linux's limit, 65,530 (`vm.max_map_count`), and its process ended.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def goldens():
     """Arrays recorded from mmdet and mmtracking: single operations and a training pair (tests/goldens)."""

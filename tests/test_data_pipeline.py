@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masktrack_jax.data import pipeline
 from masktrack_jax.data.generate import GeneratorOptions, generate
 from masktrack_jax.data.pairs import PairOptions, candidates
 from masktrack_jax.data.pipeline import PairSchedule, steps_per_epoch, training_batches
@@ -62,6 +63,26 @@ def test_batches_do_not_depend_on_workers_or_start(dataset, two_buckets, monkeyp
     assert all(map(_same, wanted[7:], resumed))
     other = _take(training_batches(dataset, two_buckets, seed=2, batch_size=3), 9)
     assert not all(map(_same, wanted, other))
+
+
+def test_shares_of_a_batch_are_its_rows(dataset, two_buckets, monkeypatch):
+    """Of 5 rows one share has 3 and the other 2, and no other pairs are loaded."""
+    common = {"seed": 1, "batch_size": 5, "start_step": 2}
+    loaded, load = collections.defaultdict(set), pipeline._Load.__call__
+
+    def noted(self, entry):
+        if self.schedule.batch_size == 5:  # not what a test before this one still loads ahead
+            loaded[self].add(entry[2][-1] % 5)  # its place in the batch
+        return load(self, entry)
+
+    monkeypatch.setattr(pipeline._Load, "__call__", noted)
+    parts = [slice(0, 3), slice(3, 5)]
+    shares = [_take(training_batches(dataset, two_buckets, rows=rows, **common), 4) for rows in parts]
+    assert list(loaded.values()) == [{0, 1, 2}, {3, 4}]
+    wanted = _take(training_batches(dataset, two_buckets, **common), 4)
+    for rows, share in zip(parts, shares):
+        for batch, whole in zip(share, wanted):
+            assert _same(batch, {name: values[rows] for name, values in whole.items()})
 
 
 def test_batch_contract(dataset, two_buckets):

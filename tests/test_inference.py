@@ -1,23 +1,13 @@
-"""VideoSegmenter and track_video with a detector that knows the answer: geometry, batches, order, files."""
-
-import errno
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+"""VideoSegmenter with a detector that knows the answer: geometry, batches, order."""
 
 import numpy as np
 import pytest
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.inference import VideoSegmenter, detection_order, pixel_boxes_at_frame_size
-from masktrack_jax.track_video import Summary, track_video
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.masks import decode_masks, paste_masks
 from masktrack_jax.tracking.tracks import TrackOptions
-from masktrack_jax.video import VideoWriter, open_video
 
 CATEGORIES = [(4, "circle"), (9, "square")]
 DETECTIONS = 5
@@ -127,6 +117,31 @@ def test_stream_step_and_segment_agree(frames_per_call):
     assert tracks[1]["score"] == pytest.approx(0.9) and tracks[1]["segmentations"][3] is None
 
 
+@pytest.mark.parametrize("after", [4, 8, 12])
+@pytest.mark.parametrize("memory", ["last", "bank"])
+def test_a_video_goes_on_from_a_state(after, memory):
+    """Also into the same batches; the object that is away when the state is taken is known again."""
+    truth = moving_objects(18)
+    frames = frames_of(truth)
+    options = dict(association=AssociationOptions(memory=memory, frames_retained=10))
+    whole = segmenter_of(truth, **options)
+    wanted = list(whole.stream(frames))
+    results, first = [], segmenter_of(truth, **options)
+    for result in first.stream(frames):
+        results.append(result)
+        if len(results) == after:
+            break
+    state = first.state()
+    second = segmenter_of(truth, **options)
+    results += second.stream(frames[after:], state)
+    assert first.predict.shapes[: after // 4] + second.predict.shapes == whole.predict.shapes
+    for one, other in zip(results, wanted, strict=True):
+        for name in ("index", "boxes", "scores", "track_ids", "rles"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert [result.index for result in second.stream(frames)] == list(range(18)), "a new video"
+    assert second.settings == first.settings != segmenter_of(truth, pixel_boxes=True).settings
+
+
 def test_detected_once_and_associated_many_times():
     truth = moving_objects(8)
     frames = frames_of(truth)
@@ -171,8 +186,9 @@ def test_frames_of_other_sizes_use_their_own_resize_and_bucket():
     for result, (size, objects) in zip(results, truth, strict=True):
         np.testing.assert_allclose(result.boxes, [objects[0][0]], atol=1e-4)
         assert result.rles[0]["size"] == list(size)
+    # A batch ends where the bucket changes, and after every second frame.
     assert [shape[1:3] for shape in segmenter.predict.shapes] == [
-        (64, 64), (64, 64), (64, 32), (64, 64), (32, 64),
+        (64, 64), (64, 64), (64, 32), (64, 32), (64, 64), (32, 64),
     ]  # fmt: skip
     assert {shape[0] for shape in segmenter.predict.shapes} == {2}
 
@@ -236,125 +252,3 @@ def test_next_batch_starts_before_the_last_is_read():
 def test_what_is_no_frame_is_named(frame):
     with pytest.raises(UserError, match=r"frame 1: .*expected"):
         list(segmenter_of(moving_objects(1)).stream([np.zeros((90, 150, 3), np.uint8), frame]))
-
-
-@pytest.fixture
-def clip(tmp_path):
-    """A video whose frames are all the detector's frame 0."""
-    path = tmp_path / "clip.mp4"
-    with VideoWriter(path, 10, 90, 150) as writer:
-        for _ in range(6):
-            writer.write(np.zeros((90, 150, 3), np.uint8))
-    return path
-
-
-def test_track_video_writes_overlay_results_and_frames(tmp_path, clip):
-    segmenter = segmenter_of(moving_objects(1))
-    output = tmp_path / "new" / "out"
-    summary = track_video(segmenter, clip, output)
-    assert (summary.frames, summary.tracks) == (6, 3) and "6 frames, 3 tracks" in str(summary)
-    assert sorted(p.name for p in output.iterdir()) == ["frames.jsonl", "overlay.mp4", "results.json"]
-    overlay = open_video(output / "overlay.mp4")
-    assert (overlay.length, overlay.height, overlay.width) == (6, 450, 750)
-    assert next(overlay.frames()).std() > 5, "nothing is drawn"
-    tracks = json.loads((output / "results.json").read_text())
-    assert tracks == segmenter.segment(open_video(clip).frames())
-    assert set(tracks[0]) == {"video_id", "track_id", "category_id", "score", "segmentations"}
-    lines = [json.loads(line) for line in (output / "frames.jsonl").read_text().splitlines()]
-    assert [line["frame"] for line in lines] == list(range(6))
-    assert lines[5]["track_ids"] == [0, 1, 2] and lines[5]["category_ids"] == [4, 9, 9]
-    assert lines[0]["boxes"][0] == pytest.approx([60.3, 20, 99.1, 60], abs=0.011)
-    assert lines[0]["scores"] == pytest.approx([0.8, 0.9, 0.7], abs=1e-4)
-    track_video(segmenter, clip, output)  # over the files of an earlier run
-    assert len(list(output.iterdir())) == 3
-
-
-def test_the_speed_told_is_that_after_the_first_batch():
-    assert (
-        str(Summary(24, 3, 9.0, 4.0, 4))
-        == "24 frames, 3 tracks, 9.0 s: 4.0 s to the first frame, then 4.0 frames/s"
-    )
-    assert str(Summary(4, 3, 9.0, 8.9, 4)) == "4 frames, 3 tracks, 9.0 s"
-
-
-def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):
-    def failing(images, sizes):
-        raise RuntimeError("device")
-
-    segmenter = VideoSegmenter(failing, CATEGORIES, **RESIZE)
-    with pytest.raises(RuntimeError):
-        track_video(segmenter, clip, tmp_path / "new" / "out")
-    assert not (tmp_path / "new").exists()
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    (kept / "results.json").write_text("older")
-    with pytest.raises(RuntimeError):
-        track_video(segmenter, clip, kept)
-    assert [p.name for p in kept.iterdir()] == ["results.json"]
-    assert (kept / "results.json").read_text() == "older"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_track_video_keeps_what_is_done_at_a_signal(tmp_path, clip, number, capsys):
-    """The three files agree on the frames that they hold, and are those of these frames alone."""
-    segmenter = segmenter_of(moving_objects(1))
-    stream = segmenter.stream
-
-    def signalled(frames):
-        for result in stream(frames):
-            if result.index == 2:
-                signal.raise_signal(number)
-            yield result
-
-    segmenter.stream = signalled
-    output = tmp_path / "out"
-    with pytest.raises(SystemExit) as stopped:
-        track_video(segmenter, clip, output)
-    assert stopped.value.code == 128 + number
-    assert f"{number.name}: {output} holds what was done, 3 frames" in capsys.readouterr().out
-    assert sorted(p.name for p in output.iterdir()) == ["frames.jsonl", "overlay.mp4", "results.json"]
-    assert len((output / "frames.jsonl").read_text().splitlines()) == 3
-    assert len(list(open_video(output / "overlay.mp4").frames())) == 3
-    segmenter.stream = stream
-    first = list(open_video(clip).frames())[:3]
-    assert json.loads((output / "results.json").read_text()) == segmenter.segment(first)
-
-
-@pytest.mark.parametrize("name", ["frames.jsonl", "results.json"])
-def test_track_video_on_a_full_disk(tmp_path, clip, monkeypatch, name):
-    """One line, and the files of an earlier run as they were."""
-    segmenter = segmenter_of(moving_objects(1))
-    output = tmp_path / "out"
-    track_video(segmenter, clip, output)
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    if name == "frames.jsonl":
-        monkeypatch.setattr("masktrack_jax.track_video.frame_record", full)
-    else:
-        monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match=r"out: cannot be written to \(No space left on device\)") as caught:
-        track_video(segmenter, clip, output)
-    assert "\n" not in str(caught.value)
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
-
-
-def test_track_video_names_what_it_cannot_read_or_write(tmp_path, clip):
-    segmenter = segmenter_of(moving_objects(1))
-    with pytest.raises(UserError, match=r"clip\.mp4/out: output folder cannot be written to"):
-        track_video(segmenter, clip, clip / "out")
-    with pytest.raises(UserError, match=r"gone\.mp4: no such"):
-        track_video(segmenter, tmp_path / "gone.mp4", tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
-
-
-@pytest.mark.parametrize("flag", ["--score-threshold=high", "--score_threshold=high", "--max-detections=0"])
-def test_both_spellings_of_the_flags_are_known(flag):
-    script = Path(__file__).parent.parent / "track.py"
-    arguments = ["--checkpoint=a", "--input=b-c", "--output=d", flag]
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
-    assert done.returncode != 0
-    name = flag[2:].split("=")[0].replace("-", "_")
-    assert f"--{name}=" in done.stderr + done.stdout and "Unknown" not in done.stderr + done.stdout

@@ -165,6 +165,29 @@ def test_frozen_stages_get_no_gradient_at_all(stages):
             assert np.any(leaf) != frozen, (name, path)
 
 
+@pytest.mark.parametrize("norm", ["frozen_bn", "group"])
+def test_remat_is_less_memory_for_the_same_gradient(norm):
+    x = np.random.default_rng(4).normal(size=(2, 128, 192, 3)).astype("f4")
+    variables = randomised(shapes_of(ResNet(18, width=8, norm=norm), x))
+    # XLA merges on CPUs what is computed again with what it was first, but for this option.
+    options = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
+    def gradient(remat):
+        module = ResNet(18, width=8, norm=norm, remat=remat)
+        assert jax.tree.structure(shapes_of(module, x)) == jax.tree.structure(variables)
+
+        def total(params):
+            return sum(jnp.sum(level**2) for level in module.apply({**variables, "params": params}, x))
+
+        program = jax.jit(jax.grad(total)).lower(variables["params"]).compile(compiler_options=options)
+        return program(variables["params"]), program.memory_analysis().temp_size_in_bytes
+
+    (wanted, kept), (got, recomputed) = gradient(False), gradient(True)
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+    assert recomputed < 0.8 * kept
+
+
 def test_fpn_is_its_diagram():
     """Lin et al. 2017: laterals, nearest upsampling and sum from the top, 3×3, and P6 from P5."""
     rng = np.random.default_rng(5)

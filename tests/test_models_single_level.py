@@ -17,7 +17,7 @@ from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.ops.roi_align import roi_align
-from masktrack_jax.training import loop, schedule
+from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
 
@@ -107,7 +107,7 @@ def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatc
     config = small()
     config.train.init_from = str(tmp_path / "pyramid")
     fresh = build_model(config, 3).init_variables(jax.random.key(9))
-    params = loop.start_variables(config, fresh, categories)["params"]
+    params = start.start_variables(config, fresh, categories)["params"]
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], tiny_model[1]["params"]["backbone"])
     for part in ("rpn_head", "box_head", "mask_head", "track_head"):
         jax.tree.map(np.testing.assert_array_equal, params[part], fresh["params"][part])
@@ -116,4 +116,4 @@ def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatc
     config.model.backbone.width = 16
     fresh = build_model(config, 3).init_variables(jax.random.key(9))
     with pytest.raises(UserError, match="another architecture"):
-        loop.start_variables(config, fresh, categories)
+        start.start_variables(config, fresh, categories)

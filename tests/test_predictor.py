@@ -1,12 +1,14 @@
 """From checkpoint to tracks with the real network: compiled programs, splits, mismatches."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from masktrack_jax import checkpoints, predictor
+from masktrack_jax.about import fingerprint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -45,6 +47,17 @@ def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_c
     assert there.categories == CATEGORIES
     tracks = there.segment(tiny_images)
     assert tracks and tracks == here.segment(tiny_images)
+
+
+def test_a_checkpoint_is_known_by_its_files(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    assert fingerprint(copy) == fingerprint(checkpoint)
+    file = max((copy / "variables").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert fingerprint(copy) != fingerprint(checkpoint)
 
 
 def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_images):

@@ -3,12 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import ROOT
+
+from masktrack_jax import checkpoints
+from masktrack_jax.video import open_video
 
 
 def run(script, *arguments, cwd=ROOT):
@@ -39,7 +44,8 @@ def assert_one_line(outcome, *words):
 def trained(tiny_data, tmp_path_factory):
     """The folder of a run of configs/tiny.py made by train.py, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir))
+    twice = "--config.train.evaluate_every=2"
+    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir, twice))
     assert status == 0, stderr
     return workdir, stdout
 
@@ -54,9 +60,14 @@ def test_train_leaves_what_it_says(trained):
     others = {"match_accuracy", "learning_rate", "gradient_norm", "frames_per_second", "data_wait"}
     assert others < rows[0].keys()
     assert list((workdir / "tensorboard").iterdir())
-    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_category"} < json.loads(
-        (workdir / "metrics.json").read_text()
-    ).keys()
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "per_category"} < metrics.keys()
+    scored = [json.loads(line) for line in (workdir / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in scored] == [2, 4]
+    assert stdout.count("APs") == 2, "not once more at the end"
+    for name in ("AP", "AP50", "HOTA"):
+        assert scored[-1][name] == metrics[name]
+    assert checkpoints.read_about(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
 def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
@@ -100,6 +111,31 @@ def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
     }
 
 
+def test_track_goes_on_after_a_kill_to_the_same_results(trained, tiny_data, tmp_path):
+    """A real network, killed between the saving after 100 frames and the end."""
+    frames, images = tmp_path / "frames", sorted((tiny_data.parent / "JPEGImages").glob("*/*.jpg"))
+    frames.mkdir()
+    for index in range(240):
+        shutil.copy(images[index // 2 % len(images)], frames / f"{index}.jpg")
+    flags = ("--checkpoint", trained[0], "--input", frames, "--score-threshold", "0", "--max-detections", "4")
+    assert run("track.py", *flags, "--output", tmp_path / "whole")[0] == 0
+    output = tmp_path / "out"
+    command = [sys.executable, ROOT / "track.py", *flags, "--output", output]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, env=environment)
+    while process.poll() is None and not (output / "partial" / "state.npz").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (output / "results.json").exists()
+    assert_one_line(run("track.py", *flags[:-2], "--output", output), "out/partial", "other checkpoint")
+    status, stdout, stderr = run("track.py", *flags, "--output", output)
+    assert status == 0 and "goes on after" in stdout, stderr
+    for name in ("frames.jsonl", "results.json"):
+        assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert open_video(output / "overlay.mp4").length == 240
+    assert len(json.loads((output / "results.json").read_text())) > 4
+
+
 def test_track_and_evaluate_take_another_association(trained, tiny_data, tmp_path):
     """No detection scores 1, so nothing starts a track."""
     workdir, _ = trained
@@ -129,7 +165,9 @@ def test_no_annotations_file(tmp_path):
 
 
 def test_unknown_config_key(tiny_data, tmp_path):
-    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "'foo'")
+    assert_one_line(
+        run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "no key foo;"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -177,6 +177,34 @@ def test_one_to_one_deterministic_and_flat_with_every_rule(similarity, assignmen
     assert ids_of(tracker) == first
 
 
+@pytest.mark.parametrize("after", [0, 1, 25])
+@pytest.mark.parametrize("memory", sorted(MEMORIES))
+def test_a_tracker_goes_on_from_the_state_of_another(memory, after, tmp_path):
+    """Bit for bit, by way of a file; the state is not changed by what either of them sees afterwards."""
+    rng, options = np.random.default_rng(5), AssociationOptions(memory=memory, frames_retained=4, bank_size=3)
+    looks, frames = rng.normal(0, 1, (6, 4)), []
+    for _ in range(50):
+        seen = rng.choice(6, rng.integers(0, 5), replace=False)
+        corners = 20.0 * seen[:, None] + rng.normal(0, 1, (len(seen), 2))
+        boxes = np.hstack([corners, corners + 12])
+        frames.append(
+            (boxes, rng.random(len(seen)), seen % 2, looks[seen] + rng.normal(0, 0.3, (len(seen), 4)))
+        )
+    whole = Tracker(options)
+    wanted = [whole.update(*frame).tolist() for frame in frames[:after]]
+    state = whole.state()
+    wanted += [whole.update(*frame).tolist() for frame in frames[after:]]
+    np.savez(tmp_path / "state.npz", **state)
+    for saved in (state, dict(np.load(tmp_path / "state.npz"))):
+        other = Tracker(options)
+        other.update(*frames[7])
+        other.restore(saved)
+        assert [other.update(*frame).tolist() for frame in frames[after:]] == wanted[after:]
+        for name, value in whole.state().items():
+            np.testing.assert_array_equal(other.state()[name], value)
+    assert max(max(ids, default=0) for ids in wanted) > 5, "some were forgotten and came back as others"
+
+
 def test_the_rule_of_the_docs_takes_one_function_and_one_line(monkeypatch):
     """The code in docs/tracking.md as it stands there, chosen by its name."""
     text = (ROOT / "docs" / "tracking.md").read_text().split("## Adding an association rule")[1]

@@ -15,7 +15,7 @@ from masktrack_jax import checkpoints
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
-from masktrack_jax.training import loop
+from masktrack_jax.training import loop, start
 
 
 class Crash(Exception):
@@ -126,6 +126,9 @@ def test_a_batch_must_divide(config, tmp_path):
     config.train.batch_size = 6
     with pytest.raises(UserError, match=r"config\.train\.batch_size=6 .* 4 devices"):
         train(config, tmp_path)
+    config.train.update({"batch_size": 8, "accumulate": 3})
+    with pytest.raises(UserError, match=r"config\.train\.accumulate=3 does not divide the 2 pairs"):
+        train(config, tmp_path)
 
 
 def same(a, b):
@@ -138,13 +141,13 @@ def test_starting_from_a_checkpoint(whole, config, capsys, monkeypatch):
     folder, state, categories = whole
     config.train.init_from = str(folder)
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
-    params = loop.start_variables(config, fresh, categories)["params"]
+    params = start.start_variables(config, fresh, categories)["params"]
     assert same(params, state.params) and not same(params, fresh["params"])
     assert capsys.readouterr().out == f"{folder}: loaded\n"
     config.model.fpn.channels = 24
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
     with pytest.raises(UserError, match="another architecture"):
-        loop.start_variables(config, fresh, categories)
+        start.start_variables(config, fresh, categories)
 
 
 def test_starting_from_a_checkpoint_of_another_form(whole, config, capsys, monkeypatch):
@@ -154,13 +157,13 @@ def test_starting_from_a_checkpoint_of_another_form(whole, config, capsys, monke
     config.train.init_from = str(folder)
     config.model.track_head.relu_last = False
     fresh = build_model(config, len(categories)).init_variables(jax.random.key(9))
-    loop.start_variables(config, fresh, categories)
+    start.start_variables(config, fresh, categories)
     assert (
         "was made with config.model.track_head.relu_last=True; goes on with False" in capsys.readouterr().out
     )
     config.model.backbone.stride_in_1x1 = True
     with pytest.raises(UserError, match=r"set config\.model\.backbone\.stride_in_1x1=False"):
-        loop.start_variables(config, fresh, categories)
+        start.start_variables(config, fresh, categories)
 
 
 def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, monkeypatch):
@@ -171,7 +174,7 @@ def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, m
     config.model.track_head.features = 24
     others = [(50, "new"), *reversed(categories)]
     fresh = build_model(config, len(others)).init_variables(jax.random.key(9))["params"]
-    params = loop.start_variables(config, {"params": fresh}, others)["params"]
+    params = start.start_variables(config, {"params": fresh}, others)["params"]
     old = jax.device_get(state.params)
     for name in ("backbone", "fpn", "rpn_head"):
         assert same(params[name], old[name])
@@ -199,10 +202,10 @@ def test_length_of_a_run(config):
 
     dataset = read_vis(config.data.train_annotations, None)
     options = PairOptions.from_config(config.data)
-    assert loop.total_steps(config, dataset, options) == 4
+    assert loop.total_steps(config, dataset) == 4
     config.train.update({"steps": 0, "epochs": 2.5})
     epoch = steps_per_epoch(dataset, options, batch_size=4)
-    assert epoch > 1 and loop.total_steps(config, dataset, options) == int(2.5 * epoch)
+    assert epoch > 1 and loop.total_steps(config, dataset) == int(2.5 * epoch)
 
 
 READ = """

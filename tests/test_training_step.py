@@ -1,4 +1,5 @@
-"""The training step: what it learns, what it leaves alone, and that the number of devices is no matter."""
+"""The training step: what it learns, what it leaves alone, and that it is no matter how many devices and
+micro-batches share the batch, nor what is computed twice."""
 
 import functools
 
@@ -63,21 +64,27 @@ class Run:
         self.variables = jax.device_get(variables)
         mask = schedule.trainable(self.variables["params"], FROZEN)
         self.optimizer = schedule.make_optimizer(config.optimizer, 100, mask)
-        options = FrozenConfigDict(config.train)
-        self.step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
-        self.on = functools.lru_cache(lambda n: parallel(self.step, devices=jax.devices()[:n]))
+        self.model, self.options = model, config.train
+        self.on = functools.cache(self._on)
+
+    def _on(self, devices, parts, remat):
+        options = FrozenConfigDict(self.options.to_dict() | {"accumulate": parts})
+        config = FrozenConfigDict(self.model.config.to_dict() | {"remat": remat})
+        model = self.model.clone(config=config)
+        step = functools.partial(train_step, model=model, optimizer=self.optimizer, options=options)
+        return parallel(step, devices=jax.devices()[:devices])
 
     def state(self, seed=0):
         return create_train_state(
             jax.random.key(seed), jax.tree.map(jnp.array, self.variables), self.optimizer
         )
 
-    def steps(self, devices, batches, seed=0):
-        """Final state and the metrics of every step."""
+    def steps(self, devices, batches, seed=0, parts=1, remat=False):
+        """Final state and the metrics of every step, each device's share in `parts` micro-batches."""
         state, history = self.state(seed), []
         for batch in batches:
             cut = {name: x.reshape(devices, -1, *x.shape[1:]) for name, x in batch.items()}
-            state, metrics = jax.block_until_ready(self.on(devices)(state, cut))
+            state, metrics = jax.block_until_ready(self.on(devices, parts, remat)(state, cut))
             history.append({name: float(value) for name, value in metrics.items()})
         return jax.device_get(state._replace(key=jax.random.key_data(state.key))), history
 
@@ -104,9 +111,12 @@ def is_frozen(path):
     return names[0] == "backbone" and names[1].startswith(FROZEN)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_the_number_of_devices_is_no_matter(run, batches, four, devices):
-    state, history = run.steps(devices, batches)
+@pytest.mark.parametrize(
+    "devices, parts, remat",
+    [(1, 1, False), (2, 1, False), (1, 2, False), (1, 4, False), (2, 2, True)],
+)
+def test_devices_micro_batches_and_remat_are_no_matter(run, batches, four, devices, parts, remat):
+    state, history = run.steps(devices, batches, parts=parts, remat=remat)
     assert history[0].keys() == four[1][0].keys()
     for ours, theirs in zip(history, four[1]):
         for name in ours:
@@ -164,6 +174,20 @@ def test_steps_repeat_bit_for_bit_and_seeds_differ(run, batches, four):
     jax.tree.map(np.testing.assert_array_equal, again.params, four[0].params)
     _, other = run.steps(4, batches[:1], seed=1)
     assert other[0]["loss"] != history[0]["loss"]
+
+
+def test_bfloat16_learns_the_same_in_float32_parameters(run, batches, four):
+    """Losses to its precision; what is kept, and what is reported, is float32."""
+    config = FrozenConfigDict(run.model.config.to_dict() | {"dtype": "bfloat16"})
+    rough = Run(run.model.clone(config=config), run.variables)
+    state, history = rough.steps(4, batches[:1])
+    kinds = {str(leaf.dtype) for leaf in jax.tree.leaves((state.params, state.opt_state))}
+    assert kinds - {"int32"} == {"float32"}
+    for name in ("loss", "gradient_norm", *(f"loss_{name}" for name in LOSSES)):
+        assert history[0][name] == pytest.approx(four[1][0][name], rel=0.2), name
+        assert history[0][name] != four[1][0][name], name
+    moved = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (state.params, run.variables["params"])))]
+    assert sum(moved) > 80
 
 
 def test_what_lies_in_padding_counts_for_nothing(run, batches, four):

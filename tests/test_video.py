@@ -2,6 +2,7 @@
 
 import struct
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.video import VideoWriter, open_video
+from masktrack_jax.video_parts import PartWriter, join_parts, parts_of
 
 QUADRANTS = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [220, 220, 220]]], np.uint8)
 
@@ -145,6 +147,63 @@ def test_a_file_that_lies_about_its_length(tmp_path, lie, caplog):
     assert len(frames) == 4 and all(map(np.array_equal, frames, whole))
     (said,) = caplog.records
     assert said.getMessage() == f"{path}: says that it holds 6 frames, but has 4; it may be cut off"
+
+
+def test_parts_are_joined_without_a_loss(tmp_path):
+    """Frames and times of the whole are those of the parts, at a rate that mp4 does not hold as it is."""
+    times, sizes, fps = [0, 1, 2, 5, 6, 9, 40, 41], [4, 1, 3], 30000 / 1001
+    with PartWriter(tmp_path, fps, 47, 65) as writer:
+        for index, time in enumerate(times):
+            if index in np.cumsum(sizes):
+                writer.cut()
+            writer.write(quadrants(47, 65, 4 * index), time)
+    assert [time for time, _ in parts_of(tmp_path)] == [0, 6, 9]
+    parts = [list(open_video(path).frames()) for _, path in parts_of(tmp_path)]
+    assert list(map(len, parts)) == sizes
+    join_parts(tmp_path, tmp_path / "whole.mp4", fps)
+    whole = list(open_video(tmp_path / "whole.mp4").frames())
+    assert len(whole) == 8 and all(map(np.array_equal, whole, chain(*parts)))
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert shown == pytest.approx([time / fps for time in times], abs=1e-4)
+
+
+def test_an_open_part_goes_away_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), PartWriter(tmp_path, 10, 48, 64) as writer:
+        for time in range(4):
+            writer.write(quadrants(48, 64), time)
+            if time == 1:
+                writer.cut()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay-000000000.mp4"]
+
+
+def test_frames_from_one_on(tmp_path):
+    encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
+    (tmp_path / "folder").mkdir()
+    for index, frame in enumerate(SHIFTED):
+        Image.fromarray(frame).save(tmp_path / "folder" / f"{index}.png")
+    for name in ("clip.mp4", "folder"):
+        video = open_video(tmp_path / name)
+        whole = list(video.frames())
+        for start in (0, 1, 4, 6):
+            later = list(video.frames(start))
+            assert len(later) == 6 - start and all(map(np.array_equal, later, whole[start:]))
+
+
+def test_the_same_frames_are_known_elsewhere(tmp_path):
+    """A copy is the same; another end, and another image, are not."""
+    content = np.random.default_rng(0).bytes(3 << 20)
+    encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
+    clip = (tmp_path / "clip.mp4").read_bytes()
+    for name, end in (("a", content), ("b", content), ("c", content[:-1] + b"?"), ("d", content[:-1])):
+        (tmp_path / f"{name}.mp4").write_bytes(clip + end)
+        (tmp_path / name).mkdir()
+        Image.fromarray(SHIFTED[0]).save(tmp_path / name / ("1.png" if name == "c" else "0.png"))
+    Image.fromarray(SHIFTED[1]).save(tmp_path / "d" / "1.png")
+    for suffix in ("", ".mp4"):
+        one, copy, *others = (open_video(tmp_path / f"{name}{suffix}").fingerprint() for name in "abcd")
+        assert one == copy and len({one, *others}) == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])

@@ -69,6 +69,20 @@ class PairSchedule:
         return int(video_index), int(frame), seed
 
 
+class _Rows:
+    """Of every batch of a schedule only the `rows`, a slice: what one of several processes loads."""
+
+    def __init__(self, schedule, rows):
+        self._schedule, self._first, self._count = schedule, rows.start, rows.stop - rows.start
+
+    def __len__(self):
+        return len(self._schedule) // self._schedule.batch_size * self._count
+
+    def __getitem__(self, place):
+        step, row = divmod(int(place), self._count)
+        return self._schedule[step * self._schedule.batch_size + self._first + row]
+
+
 class _Load:
     """Turns an entry of the schedule into a sample, with `skipped`: how many pairs were skipped for it.
 
@@ -104,22 +118,32 @@ def steps_per_epoch(dataset, options, *, batch_size):
 
 
 def training_batches(
-    dataset, options, *, seed, batch_size, start_step=0, workers=0, threads=None, on_error="stop"
+    dataset,
+    options,
+    *,
+    seed,
+    batch_size,
+    rows=None,
+    start_step=0,
+    workers=0,
+    threads=None,
+    on_error="stop",
 ):
     """An endless iterator of batches from step `start_step` on; close it with its `close()` when done.
 
-    A batch is the dict of `PairLoader` with every array stacked to (B, …); B is `batch_size` and all samples
-    share one bucket. `workers` 0 loads in `threads` threads of this process (by default one a core, 8 at
-    most), more in that many processes. Raises UserError, also from the iterator when a frame cannot be read,
-    unless `on_error` is "skip" (see `_Load`).
+    A batch is the dict of `PairLoader` with every array stacked to (B, …); all samples share one bucket. B is
+    `batch_size`, or only the `rows` of these, a slice, are loaded. `workers` 0 loads in `threads` threads of
+    this process (by default one a core, 8 at most), more in that many processes. Raises UserError, also from
+    the iterator when a frame cannot be read, unless `on_error` is "skip" (see `_Load`).
     """
     import grain
 
     warn_of_crowded_frames(dataset, options)
     schedule = PairSchedule(dataset, options, seed=seed, batch_size=batch_size)
     load = _Load(PairLoader(dataset, options), schedule, skip=on_error == "skip")
-    samples = grain.MapDataset.source(schedule).map(load)
-    batches = samples.batch(batch_size, drop_remainder=True)[start_step:]
+    rows = rows or slice(0, batch_size)
+    samples = grain.MapDataset.source(_Rows(schedule, rows)).map(load)
+    batches = samples.batch(rows.stop - rows.start, drop_remainder=True)[start_step:]
     threads = threads or min(os.cpu_count() or 1, 8)
     reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 4))
     batches = batches.to_iter_dataset(reading)

@@ -8,7 +8,6 @@ HOTA: Luiten et al., IJCV 2021. CLEAR: Bernardin & Stiefelhagen 2008. IDF1: Rist
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from masktrack_jax.evaluation.overlaps import compute_overlaps
 
@@ -104,7 +103,7 @@ def _hota(seen, gt_count, track_count):
     matches = np.zeros((len(_ALPHAS), *shape))
     located = np.zeros(len(_ALPHAS))
     for g, d, iou in seen:
-        r, c = linear_sum_assignment(-alignment[g[:, None], d] * iou)
+        r, c = _assign(-alignment[g[:, None], d] * iou)
         close = iou[r, c] >= _ALPHAS[:, None] - _EPS
         matches[:, g[r], d[c]] += close
         located += (close * iou[r, c]).sum(1)
@@ -131,7 +130,7 @@ def _clear(seen, gt_count):
     switches, total_iou = 0, 0.0
     for g, d, iou in seen:
         gain = np.where(iou >= _MATCH_IOU - _EPS, 1000.0 * (d[None, :] == before[g][:, None]) + iou, 0)
-        r, c = linear_sum_assignment(-gain)
+        r, c = _assign(-gain)
         kept = gain[r, c] > 0
         r, c = r[kept], c[kept]
         objects, tracks = g[r], d[c]
@@ -157,8 +156,15 @@ def _clear(seen, gt_count):
 def _identity_matches(iou):
     """Frames (T, G, D) that agree under the best one-to-one pairing of whole identities, IDTP."""
     agreeing = (iou >= _MATCH_IOU).sum(0)
-    r, c = linear_sum_assignment(-agreeing)
+    r, c = _assign(-agreeing)
     return int(agreeing[r, c].sum())
+
+
+def _assign(cost):
+    """Rows and columns of the pairs with the least sum of `cost` (G, D)."""
+    from scipy.optimize import linear_sum_assignment  # not at the top: see tracking.assignment.hungarian
+
+    return linear_sum_assignment(cost)
 
 
 def _finish(counts):

@@ -1,4 +1,4 @@
-"""The diagnosis page's plots as SVG, written by hand: three pictures do not make a dependency."""
+"""Plots as SVG, of the diagnosis page above all, written by hand: a few pictures do not make a dependency."""
 
 from html import escape
 
@@ -83,29 +83,45 @@ def calibration(rows):
     return _svg(plot.height, parts, "Share of right tracks over the score")
 
 
+def curves(series, x_name, y_name, ends, title):
+    """Lines {name: points (n, 2)} over axes from 0 to `ends` (x, y); a file of its own."""
+    plot = _Plot(x_name, y_name, ends)
+    parts = plot.frame()
+    for i, (name, points) in enumerate(series.items()):
+        places = " ".join(f"{plot.x(x):.1f},{plot.y(y):.1f}" for x, y in points)
+        color, y = _ramp((i + 1) / (len(series) + 1)), plot.top + 26 + 24 * i
+        parts.append(f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts.append(_line(plot.right + 28, y - 4, plot.right + 52, y - 4, color, 3))
+        parts.append(_text(plot.right + 60, y, name, size=13))
+    return _svg(plot.height, parts, title).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
 class _Plot:
-    """Axes from 0 to 1 both ways, with room for a legend at the right."""
+    """Axes from 0 to `ends` (x, y), with room for a legend at the right."""
 
     left, right, top, height = 52, 540, 12, 330
 
-    def __init__(self, x_name, y_name):
-        self.x_name, self.y_name, self.bottom = x_name, y_name, self.height - 46
+    def __init__(self, x_name, y_name, ends=(1.0, 1.0)):
+        self.x_name, self.y_name, self.bottom, self.ends = x_name, y_name, self.height - 46, ends
 
     def x(self, value):
-        return self.left + (self.right - self.left) * value
+        return self.left + (self.right - self.left) * value / self.ends[0]
 
     def y(self, value):
-        return self.bottom - (self.bottom - self.top) * value
+        return self.bottom - (self.bottom - self.top) * value / self.ends[1]
 
     def frame(self):
         """Grid, ticks and names of the axes."""
         parts = []
-        for tick in np.linspace(0, 1, 6):
-            parts.append(_line(self.x(tick), self.top, self.x(tick), self.bottom, GRID))
-            parts.append(_line(self.left, self.y(tick), self.right, self.y(tick), GRID))
-            text = f"{tick:.1f}"
-            parts.append(_text(self.x(tick), self.bottom + 18, text, size=12, anchor="middle", fill=QUIET))
-            parts.append(_text(self.left - 8, self.y(tick) + 4, text, size=12, anchor="end", fill=QUIET))
+        across, up = (
+            [f"{t:.1f}" if end <= 1 else f"{t:.0f}" for t in np.linspace(0, end, 6)] for end in self.ends
+        )
+        for part, x_text, y_text in zip(np.linspace(0, 1, 6), across, up):
+            x, y = self.x(part * self.ends[0]), self.y(part * self.ends[1])
+            parts.append(_line(x, self.top, x, self.bottom, GRID))
+            parts.append(_line(self.left, y, self.right, y, GRID))
+            parts.append(_text(x, self.bottom + 18, x_text, size=12, anchor="middle", fill=QUIET))
+            parts.append(_text(self.left - 8, y + 4, y_text, size=12, anchor="end", fill=QUIET))
         middle = (self.left + self.right) / 2
         parts.append(_text(middle, self.height - 8, self.x_name, size=13, anchor="middle"))
         y = (self.top + self.bottom) / 2

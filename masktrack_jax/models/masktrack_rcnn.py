@@ -81,7 +81,7 @@ class MaskTrackRCNN(nn.Module):
 
     def setup(self):
         c = self.config
-        self.backbone = ResNet(**c.backbone, dtype=self.dtype)
+        self.backbone = ResNet(**c.backbone, remat=c.remat, dtype=self.dtype)
         if c.neck == "fpn":
             self.fpn = FPN(**c.fpn, dtype=self.dtype)
         self.rpn_head = rpn_head.RPNHead(c.rpn_head.channels, self.anchors_per_cell, dtype=self.dtype)
@@ -174,14 +174,20 @@ class MaskTrackRCNN(nn.Module):
         masks, embeddings = self.describe(features, boxes, labels, valid)
         return Detections(boxes, scores, labels, probabilities, valid, masks, embeddings, found)
 
+    def call_parts(self, images, image_sizes):
+        """Call every part once, for its parameters: what lies between them would only be traced."""
+        features = self.features(images, image_sizes)
+        self.rpn_head(features)
+        small, large = (jnp.zeros((1, bins, bins, features[0].shape[-1]), self.dtype) for bins in (7, 14))
+        self.box_head(small)
+        self.mask_head(large, jnp.zeros(1, jnp.int32))
+        self.track_head(small)
+
     def describe(self, features, boxes, labels, valid):
         """Masks (B, N, 28, 28) and embeddings (B, N, E) of the valid boxes (B, N, 4); zeros for the rest.
 
         In time that goes with the number of valid boxes: most frames have far fewer than N.
         """
-        if self.is_initializing():  # parameters cannot come to be within a loop
-            self.mask_logits(features, boxes, valid, labels)
-            self.embed(self.pool(features, boxes, valid, 7), len(boxes))
         shape = valid.shape
         images = jnp.broadcast_to(jnp.arange(shape[0], dtype=jnp.int32)[:, None], shape)
         rows = [x.reshape(-1, *x.shape[2:]) for x in (boxes, labels, images)]
@@ -207,4 +213,4 @@ class MaskTrackRCNN(nn.Module):
     def init_variables(self, key, height=64, width=64):
         """Variables {"params", "batch_stats"?} of the network; the image size does not matter."""
         images = jnp.zeros((1, height, width, 3), jnp.uint8)
-        return jax.jit(partial(self.init, method="detect"))(key, images, jnp.array([[height, width]]))
+        return jax.jit(partial(self.init, method="call_parts"))(key, images, jnp.array([[height, width]]))

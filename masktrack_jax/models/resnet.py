@@ -96,6 +96,7 @@ class ResNet(nn.Module):
 
     `frozen_stages` counts from the stem: 1 is the stem and the first stage, as in the reference. Nothing
     flows back into a frozen stage, so its gradient is not computed either. `stride_in_1x1`: see `Block`.
+    `remat`: of a block only the input is kept for its gradient; the rest is computed again.
     """
 
     depth: int
@@ -103,6 +104,7 @@ class ResNet(nn.Module):
     norm: str = "frozen_bn"
     frozen_stages: int = 1
     stride_in_1x1: bool = False
+    remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -111,11 +113,12 @@ class ResNet(nn.Module):
         x = Stem(self.width, self.norm, self.dtype, name="stem")(x)
         levels = []
         for stage, count in enumerate(blocks):
+            kind = nn.remat(Block) if self.remat and stage >= self.frozen_stages else Block
             for block in range(count):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 options = (stride, bottleneck, self.norm, self.stride_in_1x1, self.dtype)
-                x = Block(self.width * 2**stage, *options, name=name)(x)
+                x = kind(self.width * 2**stage, *options, name=name)(x)
             if stage < self.frozen_stages:  # at every one: each stage's output is also a level
                 x = lax.stop_gradient(x)
             levels.append(x)

@@ -144,17 +144,18 @@ def _pool_forward(table, plan, bins):
 def _pool_backward(bins, residuals, gradient):
     plan, cells, like = residuals
     m, channels = gradient.shape[0], gradient.shape[-1]
+    wide = jnp.promote_types(like.dtype, jnp.float32)
 
     def chunk(total, part):
         plan, g = part
 
         def visit(index, weight, total):
-            return total.at[index].add(g.astype(jnp.float32) * weight, mode="promise_in_bounds")
+            return total.at[index].add(g.astype(wide) * weight.astype(wide), mode="promise_in_bounds")
 
         return _walk(plan, visit, total), None
 
     parts = _chunks((plan, gradient), m)
-    total, _ = lax.scan(chunk, jnp.zeros((cells, channels), jnp.float32), parts)
+    total, _ = lax.scan(chunk, jnp.zeros((cells, channels), wide), parts)
     return total.astype(like.dtype), None
 
 

@@ -5,7 +5,6 @@ column (n,) for every detection: 0 new, `DROPPED` none.
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 DROPPED = -1  # the column and the id of a detection that has no object
 
@@ -21,6 +20,8 @@ def hungarian(scores, confidence, options):
     "New" is free to all, so no pair is made that is not better than it. α is `score_weight`: here the score
     cue has to be a factor, as the match scores' own α log(score) is the same for all that a detection may be.
     """
+    from scipy.optimize import linear_sum_assignment  # not at the top: a quarter of a second of every start
+
     better = np.maximum(open_choices(scores, options)[:, 1:] - scores[:, :1], 0)
     gain = better * confidence[:, None] ** options.score_weight
     rows, objects = linear_sum_assignment(gain, maximize=True)

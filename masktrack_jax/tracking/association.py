@@ -8,7 +8,7 @@ A frame goes through `match_scores` (similarity.py: detections × [new, remember
 for every detection, by a rule of assignment.py), `only_good_starts` and into the `Memory` (memory.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -78,6 +78,18 @@ class Tracker:
         """Forget everything: the next frame is the first of a video and ids start at 0 again."""
         self._objects = 0  # ids given so far; a forgotten id is not given again
         self._memory = None
+
+    def state(self):
+        """Return what is remembered as {name: array}; a tracker that `restore`s it goes on alike."""
+        memory = {} if self._memory is None else vars(self._memory)
+        copies = {name: value.copy() for name, value in memory.items()}
+        return {"objects": np.array(self._objects), **copies}
+
+    def restore(self, state):
+        """Remember what a `state` holds, in place of all else."""
+        self._objects = int(state["objects"])
+        names = [field.name for field in fields(Memory) if field.name in state]
+        self._memory = Memory(*(np.array(state[name]) for name in names)) if names else None
 
     def update(self, boxes, scores, labels, embeddings):
         """Return the object ids (n,) int64 of a frame's detections; `DROPPED` where one has no object.

@@ -6,7 +6,8 @@ by name.
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, repeat
+from operator import itemgetter
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class TrackOptions:
 
     label, score: names in `LABELS` and `SCORES`.
     fill_gaps: up to so many frames in a row in which an object went unseen between two sights get a mask, see
-        `filled`; 0 leaves them empty.
+        `segmentations`; 0 leaves them empty.
     """
 
     label: str = "majority"
@@ -40,6 +41,11 @@ class Track:
     rles: list = field(default_factory=list)
     boxes: list = field(default_factory=list)
     probabilities: list = field(default_factory=list)
+
+    def add(self, *detection):
+        """Append a detection: a value for each of the lists."""
+        for values, value in zip(vars(self).values(), detection, strict=True):
+            values.append(value)
 
 
 class VideoTracks:
@@ -62,13 +68,9 @@ class VideoTracks:
         for track_id, label, score, rle, box, probabilities in zip(result.track_ids, *columns):
             if track_id < 0:
                 continue
-            track = self._tracks[int(track_id)]
-            track.frames.append(self.frame_count)
-            track.labels.append(int(label))
-            track.scores.append(float(score))
-            track.rles.append(rle)
-            track.boxes.append(box)
-            track.probabilities.append(probabilities)
+            self._tracks[int(track_id)].add(
+                self.frame_count, int(label), float(score), rle, box, probabilities
+            )
         self.frame_count += 1
 
     def finish(self, video_id, category_ids):
@@ -78,26 +80,48 @@ class VideoTracks:
         the video. Frames that are filled have no say in label and score.
         """
         return [
-            self._record(video_id, track_id, track, category_ids)
+            {
+                **judged(video_id, track_id, track, self.frame_count, category_ids, self.options),
+                "segmentations": list(self._segmentations(track)),
+            }
             for track_id, track in sorted(self._tracks.items())
         ]
 
-    def _record(self, video_id, track_id, track, category_ids):
-        label = LABELS[self.options.label](track)
-        return {
-            "video_id": video_id,
-            "track_id": track_id,
-            "category_id": category_ids[label],
-            "score": SCORES[self.options.score](track, label, self.frame_count),
-            "segmentations": self._segmentations(track),
-        }
-
     def _segmentations(self, track):
-        """Return one RLE or None for each frame so far."""
-        seen = dict(zip(track.frames, track.rles))
-        if self.options.fill_gaps:
-            seen = filled(seen, dict(zip(track.frames, track.boxes)), self.options.fill_gaps)
-        return [seen.get(frame) for frame in range(self.frame_count)]
+        sights = zip(track.frames, track.rles, track.boxes)
+        return segmentations(sights, self.frame_count, self.options.fill_gaps)
+
+
+def judged(video_id, track_id, track, frame_count, category_ids, options):
+    """Return what a results file says of a `Track` besides its masks, which are not needed here."""
+    label = LABELS[options.label](track)
+    return {
+        "video_id": video_id,
+        "track_id": track_id,
+        "category_id": category_ids[label],
+        "score": SCORES[options.score](track, label, frame_count),
+    }
+
+
+def segmentations(sights, frame_count, longest_gap):
+    """Yield a track's RLE or None for each frame of the video, while its sights are read.
+
+    sights: frame, RLE and box (4,) of its detections in order; of those in one frame the last one counts.
+    Gaps of up to `longest_gap` frames are closed: between two sights the box moves evenly from one to the
+    other, and the mask of the first goes with it.
+    """
+    frame, rle, box = -1, None, None  # the latest sight
+    for _, sights_of_frame in groupby(sights, key=itemgetter(0)):
+        *_, (then, next_rle, next_box) = sights_of_frame
+        for missing in range(frame + 1, then):
+            if rle is None or then - frame > longest_gap + 1:
+                yield None
+            else:
+                part = (missing - frame) / (then - frame)
+                yield move_mask(rle, box, (1 - part) * box + part * next_box)
+        frame, rle, box = then, next_rle, next_box
+        yield rle
+    yield from repeat(None, frame_count - frame - 1)
 
 
 def majority(track):
@@ -130,17 +154,3 @@ def presence(track, label, frame_count):
 
 
 SCORES = {"mean": mean, "class_mean": class_mean, "presence": presence}
-
-
-def filled(rles, boxes, longest):
-    """Return {frame: RLE} with gaps of up to `longest` frames closed; boxes: {frame: (4,)} of those there.
-
-    Between two sights the box moves evenly from one to the other, and the mask of the first goes with it.
-    """
-    closed, frames = dict(rles), list(rles)
-    for first, then in pairwise(frames):
-        for frame in range(first + 1, then) if then - first <= longest + 1 else ():
-            part = (frame - first) / (then - first)
-            box = (1 - part) * boxes[first] + part * boxes[then]
-            closed[frame] = move_mask(rles[first], boxes[first], box)
-    return closed

@@ -5,24 +5,28 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from masktrack_jax.errors import UserError
+from masktrack_jax.training.step import AXIS
 
+BESIDES = ("step", "signal", "skipped")  # of a batch: not for the network
 IN_A_ROW = 50  # steps; then "skip" gives up too
 
 
 def guarded(step, on_nan):
     """`step(state, batch)` that changes no parameter where its loss or gradient is not finite.
 
-    The batch has besides `step` (): how many steps were made before it. With `on_nan` "skip" a bad step
+    The batch has besides `step` (): how many steps were made before it; `signal` (): the signal to end that
+    its process has noted, or 0; and `skipped` (B,), see data/pipeline.py. With `on_nan` "skip" a bad step
     counts as made. With "stop" it does not, and since the batches after it are then for another state, they
-    change nothing either: the host may find out late and still has the last good state. Adds the metric
-    `bad`, 0 or 1.
+    change nothing either: the host may find out late and still has the last good state. Adds the metrics
+    `bad`, 0 or 1, and of all processes `signal` and `skipped_pairs`, their number.
     """
 
     def run(state, batch):
         due = batch["step"] == state.step
-        new, metrics = step(state, {name: array for name, array in batch.items() if name != "step"})
+        new, metrics = step(state, {name: array for name, array in batch.items() if name not in BESIDES})
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         good = finite & due
         params, opt_state = jax.tree.map(
@@ -33,7 +37,9 @@ def guarded(step, on_nan):
         made = due if on_nan == "skip" else good
         number = jnp.where(made, new.step, state.step)
         new = new._replace(step=number, params=params, opt_state=opt_state)
-        return new, metrics | {"bad": 1.0 - finite}
+        signal = lax.pmax(batch["signal"], AXIS)
+        skipped = lax.psum(batch["skipped"].sum(), AXIS)
+        return new, metrics | {"bad": 1.0 - finite, "signal": signal, "skipped_pairs": skipped}
 
     return run
 
@@ -43,10 +49,13 @@ class BadStep(UserError):
 
 
 class Watch:
-    """Finds the bad steps of a run, each when the next one is under way: the device is not waited for."""
+    """Finds the bad steps of a run, each when the next one is under way: the device is not waited for.
 
-    def __init__(self, videos, on_nan):
-        self._videos, self._on_nan = videos, on_nan
+    So it is for all processes, at the same step, and so it finds the signal that one of them has noted.
+    """
+
+    def __init__(self, videos, on_nan, interruption):
+        self._videos, self._on_nan, self._interruption = videos, on_nan, interruption
         self._last, self._bad_in_a_row = None, 0
 
     def add(self, step, batch, metrics):
@@ -62,6 +71,7 @@ class Watch:
             self._last = None
 
     def _look(self, step, batch, metrics):
+        self._interruption.agree(int(metrics["signal"]))
         if not metrics["bad"]:
             self._bad_in_a_row = 0
             return

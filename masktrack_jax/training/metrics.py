@@ -36,6 +36,10 @@ class MetricsLog:
         """Count time in which the step had no data."""
         self._waited += seconds
 
+    def paused(self, seconds):
+        """Leave out time in which the run did something else."""
+        self._since += seconds
+
     def add(self, step, metrics):
         """Metrics {name: array ()} of the step that made `step` steps in all; read only when written."""
         self._steps.append((step, metrics))
@@ -70,13 +74,32 @@ class MetricsLog:
         self._board.close()
 
 
+class Quiet:
+    """In the place of a `MetricsLog` in the processes that write none."""
+
+    def waited(self, seconds):
+        pass
+
+    def paused(self, seconds):
+        pass
+
+    def add(self, step, metrics):
+        pass
+
+    def pending(self, last):
+        return []
+
+    def close(self):
+        pass
+
+
 def means(steps):
     """The row of some steps [{name: number}]: means, without the bad ones, and how much was skipped.
 
     A mean is None where all steps are bad.
     """
     good = [metrics for metrics in steps if not metrics["bad"]]
-    names = sorted(steps[0].keys() - {"bad", "skipped_pairs"})
+    names = sorted(steps[0].keys() - {"bad", "skipped_pairs", "signal"})
     row = {name: float(np.mean([metrics[name] for metrics in good])) if good else None for name in names}
     skipped = {"steps": len(steps) - len(good), "pairs": int(sum(m["skipped_pairs"] for m in steps))}
     return row | {f"skipped_{name}": count for name, count in skipped.items()}

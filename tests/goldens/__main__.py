@@ -27,7 +27,7 @@ Differences are the largest absolute ones over all frames and values, in the qua
 relative one is named; "unequal" counts entries. Where a tolerance is 0, equal means equal. The recordings are
 float32 on a CPU. So are we in the first column of differences: there both sides' noise adds up, and in the
 authors' form a box whose corner lies within it of a whole pixel has its whole mask moved. In the second one
-inference ran in float64 here, which leaves the recording's own noise.
+the network ran in float64 here, which leaves the recording's own noise.
 
 | recording | quantity | tolerance | float32 | float64 | |
 | --- | --- | ---: | ---: | ---: | --- |
@@ -40,19 +40,30 @@ def inference_rows():
         for setting in ("default", "loose"):
             yield from inference.original_rows(size, setting)
 
+    for size, setting in product(inference.SIZES, ("default", "loose")):
+        yield from inference.results_rows(size, setting)
+
+
+def training_rows(parts):
+    for form, part in product(("mm", "orig"), parts):
+        yield from getattr(training, part)(form)
+
 
 def all_rows():
     yield from units.rows()
     yield from inference_rows()
-    for size, setting in product(inference.SIZES, ("default", "loose")):
-        yield from inference.results_rows(size, setting)
-    for form, part in product(("mm", "orig"), ("detail_rows", "step_rows", "trajectory_rows")):
-        yield from getattr(training, part)(form)
+    yield from training_rows(("detail_rows", "step_rows", "trajectory_rows"))
+
+
+def network_rows():
+    """What a network's rounding shows in."""
+    yield from inference_rows()
+    yield from training_rows(("step_rows", "trajectory_rows"))
 
 
 def rows_in_float64():
-    """`inference_rows` of a process that computes in float64."""
-    command = [sys.executable, "-m", "tests.goldens", "--inference-as-json"]
+    """`network_rows` of a process that computes in float64."""
+    command = [sys.executable, "-m", "tests.goldens", "--as-json"]
     done = subprocess.run(
         command, env=os.environ | {"JAX_ENABLE_X64": "1"}, stdout=subprocess.PIPE, check=True, text=True
     )
@@ -73,7 +84,7 @@ def table(rows, exact):
 def main(arguments):
     with redirect_stdout(sys.stderr):
         if arguments:
-            rows = list(inference_rows())
+            rows = list(network_rows())
         else:
             rows, exact = list(all_rows()), rows_in_float64()
     if arguments:

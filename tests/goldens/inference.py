@@ -327,9 +327,8 @@ def results_rows(size, setting):
         for t, frame in enumerate(clip):
             (Path(folder) / "frames").mkdir(exist_ok=True)
             Image.fromarray(frame).save(Path(folder) / "frames" / f"{t:05d}.png")
-        track_video(
-            load_segmenter(checkpoint("orig"), detections), Path(folder) / "frames", Path(folder) / "out"
-        )
+        segmenter = load_segmenter(checkpoint("orig"), detections, {"model.dtype": DTYPE})
+        track_video(segmenter, Path(folder) / "frames", Path(folder) / "out")
         ours = json.loads((Path(folder) / "out" / "results.json").read_text())
     rows = Worst(name)
     rows.exact("number of tracks", len(ours), len(wanted))

@@ -23,7 +23,7 @@ from masktrack_jax.ops.masks import crop_masks, resize_masks
 from masktrack_jax.training import objective, schedule, targets
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
-from .inference import TOLERANCES
+from .inference import DTYPE, TOLERANCES
 from .inputs import make_clip
 from .network import as_recorded, network
 from .recorded import Row, arrays, document, largest, relative, unequal
@@ -99,8 +99,10 @@ def build(form):
     """Config, the network with the recorded proposals, and its variables."""
     about, variables = network(form)
     given = (arrays(RECORDINGS[form])["proposals"] + pixels(form)).astype(np.float32)
-    model = WithProposals(FrozenConfigDict(about.config.model), len(about.categories), _hashable(given))
-    return about.config, model, variables
+    config = copy.deepcopy(about.config)
+    config.model.dtype = DTYPE
+    model = WithProposals(FrozenConfigDict(config.model), len(about.categories), _hashable(given))
+    return config, model, jax.tree.map(lambda x: x.astype(DTYPE), variables)
 
 
 class _hashable(tuple):

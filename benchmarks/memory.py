@@ -1,0 +1,126 @@
+"""Memory of `track.py` against the number of frames.
+
+    python benchmarks/memory.py --frames 100 1000 5000 --output runs/memory [--plot docs/memory.svg]
+
+Tracks 720p videos of so many frames with the network that comes with the package: generated shapes, enlarged,
+that go to and fro, 40 frames each way. Twice a second, and at the end, asks how much memory the process has
+resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line, which is in
+OUTPUT too, and so are the videos, to be used again. `--script` measures another version's `track.py`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+from common import load_average, rounded
+
+from masktrack_jax.data.generate import GeneratorOptions, generate
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.evaluation.plots import curves
+from masktrack_jax.video import VideoWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+HEIGHT, WIDTH, WAY = 720, 1280, 40
+
+
+def main():
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--frames", type=int, nargs="+", default=[100, 500, 1000, 2500, 5000])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--script", type=Path, default=ROOT / "track.py")
+    parser.add_argument("--plot", type=Path, help="an SVG file")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print("frames  seconds  peak MiB  tracks")
+    runs = [measure(count, arguments) for count in arguments.frames]
+    if arguments.plot:
+        arguments.plot.write_text(plot(runs))
+    text = json.dumps(rounded({"what": "memory", "load": load_average(), "runs": runs}))
+    (arguments.output / "memory.json").write_text(text + "\n")
+    print(text)
+
+
+def measure(count, arguments):
+    """Track a video of so many frames: {frames, seconds, peak_mib, tracks, samples [frames, MiB]}."""
+    output = arguments.output / str(count)
+    video = output.with_suffix(".mp4")
+    if not video.exists():
+        write_video(video, count)
+    command = [sys.executable, str(arguments.script), "--input", str(video), "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(arguments.script.resolve().parent)}
+    started = time.perf_counter()
+    with open(f"{output}.log", "w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    samples = list(sampled(process, output))
+    if process.returncode:
+        raise SystemExit(f"{output}.log: the run broke off")
+    row = {
+        "frames": len((output / "frames.jsonl").read_text().splitlines()),
+        "seconds": time.perf_counter() - started,
+        "peak_mib": max(mib for _, mib in samples),
+        "tracks": len(json.loads((output / "results.json").read_text())),
+        "samples": samples,
+    }
+    print(
+        f"{row['frames']:6d}  {row['seconds']:7.0f}  {row['peak_mib']:8.1f}  {row['tracks']:6d}", flush=True
+    )
+    return row
+
+
+def write_video(path, count):
+    """An mp4 of 720p: 2 to 4 shapes that move for 40 frames, and back again."""
+    options = GeneratorOptions(videos=1, frames=WAY, height=96, width=160, seed=3, leave=0.5, enter=0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = read_vis(generate(Path(folder) / "data", options))
+        small = [dataset.read_frame(dataset.videos[0], frame) for frame in range(WAY)]
+    frames = [cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for frame in small]
+    with VideoWriter(path, 25, HEIGHT, WIDTH) as writer:
+        for index in range(count):
+            place = index % (2 * WAY)
+            writer.write(frames[min(place, 2 * WAY - 1 - place)])
+
+
+def sampled(process, output):
+    """Yield [lines of frames.jsonl, resident MiB] until the process ends."""
+    lines, size = 0, 0
+    path = output / "partial" / "frames.jsonl"
+    while True:
+        mib = resident(process.pid)
+        if path.exists():
+            with open(path, "rb") as file:
+                file.seek(size)
+                new = file.read()
+            lines, size = lines + new.count(b"\n"), size + len(new)
+        if process.poll() is not None:
+            return
+        if mib:
+            yield [lines, mib]
+        time.sleep(0.5)
+
+
+def resident(pid):
+    """The resident memory of a process in MiB; None where it has ended."""
+    try:
+        rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(row.split()[1]) / 1024 for row in rows if row.startswith("VmRSS")), None)
+
+
+def plot(runs):
+    """A line a run: resident memory over the frames that are done."""
+    series = {f"{run['frames']} frames, peak {run['peak_mib']:.0f}": run["samples"] for run in runs}
+    longest, highest = max(run["frames"] for run in runs), max(run["peak_mib"] for run in runs)
+    ends = longest, -(-highest // 250) * 250
+    return curves(series, "frames done", "resident MiB", ends, "Memory of track.py against the frames done")
+
+
+if __name__ == "__main__":
+    main()
