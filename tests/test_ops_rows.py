@@ -1,10 +1,11 @@
 """Work on the rows that exist against the same work on all of them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from masktrack_jax.ops.rows import map_valid
+from masktrack_jax.ops.rows import map_present, map_valid
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 16])
@@ -26,3 +27,29 @@ def test_rows_are_those_of_the_whole_and_zero_elsewhere(count, chunk):
     np.testing.assert_array_equal(product, wanted)
     np.testing.assert_array_equal(increased, np.where(valid, arrays["b"] + 1, 0))
     assert len(calls) == -(-count // chunk) and sum(calls) == count
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7, 11])
+def test_present_rows_and_their_gradients_are_those_of_the_whole(count):
+    rng = np.random.default_rng(count)
+    valid = rng.permutation(np.arange(11) < count)
+    x, weights, pull = (jnp.asarray(rng.normal(size=s), "f4") for s in ((11, 3), (3, 2), (11, 2)))
+    calls = []
+
+    def function(weights, x):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.sin(x @ weights)
+
+    def chunked(x, weights):
+        return jnp.vdot(pull, map_present(lambda x: function(weights, x), valid, x, 4))
+
+    def whole(x, weights):
+        return jnp.vdot(pull, jnp.where(valid[:, None], jnp.sin(x @ weights), 0))
+
+    got = map_present(lambda x: jnp.sin(x @ weights), valid, x, 4)
+    np.testing.assert_allclose(got, np.where(valid[:, None], np.sin(x @ weights), 0), atol=1e-6)
+    gradients = jax.jit(jax.grad(chunked, (0, 1)))(x, weights)
+    jax.effects_barrier()
+    assert len(calls) == -(-count // 4)
+    for got, wanted in zip(gradients, jax.grad(whole, (0, 1))(x, weights)):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from masktrack_jax.ops.products import product
 from masktrack_jax.ops.winograd import conv3x3
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -25,6 +26,13 @@ def convolve(x, kernel, strides, padding, exact=False, **options):
     if plain and large and jax.default_backend() == "cpu":
         return conv3x3(x, kernel, exact)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def multiply(x, kernel, dimension_numbers, **options):
+    """`lax.dot_general` of x (…, C) and a kernel (C, K); on a CPU with `product`'s gradient."""
+    if jax.default_backend() == "cpu":
+        return product(x, kernel)
+    return lax.dot_general(x, kernel, dimension_numbers, **options)
 
 
 class Conv(nn.Module):
@@ -47,7 +55,12 @@ class Conv(nn.Module):
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             return nn.Dense(
-                self.features, self.use_bias, self.dtype, kernel_init=self.kernel_init, name="conv"
+                self.features,
+                self.use_bias,
+                self.dtype,
+                kernel_init=self.kernel_init,
+                dot_general=multiply,
+                name="conv",
             )(x)
         half = self.size // 2
         return nn.Conv(

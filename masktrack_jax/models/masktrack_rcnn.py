@@ -15,7 +15,7 @@ from masktrack_jax.models.resnet import ResNet
 from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import anchor_grid, cell_origins
 from masktrack_jax.ops.roi_align import roi_align
-from masktrack_jax.ops.rows import map_valid
+from masktrack_jax.ops.rows import map_present, map_valid
 
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
 STD = (58.395, 57.12, 57.375)
@@ -25,6 +25,7 @@ POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
 # Detections get their masks and embeddings in chunks of at least LEAST_CHUNK, since a product of few rows is
 # slow, and in at most MOST_CHUNKS steps, since a GPU waits for each.
 LEAST_CHUNK, MOST_CHUNKS = 4, 25
+LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # of the positive RoIs that the mask head learns from
 
 
 def build_model(config, num_classes):
@@ -147,9 +148,16 @@ class MaskTrackRCNN(nn.Module):
         return embeddings.reshape(batch, -1, embeddings.shape[-1])
 
     def mask_logits(self, features, boxes, valid, labels):
-        """Mask logits (B, N, 28, 28) of boxes (B, N, 4), each for its own label (B, N)."""
-        roi = self.pool(features, boxes, valid, 14)
-        logits = self.mask_head(roi, labels.reshape(-1))
+        """Mask logits (B, N, 28, 28) of the valid boxes (B, N, 4), each for its own label (B, N); zeros for
+        the rest. In time that goes with the number of valid boxes, its gradient too.
+        """
+        rows = self.pool(features, boxes, valid, 14), labels.reshape(-1)
+        if self.is_initializing():  # parameters cannot come to be within a loop
+            logits = self.mask_head(*rows)
+        else:
+            head, variables = self.mask_head.unbind()
+            chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
+            logits = map_present(lambda rows: head.apply(variables, *rows), valid.reshape(-1), rows, chunk)
         return logits.reshape(*labels.shape, *logits.shape[1:])
 
     def detect(self, images, image_sizes):
