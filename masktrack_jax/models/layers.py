@@ -15,15 +15,20 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 xavier_uniform = nn.initializers.xavier_uniform()
 
 
+def few_products(shape, dtype, kernel, strides=(1, 1)):
+    """Whether the convolution of `shape` (B, H, W, C) with `kernel` (h, w, C, K) is one by `conv3x3` here."""
+    batch, height, width, channels = shape
+    plain = kernel[:2] == (3, 3) and strides == (1, 1) and dtype == jnp.float32
+    large = batch * height * width >= 512 and min(channels, kernel[-1]) >= 64
+    return plain and large and jax.default_backend() == "cpu"
+
+
 def convolve(x, kernel, strides, padding, exact=False, **options):
     """`lax.conv_general_dilated`; on a CPU with half the multiplications where that pays.
 
     Other machines' libraries choose such forms themselves. `exact`: see `winograd.conv3x3`.
     """
-    batch, height, width, channels = x.shape
-    plain = kernel.shape[:2] == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
-    large = batch * height * width >= 512 and min(channels, kernel.shape[-1]) >= 64
-    if plain and large and jax.default_backend() == "cpu":
+    if few_products(x.shape, x.dtype, kernel.shape, strides):
         return conv3x3(x, kernel, exact)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 

@@ -10,6 +10,7 @@ from ml_collections import FrozenConfigDict
 
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.fpn import FPN
+from masktrack_jax.models.layers import few_products
 from masktrack_jax.models.mask_head import MaskHead
 from masktrack_jax.models.resnet import ResNet
 from masktrack_jax.models.track_head import build_track_head
@@ -148,15 +149,19 @@ class MaskTrackRCNN(nn.Module):
         return embeddings.reshape(batch, -1, embeddings.shape[-1])
 
     def mask_logits(self, features, boxes, valid, labels):
-        """Mask logits (B, N, 28, 28) of the valid boxes (B, N, 4), each for its own label (B, N); zeros for
-        the rest. In time that goes with the number of valid boxes, its gradient too.
+        """Mask logits (B, N, 28, 28) of the valid boxes (B, N, 4), each for its own label (B, N).
+
+        Those of the rest mean nothing. A large head takes time by the valid boxes, its gradient too.
         """
         rows = self.pool(features, boxes, valid, 14), labels.reshape(-1)
-        if self.is_initializing():  # parameters cannot come to be within a loop
+        chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
+        kernel = (3, 3, rows[0].shape[-1], self.mask_head.channels)
+        # On a CPU the gradient of XLA's own convolutions is up to 18 times slower within a conditional.
+        fast = jax.default_backend() != "cpu" or few_products((chunk, 14, 14, kernel[2]), self.dtype, kernel)
+        if self.is_initializing() or not fast:  # nor can parameters come to be within a loop
             logits = self.mask_head(*rows)
         else:
             head, variables = self.mask_head.unbind()
-            chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
             logits = map_present(lambda rows: head.apply(variables, *rows), valid.reshape(-1), rows, chunk)
         return logits.reshape(*labels.shape, *logits.shape[1:])
 
