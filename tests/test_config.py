@@ -7,8 +7,8 @@ from masktrack_jax.config import base_config, validate
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.errors import UserError
 from masktrack_jax.forms import form_differences, mmtracking_form, original_form
-from masktrack_jax.training.loop import _leaves
 from masktrack_jax.training.schedule import learning_rate, make_optimizer
+from masktrack_jax.training.start import _leaves
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
