@@ -50,6 +50,8 @@ def main(argv):
     """Load the checkpoint, track the video and say where the results are."""
     del argv
     # Not at the top: --help and a mistyped flag need not wait for JAX.
+    import jax
+
     from masktrack_jax.about import fingerprint
     from masktrack_jax.predictor import PRETRAINED, load_segmenter
     from masktrack_jax.track_video import track_video
@@ -60,7 +62,9 @@ def main(argv):
         print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
     checkpoint, changes = FLAGS.checkpoint or PRETRAINED, CHANGES()
     segmenter = load_segmenter(checkpoint, detections, changes)
-    network = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
+    device = {"platform": jax.default_backend(), "float64": jax.config.jax_enable_x64}
+    made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
+    network = {"checkpoint": made_of, "device": device}
     summary = track_video(
         segmenter, FLAGS.input, FLAGS.output, FLAGS.draw_threshold, FLAGS.drop_frames, network
     )

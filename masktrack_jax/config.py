@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from masktrack_jax.errors import UserError
-from masktrack_jax.inference_config import check, inference_config, validate_inference
+from masktrack_jax.inference_config import DTYPES, check, inference_config, validate_inference
 from masktrack_jax.losses.tracking import LOSSES
 from masktrack_jax.models.layers import NORMS
 from masktrack_jax.models.resnet import DEPTHS
@@ -214,7 +214,7 @@ def validate(config):
 
 def validate_model(model):
     """The checks of the `model` section."""
-    check(model.dtype in ("float32", "bfloat16"), "model.dtype", "use 'float32' or 'bfloat16'")
+    check(model.dtype in DTYPES[:2], "model.dtype", f"use one of {DTYPES[:2]}")
     check(model.backbone.depth in DEPTHS, "model.backbone.depth", f"use one of {sorted(DEPTHS)}")
     check(0 <= model.backbone.frozen_stages <= 4, "model.backbone.frozen_stages", "use 0 to 4")
     check(model.backbone.norm in NORMS, "model.backbone.norm", f"use one of {sorted(NORMS)}")

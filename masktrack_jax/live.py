@@ -76,9 +76,13 @@ class LiveSource:
             if self._error is not None:
                 logging.getLogger(__name__).warning("%s: broke off (%s)", self.name, reason(self._error))
         finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            self.close()
+
+    def close(self):
+        """End the reading."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def _wait(self, interruption):
         """Until there is a frame, the source has ended, or a signal is there."""
@@ -155,7 +159,8 @@ def open_camera(number):
         cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise UserError(f"camera {number}: there is none, or it cannot be opened; give another --input")
-    return _captured(capture), capture.get(cv2.CAP_PROP_FPS) or CAMERA_FPS
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return _captured(capture), rate if rate > 0 else CAMERA_FPS  # 0, -1 or not a number where it cannot tell
 
 
 def _captured(capture):

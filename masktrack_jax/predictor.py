@@ -1,7 +1,7 @@
 """From a checkpoint to a `VideoSegmenter`, and over the videos of a split."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -39,6 +39,9 @@ def _detector(model):
     return jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
 
 
+_kept_detector = lru_cache(maxsize=1)(_detector)  # a run that evaluates again and again compiles it once
+
+
 def build_segmenter(config, categories, variables, **overrides):
     """`VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
     predict, _ = make_predict(build_model(config, len(categories)), variables)
@@ -47,7 +50,7 @@ def build_segmenter(config, categories, variables, **overrides):
 
 def build_segmenters(config, categories, variables, devices):
     """One such for each of `devices`, with the parameters there."""
-    run = _detector(build_model(config, len(categories)))
+    run = _kept_detector(build_model(config, len(categories)))
     predicts = [partial(run, jax.device_put(variables, device)) for device in devices]
     return [_segmenter(config, categories, predict) for predict in predicts]
 

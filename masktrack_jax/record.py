@@ -67,9 +67,14 @@ class Record:
             lock(self._lines, f"{self.folder}: another run is writing it; give another --output")
             self._go_on()
         except BaseException:
-            self._files.close()
+            self._close()
             raise
         return self
+
+    def _close(self):
+        """Close the files after an error: what they could not write they would try to write once more."""
+        with contextlib.suppress(OSError):
+            self._files.close()
 
     def _open(self, name):
         return self._files.enter_context(open(self.folder / name, "a+b"))
@@ -151,7 +156,7 @@ class Record:
     def __exit__(self, error_type, error, traceback):
         if error_type is None:
             return
-        self._files.close()
+        self._close()
         kept = self._saved[0]
         if not kept:
             self._remove()

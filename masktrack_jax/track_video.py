@@ -1,5 +1,6 @@
 """What `track.py` does: one video in; overlay video, tracks and detections of every frame out."""
 
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, replace
@@ -47,7 +48,8 @@ def track_video(segmenter, input_path, output_dir, draw_threshold=0.0, drop_fram
 
     segmenter: a `VideoSegmenter`; input_path: a video file, a folder of frames or a live source, see
     `live.open_source`; draw_threshold: least score of what the overlay shows; drop_frames: look at the latest
-    frame of a live source only, one at a time; network: of what the segmenter's `predict` was made, for JSON.
+    frame of a live source only, one at a time; network: {name: of what the segmenter's `predict` was made and
+    where it runs}, for JSON.
     Writes to `output_dir`: `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with
     `track_id`; and `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids
     and track_ids. All three appear at the end; until then `output_dir/partial` holds what there is (see
@@ -58,8 +60,12 @@ def track_video(segmenter, input_path, output_dir, draw_threshold=0.0, drop_fram
     """
     source = open_source(input_path, drop_frames)
     settings = {**segmenter.settings, "draw_threshold": draw_threshold}
-    run = {"input": source.fingerprint(), "checkpoint": network, "settings": settings}
-    with Interruption() as interruption, Record(output_dir, run, segmenter.tracks, source.live) as record:
+    run = {"input": source.fingerprint(), "settings": settings, **(network or {})}
+    with (
+        contextlib.closing(source) if source.live else contextlib.nullcontext(),
+        Interruption() as interruption,
+        Record(output_dir, run, segmenter.tracks, source.live) as record,
+    ):
         before, started = record.frames, time.perf_counter()
         if before:
             print(f"{record.folder}: goes on after {before} frames")

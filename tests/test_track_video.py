@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -226,7 +227,7 @@ def test_another_run_does_not_go_on(images, broken_off, tmp_path, clip):
     voting = segmenter_of(moving_objects(FRAMES), tracks=TrackOptions("vote"))
     for name, which, path, options in (
         ("input", segmenter, fewer, {}),
-        ("checkpoint", segmenter, images, {"network": "another"}),
+        ("checkpoint", segmenter, images, {"network": {"checkpoint": "another"}}),
         ("settings", segmenter, images, {"draw_threshold": 0.5}),
         ("input and settings", voting, clip, {}),
     ):
@@ -354,3 +355,19 @@ def test_both_spellings_of_the_flags_are_known(flag):
     assert done.returncode != 0
     name = flag[2:].split("=")[0].replace("-", "_")
     assert f"--{name}=" in done.stderr + done.stdout and "Unknown" not in done.stderr + done.stdout
+
+
+def test_a_disk_that_takes_no_more(tmp_path):
+    """What is still to be written when a file is closed is no second error, and nothing is left behind."""
+    line = {"frame": 0, "boxes": [[0.0, 0.0, 1.0, 1.0]] * 20}
+    result = next(iter(segmenter_of(moving_objects(1)).stream([np.zeros((90, 150, 3), np.uint8)])))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept = record.Record(tmp_path / "out", {}, TrackOptions(), False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"out: cannot be written to \(File too large\)"), kept:
+            for _ in range(100):
+                kept.add(result, line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

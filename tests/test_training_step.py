@@ -10,6 +10,7 @@ import pytest
 from conftest import load_config
 from ml_collections import FrozenConfigDict
 
+from masktrack_jax.models import masktrack_rcnn
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
@@ -116,7 +117,19 @@ def is_frozen(path):
     [(1, 1, False), (2, 1, False), (1, 2, False), (1, 4, False), (2, 2, True)],
 )
 def test_devices_micro_batches_and_remat_are_no_matter(run, batches, four, devices, parts, remat):
-    state, history = run.steps(devices, batches, parts=parts, remat=remat)
+    assert_same_steps(run.steps(devices, batches, parts=parts, remat=remat), four)
+
+
+def test_a_mask_head_that_works_in_chunks_is_no_matter(run, batches, four, monkeypatch):
+    """As those of 64 channels and more do on a CPU; here in micro-batches on two devices."""
+    asked = []
+    monkeypatch.setattr(masktrack_rcnn, "few_products", lambda *shapes: asked.append(shapes) or True)
+    assert_same_steps(run.steps(2, batches, parts=2), four)
+    assert asked
+
+
+def assert_same_steps(ours, theirs):
+    (state, history), four = ours, theirs
     assert history[0].keys() == four[1][0].keys()
     for ours, theirs in zip(history, four[1]):
         for name in ours:

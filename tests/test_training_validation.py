@@ -17,7 +17,7 @@ from masktrack_jax import checkpoints
 from masktrack_jax.errors import UserError
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.predictor import evaluate_split, open_split
-from masktrack_jax.training.validation import replace_variables
+from masktrack_jax.training.validation import beside, recover_variables, replace_variables
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,15 @@ def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatc
     for step in (3, 7):
         replace(step)
         assert_holds(step)
+
+    # Killed between the two renames, and before the old ones were gone.
+    path.rename(beside(path)[1])
+    recover_variables(path)
+    assert_holds(7)
+    shutil.copytree(path, beside(path)[0])
+    recover_variables(path)
+    assert checkpoints.read_about(path).step == 7
+    shutil.rmtree(beside(path)[0])
 
     def refuse(*_):
         raise OSError("No space left on device")

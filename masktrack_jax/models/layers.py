@@ -109,7 +109,7 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         # Moments of the channels first, then of the groups: one pass over x in its own layout.
-        wide = x.astype(jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         spatial = tuple(range(1, x.ndim - 1))
         shape = (x.shape[0], groups, channels // groups)
         mean = jnp.mean(wide, spatial).reshape(shape).mean(-1, keepdims=True)

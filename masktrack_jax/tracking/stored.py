@@ -36,7 +36,7 @@ class StoredTracks:
     def write(self, target, video_id, category_ids):
         """Write to a text file what `json.dumps(VideoTracks.finish(…))` gives; return the number of tracks.
 
-        Memory: about 32 bytes a detection, and a track without its masks.
+        Memory: about 50 bytes a detection, and a track without its masks.
         """
         tracks = self._places()
         target.write("[")

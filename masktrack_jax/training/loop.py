@@ -44,6 +44,7 @@ def train(config, dataset, workdir, evaluate=None):
         if validation.due(start):
             validation.make(state)
         if start >= total:
+            end_if_asked(interruption, store, state)
             return state
         with (
             contextlib.closing(Batches(config, dataset, start, interruption)) as batches,
@@ -86,12 +87,12 @@ class Steps:
                 batch = self._next()
                 state, metrics = self._make(state, batch, step)
                 self._see(step, batch, metrics)
+                if self.interruption.signal is None and self.validation.due(step):
+                    self._score(state)
                 if self.interruption.signal is not None:
                     break
                 if step % self.options.checkpoint_every == 0 or step == self.total:
                     self.save(state)
-                if self.validation.due(step):
-                    self._score(state)
             self.watch.finish()
         except BadStep:
             self.save(state)
@@ -124,6 +125,8 @@ class Steps:
     def _score(self, state):
         self.watch.finish()
         self.save(state)  # first: nothing is lost if scoring is broken off
+        if self.interruption.signal is not None:  # agreed upon only now; scoring is made up for
+            return
         waiting = time.perf_counter()
         self.validation.make(state)
         self.log.paused(time.perf_counter() - waiting)

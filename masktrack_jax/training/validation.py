@@ -36,6 +36,7 @@ class Validation:
                 )
             if is_first():
                 drop_rows_after(self._rows, start)
+                recover_variables(self._best)
             meet()
             if self._rows.exists():
                 self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
@@ -76,9 +77,21 @@ class Validation:
         board.close()
 
 
+def beside(path):
+    """Where `replace_variables` has the new ones until they are whole, and the old ones until they are."""
+    return [path.with_name(f".{path.name}-{which}") for which in ("new", "old")]
+
+
+def recover_variables(path):
+    """Finish what `replace_variables` was killed in, between its two renames."""
+    for there in beside(path):
+        if there.exists() and not path.exists() and checkpoints.read_scores(there):
+            there.rename(path)
+
+
 def replace_variables(path, variables, about, scores):
     """`checkpoints.write_variables` in the place of what is at `path`, once it is whole, or a UserError."""
-    new, old = (path.with_name(f".{path.name}-{which}") for which in ("new", "old"))
+    new, old = beside(path)
     try:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
