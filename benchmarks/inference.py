@@ -117,18 +117,18 @@ def stages(model, variables, images, sizes):
     config, batch = model.config, len(images)
     calls, work, results = {}, {}, {}
 
-    def stage(name, function, *arguments, trips=1):
+    def stage(name, function, *arguments):
         bound = nn.apply(function, model)
         program, _ = compiled(bound, variables, *arguments)
         calls[name] = partial(program, variables, *arguments)
-        work[name] = plain_work(bound, variables, *arguments) * trips
+        work[name] = plain_work(bound, variables, *arguments)
         results[name] = program(variables, *arguments)
         return results[name]
 
     def boxes_of(model, features, proposals, valid):
         logits, deltas = model.classify(model.pool(features, proposals, valid, 7), batch)
-        one = partial(box_head.detect, **config.detections, clip_margin=model.clip_margin)
-        return jax.vmap(one)(logits, deltas, proposals, valid, sizes)
+        options = {**config.detections, "clip_margin": model.clip_margin}
+        return box_head.detect(logits, deltas, proposals, valid, sizes, **options)
 
     x = jax.jit(partial(normalise, dtype=model.dtype))(images, sizes)
     levels = stage("backbone", lambda m, x: m.backbone(x), x)
@@ -137,9 +137,16 @@ def stages(model, variables, images, sizes):
     anchors = model.anchors(*images.shape[1:3])
     proposals = stage("proposals", lambda m, *o: m.propose(*o, anchors, sizes), *outputs)
     boxes, _, labels, _, valid, _ = stage("boxes", boxes_of, features, *proposals)
-    trips = -(-int(valid.sum()) // model.describe_chunk(valid.size))  # the loop is counted once
-    stage("masks, embeddings", lambda m, *a: m.describe(*a), features, boxes, labels, valid, trips=trips)
+    stage("masks, embeddings", lambda m, *a: m.describe(*a), features, boxes, labels, valid)
+    work["masks, embeddings"] = heads_work(model, variables, features, int(valid.sum()))  # loops count once
     return calls, work
+
+
+def heads_work(model, variables, features, count):
+    """Operations of the masks and embeddings of `count` detections."""
+    large, small = (np.zeros((count, bins, bins, features[0].shape[-1]), model.dtype) for bins in (14, 7))
+    heads = nn.apply(lambda m, large, small, labels: (m.mask_head(large, labels), m.track_head(small)), model)
+    return plain_work(heads, variables, large, small, np.zeros(count, np.int32))
 
 
 def paste(found, scale):

@@ -80,8 +80,8 @@ class VideoSegmenter:
 
     predict: `predict(images (B, H, W, 3) uint8, image_sizes (B, 2) int32 h, w)` → dict of boxes (B, D, 4)
         in resized pixels, scores (B, D), labels (B, D), probabilities (B, D, K), valid (B, D), masks
-        (B, D, m, m) probabilities, embeddings (B, D, E) and found (B,), the detections before the best D were
-        taken; parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles
+        (B, D, m, m) probabilities, embeddings (B, D, E) and cut (B,), whether there were more than the best D;
+        parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles
         once for each bucket in use.
     categories: (id, name) of each label.
     long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
@@ -244,7 +244,7 @@ class VideoSegmenter:
     def _at_frame_size(self, prepared, detections):
         """Return the `FrameDetections` of the detector's output for one frame."""
         order = detection_order(
-            *(detections[name] for name in ("scores", "labels", "valid", "found")), self.order_when_cut
+            *(detections[name] for name in ("scores", "labels", "valid", "cut")), self.order_when_cut
         )
         boxes = detections["boxes"][order]
         if self.pixel_boxes:
@@ -269,16 +269,16 @@ class VideoSegmenter:
         return result
 
 
-def detection_order(scores, labels, valid, found, order_when_cut="class"):
+def detection_order(scores, labels, valid, cut, order_when_cut="class"):
     """Return the indices of a frame's valid detections (D,) in the order of the association.
 
     The greedy association numbers new objects in this order. Grouped by class, best first within a class, as
     in mmtracking, whose detector hands over one list a class. `order_when_cut` "score" is the authors': they
-    leave the detections by falling score where there were more (`found`) than the best D.
+    leave the detections by falling score where there were more than the best D (`cut`).
     """
     chosen = np.flatnonzero(valid)
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
-    if order_when_cut == "score" and found > len(valid):
+    if order_when_cut == "score" and cut:
         return chosen
     return chosen[np.argsort(labels[chosen], kind="stable")]
 

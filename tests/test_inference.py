@@ -35,7 +35,7 @@ class KnownDetector:
             "valid": np.zeros((count, DETECTIONS), bool),
             "masks": np.ones((count, DETECTIONS, 28, 28), np.float32),
             "embeddings": np.full((count, DETECTIONS, 8), np.nan, np.float32),
-            "found": np.full(count, DETECTIONS, np.int32),
+            "cut": np.zeros(count, bool),
         }
         for i, (image, size) in enumerate(zip(images, image_sizes)):
             (height, width), objects = self.truth[int(image[0, 0, 0])]
@@ -211,12 +211,12 @@ def test_detections_are_grouped_by_class_unless_cut_in_the_authors_form():
     scores = np.array([0.5, 0.9, 0.3, 0.8, 0.9, 0.7, 0.99], np.float32)
     labels = np.array([1, 1, 0, 0, 0, 2, 0])
     valid = np.array([True] * 6 + [False])
-    assert detection_order(scores, labels, valid, 6).tolist() == [4, 3, 2, 1, 0, 5]
-    assert detection_order(scores, labels, valid, 6, "score").tolist() == [4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, valid, False).tolist() == [4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, valid, False, "score").tolist() == [4, 3, 2, 1, 0, 5]
     full = np.ones(7, bool)
-    assert detection_order(scores, labels, full, 8).tolist() == [6, 4, 3, 2, 1, 0, 5]
-    assert detection_order(scores, labels, full, 7, "score").tolist() == [6, 4, 3, 2, 1, 0, 5]
-    assert detection_order(scores, labels, full, 8, "score").tolist() == [6, 1, 4, 3, 5, 0, 2]
+    assert detection_order(scores, labels, full, True).tolist() == [6, 4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, full, False, "score").tolist() == [6, 4, 3, 2, 1, 0, 5]
+    assert detection_order(scores, labels, full, True, "score").tolist() == [6, 1, 4, 3, 5, 0, 2]
 
 
 def test_the_authors_scale_first_and_last_pixels_by_one_factor():

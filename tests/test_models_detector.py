@@ -75,8 +75,10 @@ def test_fewer_proposals_than_asked_for_are_padded():
     assert valid.tolist() == [True] * 2 + [False] * 28
 
 
-@pytest.mark.parametrize("threshold, most", [(0.05, 100), (0.3, 12)])
-def test_detect_is_the_pipeline(threshold, most):
+# The last two: the first are not enough, so that all are looked at; and they are.
+@pytest.mark.parametrize("threshold, most, first", [(0.05, 100, 1024), (0.3, 12, 1024), (0, 60, 9), (0, 9, 40)])
+def test_detect_is_the_pipeline(threshold, most, first, monkeypatch):
+    monkeypatch.setattr(box_head, "FIRST", first)
     rng = np.random.default_rng(most)
     n, classes, size = 40, 4, (80, 120)
     centres = rng.uniform(20, 60, (n, 2))
@@ -87,9 +89,8 @@ def test_detect_is_the_pipeline(threshold, most):
     valid = rng.random(n) < 0.8
     options = dict(score_threshold=threshold, nms_iou=0.5, max_detections=most)
     run = jax.jit(partial(box_head.detect, **options))
-    boxes, scores, labels, probabilities, exists, found = run(
-        logits, deltas, proposals, valid, np.array(size)
-    )
+    inputs = (logits, deltas, proposals, valid, np.array(size))
+    boxes, scores, labels, probabilities, exists, cut = (x[0] for x in run(*(x[None] for x in inputs)))
 
     e = np.exp(logits.astype(np.float64))
     probability = e / e.sum(1, keepdims=True)
@@ -106,8 +107,11 @@ def test_detect_is_the_pipeline(threshold, most):
     ]
     kept = greedy(candidates, 0.5)
     assert len(candidates) > len(kept) > 12
+    among_first = greedy(sorted(candidates, key=lambda c: -c[0])[: max(first, most)], 0.5)
+    assert (first < 1024) == (len(candidates) > max(first, most))
+    assert first == 1024 or (len(among_first) > most) == (most == 9)
     wanted, count = kept[:most], min(most, len(kept))
-    assert boxes.shape == (min(most, n * classes), 4) and int(found) == len(kept)
+    assert boxes.shape == (min(most, n * classes), 4) and bool(cut) == (len(kept) > most)
     np.testing.assert_array_equal(exists, np.arange(len(exists)) < count)
     np.testing.assert_allclose(scores[:count], [score for score, *_ in wanted], atol=1e-6)
     np.testing.assert_allclose(boxes[:count], [box for _, box, *_ in wanted], atol=1e-4)
@@ -115,6 +119,22 @@ def test_detect_is_the_pipeline(threshold, most):
     own = probability[[i for *_, i in wanted], :-1]
     np.testing.assert_allclose(probabilities[:count], own, atol=1e-6)
     assert not np.any(scores[count:])
+
+
+def test_best_of_classes_looks_further_for_the_images_that_need_it(monkeypatch):
+    """As if all were looked at, where the first boxes of one image hide each other and the other's do not."""
+    rng = np.random.default_rng(3)
+    boxes = rng.uniform(0, 60, (2, 3, 30, 4)).astype("f4")
+    boxes[..., 2:] += boxes[..., :2] + 5
+    boxes[0, :, :12] = boxes[0, :, :1]
+    scores = rng.permutation(180).reshape(2, 3, 30).astype("f4") / 400
+    scores[0, :, :12] += 0.5
+    monkeypatch.setattr(box_head, "FIRST", 1024)
+    every = box_head.best_of_classes(boxes, scores, 0.5, 16)
+    monkeypatch.setattr(box_head, "FIRST", 20)
+    for some in (slice(None), slice(1), slice(1, 2)):
+        for wanted, got in zip(every, box_head.best_of_classes(boxes[some], scores[some], 0.5, 16)):
+            np.testing.assert_array_equal(got, wanted[some])
 
 
 def test_normalise_takes_rgb_and_clears_the_rest():

@@ -79,14 +79,14 @@ run = jax.jit(roi_align, static_argnames=("strides", "bins", "finest_scale", "sa
 @pytest.mark.parametrize("sampling, bins", [(0, 7), (2, 7), (0, 14)])
 def test_roi_align_is_the_definition(sampling, bins):
     rng = np.random.default_rng(bins + sampling)
-    features = pyramid(rng)
-    n = 36
-    boxes = np.stack([hard_boxes(rng, n), hard_boxes(rng, n)[::-1]])
-    valid = rng.random((2, n)) < 0.8
-    assert n * 2 > CHUNK and (n * 2) % CHUNK  # more than one chunk, the last not full
+    batch, n = 3, 25
+    features = pyramid(rng, batch)
+    boxes = np.stack([hard_boxes(rng, n), hard_boxes(rng, n)[::-1], hard_boxes(rng, n)])
+    valid = rng.random((batch, n)) < 0.8
+    assert n * batch > CHUNK and (n * batch) % CHUNK  # more than one chunk, the last not full
     got = run(features, STRIDES, boxes, valid, bins=bins, finest_scale=FINEST, sampling=sampling)
     seen = set()
-    for b in range(2):
+    for b in range(batch):
         for i in range(n):
             if not valid[b, i]:
                 assert not np.any(got[b, i])
@@ -98,11 +98,11 @@ def test_roi_align_is_the_definition(sampling, bins):
     assert seen == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1])
+@pytest.mark.parametrize("n", [1, CHUNK, CHUNK + 1, 16])
 def test_the_number_of_boxes_changes_nothing(n):
     rng = np.random.default_rng(5)
-    features, boxes = pyramid(rng, batch=1), hard_boxes(rng, CHUNK + 1)[None]
-    valid = np.ones((1, CHUNK + 1), bool)
+    features, boxes = pyramid(rng, batch=1), hard_boxes(rng, 17)[None]
+    valid = np.ones((1, 17), bool)
     options = dict(bins=7, finest_scale=FINEST)
     every = run(features, STRIDES, boxes, valid, **options)
     some = run(features, STRIDES, boxes[:, :n], valid[:, :n], **options)

@@ -8,25 +8,28 @@ import pytest
 from masktrack_jax.ops.rows import map_present, map_valid
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 16])
+@pytest.mark.parametrize("chunks", [(1,), (4,), (16,), (4, 1), (3, 2), (16, 4)])
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 11])
-def test_rows_are_those_of_the_whole_and_zero_elsewhere(count, chunk):
+def test_rows_are_those_of_the_whole_and_zero_elsewhere(count, chunks):
     rng = np.random.default_rng(count)
     valid = rng.permutation(np.arange(11) < count)
     arrays = {"a": rng.integers(-9, 9, (11, 3)).astype("f4"), "b": rng.integers(1, 9, 11).astype("i4")}
     calls = []
 
     def function(rows, exist):
-        assert rows["a"].shape == (chunk, 3) and exist.shape == (chunk,)
-        jax.debug.callback(lambda exist: calls.append(int(exist.sum())), exist)
+        assert rows["a"].shape == (len(rows["b"]), 3) and exist.shape == (len(rows["b"]),)
+        jax.debug.callback(lambda exist: calls.append((len(exist), int(exist.sum()))), exist)
         return rows["a"] * rows["b"][:, None] + 1, rows["b"] + 1
 
-    product, increased = jax.jit(lambda *x: map_valid(function, *x, chunk))(valid, arrays)
+    product, increased = jax.jit(lambda *x: map_valid(function, *x, chunks))(valid, arrays)
     jax.effects_barrier()
     wanted = np.where(valid[:, None], arrays["a"] * arrays["b"][:, None] + 1, 0)
     np.testing.assert_array_equal(product, wanted)
     np.testing.assert_array_equal(increased, np.where(valid, arrays["b"] + 1, 0))
-    assert len(calls) == -(-count // chunk) and sum(calls) == count
+    large = count // chunks[0] if len(chunks) > 1 else 0
+    left = count - large * chunks[0]
+    assert [n for n, _ in calls] == [chunks[0]] * large + [chunks[-1]] * -(-left // chunks[-1])
+    assert sum(exist for _, exist in calls) == count
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 11])

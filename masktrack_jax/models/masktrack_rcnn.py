@@ -23,9 +23,9 @@ STD = (58.395, 57.12, 57.375)
 PAD_MULTIPLE = 32  # the coarsest stride of the backbone
 POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
 
-# Detections get their masks and embeddings in chunks of at least LEAST_CHUNK, since a product of few rows is
-# slow, and in at most MOST_CHUNKS steps, since a GPU waits for each.
-LEAST_CHUNK, MOST_CHUNKS = 4, 25
+# Detections get their masks and embeddings in chunks, the last ones small: at least LEAST_CHUNK, since a product
+# of few rows is slow, and at least one of FEWEST_PARTS of all, since a GPU waits for each.
+LEAST_CHUNK, FEWEST_PARTS, LARGER = 4, 100, 4
 LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # of the positive RoIs that the mask head learns from
 
 
@@ -44,7 +44,7 @@ class Detections(NamedTuple):
     valid: jnp.ndarray  # (B, D) bool
     masks: jnp.ndarray  # (B, D, 28, 28) probabilities of the detected class
     embeddings: jnp.ndarray  # (B, D, E)
-    found: jnp.ndarray  # (B,) how many there were before the best D were taken
+    cut: jnp.ndarray  # (B,) bool: there were more, of which these are the best D
 
 
 def normalise(images, image_sizes, dtype=jnp.float32):
@@ -172,12 +172,12 @@ class MaskTrackRCNN(nn.Module):
         anchors = self.anchors(height, width)
         proposals, valid = self.propose(*self.rpn_head(features), anchors, image_sizes)
         logits, deltas = self.classify(self.pool(features, proposals, valid, 7), batch)
-        one = partial(box_head.detect, **self.config.detections, clip_margin=self.clip_margin)
-        boxes, scores, labels, probabilities, valid, found = jax.vmap(one)(
-            logits, deltas, proposals, valid, image_sizes
+        options = {**self.config.detections, "clip_margin": self.clip_margin}
+        boxes, scores, labels, probabilities, valid, cut = box_head.detect(
+            logits, deltas, proposals, valid, image_sizes, **options
         )
         masks, embeddings = self.describe(features, boxes, labels, valid)
-        return Detections(boxes, scores, labels, probabilities, valid, masks, embeddings, found)
+        return Detections(boxes, scores, labels, probabilities, valid, masks, embeddings, cut)
 
     def call_parts(self, images, image_sizes):
         """Call every part once, for its parameters: what lies between them would only be traced."""
@@ -200,19 +200,27 @@ class MaskTrackRCNN(nn.Module):
         heads = [head.unbind() for head in (self.mask_head, self.track_head)]
         (mask_head, mask_variables), (track_head, track_variables) = heads
 
-        def some(rows, exist):
+        def masks(rows, exist):
             boxes, labels, images = rows
-            large, small = (self.pool(features, boxes[None], exist[None], p, images[None]) for p in (14, 7))
-            masks = jax.nn.sigmoid(mask_head.apply(mask_variables, large, labels))
-            return masks, track_head.apply(track_variables, small)
+            roi = self.pool(features, boxes[None], exist[None], 14, images[None])
+            return jax.nn.sigmoid(mask_head.apply(mask_variables, roi, labels))
 
-        described = map_valid(some, valid.reshape(-1), rows, self.describe_chunk(valid.size))
+        def embeddings(rows, exist):
+            boxes, _, images = rows
+            roi = self.pool(features, boxes[None], exist[None], 7, images[None])
+            return track_head.apply(track_variables, roi)
+
+        chunks = self.describe_chunks(valid.size)
+        # All of the track head's time is reading its parameters: rows that do not exist cost it nothing.
+        parts = (masks, chunks), (embeddings, chunks[:1])
+        described = [map_valid(part, valid.reshape(-1), rows, chunks) for part, chunks in parts]
         return tuple(x.reshape(*shape, *x.shape[1:]) for x in described)
 
     @staticmethod
-    def describe_chunk(count):
-        """How many of `count` boxes `describe` works on at a time."""
-        return max(LEAST_CHUNK, -(-count // MOST_CHUNKS))
+    def describe_chunks(count):
+        """How many of `count` boxes `describe` works on at a time, and how many of the last ones."""
+        small = max(LEAST_CHUNK, -(-count // FEWEST_PARTS))
+        return (LARGER * small, small) if count > LARGER * small else (count, small)
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):

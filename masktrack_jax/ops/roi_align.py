@@ -2,8 +2,8 @@
 
 Every output bin is a weighted sum over a small rectangle of feature cells, and the weights are a product
 of a row part and a column part. So a chunk of boxes is pooled by walking over the rows and columns of the
-largest rectangle in it and adding one gathered, weighted (n, P, P, C) array for each cell: nothing larger
-is ever stored, and the backward pass is the same walk with scatter-adds.
+largest rectangle in it, STEP by STEP cells at a time, and adding a gathered, weighted (n, P, P, C) array for
+each cell: nothing larger is ever stored, and the backward pass is the same walk with scatter-adds.
 """
 
 import math
@@ -16,7 +16,8 @@ from jax import lax
 
 # Boxes a chunk. It walks as far as its largest box needs, and on a CPU it had better stay in cache; a GPU
 # wants few large steps.
-CHUNK, LARGE_CHUNK = 16, 256
+CHUNK, LARGE_CHUNK = 2, 256
+STEP = 2  # the sum of so many by so many cells is one pass over what has been summed up
 
 
 def bin_samples(start, length, bins, limit, sampling, max_samples):
@@ -46,7 +47,7 @@ def _axis_taps(start, length, bins, limit, sampling, reach):
     first = jnp.floor(jnp.min(jnp.where(used, position, np.inf), axis=-1))
     first = jnp.where(jnp.isfinite(first), first, 0)
     last = jnp.floor(jnp.max(jnp.where(used, position, -1), axis=-1)) + 1
-    cell = first[..., None] + jnp.arange(reach + 2)
+    cell = first[..., None] + jnp.arange(-(-(reach + 2) // STEP) * STEP)
     tent = jnp.maximum(1 - jnp.abs(position[..., None, :] - cell[..., None]), 0)
     taps = jnp.sum(tent * weight[..., None, :], axis=-1)
     count = jnp.max(jnp.where(jnp.any(used, -1), last - first + 1, 0), axis=-1)
@@ -102,22 +103,32 @@ def _chunks(tree, m):
 
 
 def _walk(plan, visit, carry):
-    """Fold `visit(index (n, P, P), weight (n, P, P, 1), carry)` over the cells that a chunk needs."""
+    """Fold `visit(index (n, P, P, S²), weight (n, P, P, S²), carry)` over the cells that a chunk needs, S²
+    of them a visit, S = STEP; those beyond weigh nothing.
+    """
     base, (y, wy, ny, height), (x, wx, nx, width) = plan
+    n, bins = y.shape
+    steps = jnp.arange(STEP)
+
+    def along(first, weights, limit, k):
+        """Cells and weights (n, P, S) of step k along one axis."""
+        cells = jnp.minimum(first[..., None] + k * STEP + steps, limit[:, None, None] - 1)
+        return cells, lax.dynamic_slice_in_dim(weights, k * STEP, STEP, axis=2)
 
     def row(k, carry):
-        yk = jnp.minimum(y + k, height[:, None] - 1)
-        wk = lax.dynamic_index_in_dim(wy, k, 2, keepdims=False)
+        rows, row_weights = along(y, wy, height, k)
+        starts = base[:, None, None] + rows * width[:, None, None]
 
         def column(j, carry):
-            xj = jnp.minimum(x + j, width[:, None] - 1)
-            wj = lax.dynamic_index_in_dim(wx, j, 2, keepdims=False)
-            index = base[:, None, None] + yk[:, :, None] * width[:, None, None] + xj[:, None, :]
-            return visit(index, (wk[:, :, None] * wj[:, None, :])[..., None], carry)
+            columns, column_weights = along(x, wx, width, j)
+            index = starts[:, :, None, :, None] + columns[:, None, :, None]
+            weight = row_weights[:, :, None, :, None] * column_weights[:, None, :, None]
+            shape = (n, bins, bins, STEP * STEP)
+            return visit(index.reshape(shape), weight.reshape(shape), carry)
 
-        return lax.fori_loop(0, jnp.max(nx), column, carry)
+        return lax.fori_loop(0, -(-jnp.max(nx) // STEP), column, carry)
 
-    return lax.fori_loop(0, jnp.max(ny), row, carry)
+    return lax.fori_loop(0, -(-jnp.max(ny) // STEP), row, carry)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -128,8 +139,10 @@ def _pool(table, plan, bins):
 
     def chunk(part):
         def visit(index, weight, out):
-            cells = table.at[index].get(mode="promise_in_bounds")
-            return out + cells.astype(wide) * weight.astype(wide)
+            for k in range(index.shape[-1]):  # as one array the cells would be stored before they are summed
+                cells = table.at[index[..., k]].get(mode="promise_in_bounds")
+                out += cells.astype(wide) * weight[..., k, None].astype(wide)
+            return out
 
         return _walk(part, visit, jnp.zeros((part[0].shape[0], bins, bins, channels), wide))
 
@@ -150,7 +163,8 @@ def _pool_backward(bins, residuals, gradient):
         plan, g = part
 
         def visit(index, weight, total):
-            return total.at[index].add(g.astype(wide) * weight.astype(wide), mode="promise_in_bounds")
+            parts = g[..., None, :].astype(wide) * weight[..., None].astype(wide)
+            return total.at[index].add(parts, mode="promise_in_bounds")
 
         return _walk(plan, visit, total), None
 

@@ -5,31 +5,39 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def map_valid(function, valid, arrays, chunk):
+def map_valid(function, valid, arrays, chunks):
     """`function` of the rows of `arrays` (M, …) where `valid` (M,); zeros elsewhere.
 
-    `function` takes a tree of (`chunk`, …) arrays like `arrays` and which of its rows exist (`chunk`,), and
-    returns a tree of (`chunk`, …) arrays, each row of its own row alone. It runs ceil(valid rows / `chunk`)
-    times, a number known on the device only: not for reverse-mode gradients.
+    `function` takes a tree of (n, …) arrays like `arrays` and which of its rows exist (n,), and returns a
+    tree of (n, …) arrays, each row of its own row alone. n is the first of `chunks` as long as so many valid
+    rows are left, then the next, and in the end the last, filled up: steps whose number is known on the
+    device only, so not for reverse-mode gradients.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)
-    order = jnp.concatenate([order, jnp.full(-m % chunk, m, order.dtype)])  # M is no row: never written
+    order = jnp.concatenate([order, jnp.full(max(chunks), m, order.dtype)])  # M is no row: never written
     count = jnp.sum(valid)
 
-    def part(i):
-        rows = lax.dynamic_slice(order, (i * chunk,), (chunk,))
+    def part(first, chunk):
+        rows = lax.dynamic_slice(order, (first,), (chunk,))
         taken = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), arrays)
-        exist = i * chunk + jnp.arange(chunk) < count
+        exist = first + jnp.arange(chunk) < count
         return jnp.where(exist, rows, m), function(taken, exist)
 
-    def write(i, outputs):
-        rows, values = part(i)
-        return jax.tree.map(lambda out, value: out.at[rows].set(value, mode="drop"), outputs, values)
+    shapes = jax.eval_shape(lambda: part(0, chunks[-1])[1])
+    outputs = jax.tree.map(lambda x: jnp.zeros((m, *x.shape[1:]), x.dtype), shapes)
+    done = 0
+    for chunk in chunks:
 
-    shapes = jax.eval_shape(lambda: part(0)[1])
-    empty = jax.tree.map(lambda x: jnp.zeros((m, *x.shape[1:]), x.dtype), shapes)
-    return lax.fori_loop(0, (count + chunk - 1) // chunk, write, empty)
+        def write(i, outputs, done=done, chunk=chunk):
+            rows, values = part(done + i * chunk, chunk)
+            return jax.tree.map(lambda out, value: out.at[rows].set(value, mode="drop"), outputs, values)
+
+        left = count - done
+        steps = -(-left // chunk) if chunk == chunks[-1] else left // chunk
+        outputs = lax.fori_loop(0, steps, write, outputs)
+        done += steps * chunk
+    return outputs
 
 
 def map_present(function, valid, arrays, chunk):

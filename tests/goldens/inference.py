@@ -165,7 +165,7 @@ def original_rows(size, setting):
             pyramid_rows(rows, frame, parts, config.model.anchors)
             region_rows(rows, "orig", frame, parts, continuous)
         order = detection_order(
-            *(x[0] for x in (detections.scores, detections.labels, detections.valid, detections.found)),
+            *(x[0] for x in (detections.scores, detections.labels, detections.valid, detections.cut)),
             "score",
         )
         count = len(frame["det_bboxes"])
