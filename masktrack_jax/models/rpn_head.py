@@ -48,23 +48,17 @@ def propose(
     the image and suppressed among themselves; the best `post_nms` of all levels remain.
     """
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
-    picked, groups = [], []
+    all_boxes, all_scores = [], []
     for level in range(int(levels.max()) + 1):
         inside = np.flatnonzero(levels == level)  # a constant, and contiguous
-        k = min(pre_nms, len(inside))
-        _, best = lax.top_k(scores[inside[0] : inside[-1] + 1], k)
-        picked.append(best + inside[0])
-        groups.append(np.full(k, level, np.int32))
-    picked, groups = jnp.concatenate(picked), np.concatenate(groups)
-    scores = scores[picked]
-    boxes = box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS)
-    boxes = box_ops.clip(boxes, image_size, clip_margin)
-    width, height = box_ops.sizes(boxes)
-    valid = (scores >= 0) & (width > 0) & (height > 0)
-    scores = jnp.where(valid, scores, -1.0)
-    scores, order = lax.top_k(scores, len(groups))
-    boxes, valid = boxes[order], valid[order]
-    keep = nms(boxes, valid, nms_iou, jnp.asarray(groups)[order])
-    # Sorted already: the first post_nms survivors are the best ones.
-    _, order = lax.top_k(jnp.where(keep, scores, -1.0), min(post_nms, len(groups)))
-    return boxes[order], keep[order]
+        best, picked = lax.top_k(scores[inside[0] : inside[-1] + 1], min(pre_nms, len(inside)))
+        picked += inside[0]
+        boxes = box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS)
+        boxes = box_ops.clip(boxes, image_size, clip_margin)
+        width, height = box_ops.sizes(boxes)
+        keep = nms(boxes, (best >= 0) & (width > 0) & (height > 0), nms_iou)
+        all_boxes.append(boxes)
+        all_scores.append(jnp.where(keep, best, -1.0))
+    boxes, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
+    scores, order = lax.top_k(scores, min(post_nms, len(scores)))
+    return boxes[order], scores >= 0
