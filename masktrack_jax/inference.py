@@ -80,9 +80,9 @@ class VideoSegmenter:
 
     predict: `predict(images (B, H, W, 3) uint8, image_sizes (B, 2) int32 h, w)` → dict of boxes (B, D, 4)
         in resized pixels, scores (B, D), labels (B, D), probabilities (B, D, K), valid (B, D), masks
-        (B, D, m, m) probabilities, embeddings (B, D, E) and cut (B,), whether there were more than the best D;
-        parameters bound, jitted. It is called with one B and the buckets' sizes only, so it compiles
-        once for each bucket in use.
+        (B, D, m, m) probabilities, embeddings (B, D, E) and cut (B,): there were more, of which these are
+        the best D; parameters bound, jitted. It is called with one B and the buckets' sizes only, so it
+        compiles once for each bucket in use.
     categories: (id, name) of each label.
     long_edge, short_edge, buckets: the resize rule and the padded (H, W) sizes, as in `data.images`.
     frames_per_call: B; `step` uses 1 instead.

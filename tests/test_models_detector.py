@@ -76,7 +76,10 @@ def test_fewer_proposals_than_asked_for_are_padded():
 
 
 # The last two: the first are not enough, so that all are looked at; and they are.
-@pytest.mark.parametrize("threshold, most, first", [(0.05, 100, 1024), (0.3, 12, 1024), (0, 60, 9), (0, 9, 40)])
+PIPELINES = (0.05, 100, 1024), (0.3, 12, 1024), (0, 60, 9), (0, 9, 40)
+
+
+@pytest.mark.parametrize("threshold, most, first", PIPELINES)
 def test_detect_is_the_pipeline(threshold, most, first, monkeypatch):
     monkeypatch.setattr(box_head, "FIRST", first)
     rng = np.random.default_rng(most)

@@ -61,9 +61,9 @@ def detect(
     without the background's, and validity, by falling score; and whether there were more (B,) before the best
     D were taken.
 
-    `logits` (B, N, K + 1), `deltas` (B, N, K, 4), `proposals` (B, N, 4), `valid` (B, N), `image_sizes` (B, 2),
-    `clip_margin` of `boxes.clip`. NMS runs within each class over all N boxes, so nothing is lost before the
-    best D = `max_detections` are taken.
+    `logits` (B, N, K + 1), `deltas` (B, N, K, 4), `proposals` (B, N, 4), `valid` (B, N), `image_sizes`
+    (B, 2), `clip_margin` of `boxes.clip`. NMS runs within each class over all N boxes, so nothing is lost
+    before the best D = `max_detections` are taken.
     """
     n, num_classes = deltas.shape[1:3]
     probabilities = jax.nn.softmax(logits)[..., :-1]
