@@ -6,6 +6,11 @@ import threading
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def exit_status(number):
+    """The exit status of a process that ends for the signal `number`."""
+    return 128 + number
+
+
 class Interruption:
     """A block in which SIGTERM (of a scheduler) and SIGINT (Ctrl-C) are noted; a second one ends at once.
 
@@ -27,11 +32,6 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @property
-    def status(self):
-        """The exit status of a process that ends for this signal."""
-        return 128 + self.signal
-
     def agree(self, number):
         """End for the signal `number`, which some process has noted; 0 where none has."""
         if number:
@@ -39,7 +39,7 @@ class Interruption:
 
     def _note(self, number, _):
         if self.noted is not None:
-            raise SystemExit(128 + number)
+            raise SystemExit(exit_status(number))
         self.noted = signal.Signals(number)
         if not self._shared:
             self.signal = self.noted

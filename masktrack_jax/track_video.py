@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
-from masktrack_jax.interruption import Interruption
+from masktrack_jax.interruption import Interruption, exit_status
 from masktrack_jax.live import open_source
 from masktrack_jax.record import Record
 from masktrack_jax.video_parts import PartWriter
@@ -80,7 +80,7 @@ def track_video(segmenter, input_path, output_dir, draw_threshold=0.0, drop_fram
         if cut_short:
             name = interruption.signal.name
             print(f"{name}: {record.folder} holds what was done, {summary}; the same command goes on")
-            raise SystemExit(interruption.status)
+            raise SystemExit(exit_status(interruption.signal))
         record.finish()
     return summary
 

@@ -13,17 +13,11 @@ from pycocotools import mask as rle_library
 
 from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.buckets import hidden_share, make_buckets
-from masktrack_jax.evaluation.corrections import (
-    CORRECTIONS,
-    NOTHING,
-    correct_identities,
-    correct_masks,
-    lies_on,
-    read_scenes,
-)
+from masktrack_jax.evaluation.corrections import CORRECTIONS, correct_identities, correct_masks, lies_on
 from masktrack_jax.evaluation.diagnosis import diagnose, format_diagnosis
 from masktrack_jax.evaluation.overlaps import Tracks
 from masktrack_jax.evaluation.page import make_page
+from masktrack_jax.evaluation.scenes import NOTHING, read_scenes
 from masktrack_jax.evaluation.score import score_files
 from masktrack_jax.evaluation.vis_ap import evaluate_vis
 

@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from masktrack_jax.evaluation.buckets import make_buckets
-from masktrack_jax.evaluation.corrections import CORRECTIONS, by_category, correct_all, read_scenes
+from masktrack_jax.evaluation.corrections import CORRECTIONS, correct_all
+from masktrack_jax.evaluation.scenes import by_category, read_scenes
 from masktrack_jax.evaluation.vis_ap import AREA_RANGES, average_precision, in_area_ranges
 from masktrack_jax.evaluation.worst import best_ious, worst_objects, worst_tracks
 

@@ -158,7 +158,7 @@ class MaskTrackRCNN(nn.Module):
         kernel = (3, 3, rows[0].shape[-1], self.mask_head.channels)
         # On a CPU the gradient of XLA's own convolutions is up to 18 times slower within a conditional.
         fast = jax.default_backend() != "cpu" or few_products((chunk, 14, 14, kernel[2]), self.dtype, kernel)
-        if self.is_initializing() or not fast:  # nor can parameters come to be within a loop
+        if not fast:
             logits = self.mask_head(*rows)
         else:
             head, variables = self.mask_head.unbind()

@@ -15,7 +15,7 @@ from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.distributed import is_first, local_rows
 from masktrack_jax.errors import UserError
 from masktrack_jax.files import make_folder
-from masktrack_jax.interruption import Interruption
+from masktrack_jax.interruption import Interruption, exit_status
 from masktrack_jax.training import schedule
 from masktrack_jax.training.guard import BadStep, Watch
 from masktrack_jax.training.metrics import MetricsLog, Quiet
@@ -193,7 +193,7 @@ def end_if_asked(interruption, store, state):
     if (asked := interruption.signal or interruption.noted) is not None:
         store.wait()
         print(f"{asked.name}: step {state.step} is saved; the same command goes on from there")
-        raise SystemExit(128 + asked)
+        raise SystemExit(exit_status(asked))
 
 
 def total_steps(config, dataset):
