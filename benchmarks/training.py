@@ -32,9 +32,17 @@ def main():
     parser.add_argument("--pairs", type=int, default=1, help="pairs a training step")
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--whole", action="store_true", help="the whole step only")
+    parser.add_argument(
+        "--accumulate", type=int, help="micro-batches of the whole step; else as in the config"
+    )
+    parser.add_argument("--remat", action="store_true", help="compute the backbone's blocks again")
     add_arguments(parser)
     arguments = parser.parse_args()
     config = load_config(arguments.config)
+    config.train.accumulate = arguments.accumulate or config.train.accumulate
+    config.model.remat = arguments.remat or config.model.remat
+    if arguments.pairs % config.train.accumulate:
+        parser.error(f"--pairs {arguments.pairs} cannot be cut into {config.train.accumulate} micro-batches")
     peer = start_peer(arguments, config) if arguments.against else None
     model, variables = random_network(config)
     batch = random_batch(arguments.pairs, config)
@@ -49,6 +57,8 @@ def main():
         work,
         product_rate(),
         config=arguments.config,
+        accumulate=config.train.accumulate,
+        remat=config.model.remat,
         compile_s=compile_s,
         pairs_a_second=arguments.pairs / rows["step"]["seconds"],
         **(compare(rows, peer) if peer else {}),

@@ -92,20 +92,15 @@ def test_detect_is_the_pipeline(threshold, most, first, monkeypatch):
     valid = rng.random(n) < 0.8
     options = dict(score_threshold=threshold, nms_iou=0.5, max_detections=most)
     run = jax.jit(partial(box_head.detect, **options))
-    inputs = (logits, deltas, proposals, valid, np.array(size))
-    boxes, scores, labels, probabilities, exists, cut = (x[0] for x in run(*(x[None] for x in inputs)))
+    found = run(*(x[None] for x in (logits, deltas, proposals, valid, np.array(size))))
+    boxes, scores, labels, probabilities, exists, cut = (x[0] for x in found)
 
     e = np.exp(logits.astype(np.float64))
     probability = e / e.sum(1, keepdims=True)
+    shifts, places = deltas * [0.1, 0.1, 0.2, 0.2], proposals.astype(np.float64)
     candidates = [
-        (
-            probability[i, k],
-            decode(proposals[i].astype(np.float64), deltas[i, k] * [0.1, 0.1, 0.2, 0.2], size),
-            k,
-            i,
-        )
-        for i in range(n)
-        for k in range(classes)
+        (probability[i, k], decode(places[i], shifts[i, k], size), k, i)
+        for i, k in np.ndindex(n, classes)
         if valid[i] and probability[i, k] > threshold
     ]
     kept = greedy(candidates, 0.5)
@@ -132,12 +127,32 @@ def test_best_of_classes_looks_further_for_the_images_that_need_it(monkeypatch):
     boxes[0, :, :12] = boxes[0, :, :1]
     scores = rng.permutation(180).reshape(2, 3, 30).astype("f4") / 400
     scores[0, :, :12] += 0.5
-    monkeypatch.setattr(box_head, "FIRST", 1024)
     every = box_head.best_of_classes(boxes, scores, 0.5, 16)
     monkeypatch.setattr(box_head, "FIRST", 20)
+    assert [alone_are_enough(boxes[i], scores[i], 16) for i in range(2)] == [False, True]
     for some in (slice(None), slice(1), slice(1, 2)):
         for wanted, got in zip(every, box_head.best_of_classes(boxes[some], scores[some], 0.5, 16)):
             np.testing.assert_array_equal(got, wanted[some])
+
+
+def alone_are_enough(boxes, scores, count):
+    """Whether NMS leaves more than `count` of the best FIRST of boxes (K, N, 4)."""
+    best = np.argsort(-scores.ravel())[: box_head.FIRST]
+    candidates = [(scores.ravel()[i], boxes.reshape(-1, 4)[i], i // scores.shape[1], i) for i in best]
+    return len(greedy(candidates, 0.5)) > count
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_best_of_classes_sees_beyond_the_first_whether_there_are_more(spare, monkeypatch):
+    """Four boxes stay of the first eight, as many as asked for, and `spare` beyond."""
+    monkeypatch.setattr(box_head, "FIRST", 8)
+    x = np.array([0, 0, 10, 10, 20, 20, 30, 30, 0, 0, 0, 40 * spare], "f4")
+    boxes = np.stack([x, 0 * x, x + 6, 0 * x + 6], -1)[None, None]
+    scores = np.arange(12, 0, -1, dtype="f4")[None, None]
+    with jax.enable_x64(True):  # whatever the width of indices
+        found, places, cut = jax.jit(box_head.best_of_classes, static_argnums=(2, 3))(boxes, scores, 0.5, 4)
+    assert found.tolist() == [[12, 10, 8, 6]] and places.tolist() == [[0, 2, 4, 6]]
+    assert cut.tolist() == [bool(spare)]
 
 
 def test_normalise_takes_rgb_and_clears_the_rest():

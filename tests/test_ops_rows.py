@@ -8,7 +8,7 @@ import pytest
 from masktrack_jax.ops.rows import map_present, map_valid
 
 
-@pytest.mark.parametrize("chunks", [(1,), (4,), (16,), (4, 1), (3, 2), (16, 4)])
+@pytest.mark.parametrize("chunks", [(1,), (4,), (16,), (4, 1), (2, 3), (16, 4)])
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 11])
 def test_rows_are_those_of_the_whole_and_zero_elsewhere(count, chunks):
     rng = np.random.default_rng(count)
@@ -18,7 +18,7 @@ def test_rows_are_those_of_the_whole_and_zero_elsewhere(count, chunks):
 
     def function(rows, exist):
         assert rows["a"].shape == (len(rows["b"]), 3) and exist.shape == (len(rows["b"]),)
-        jax.debug.callback(lambda exist: calls.append((len(exist), int(exist.sum()))), exist)
+        jax.debug.callback(lambda exist: calls.append((len(exist), int(exist.sum()))), exist, ordered=True)
         return rows["a"] * rows["b"][:, None] + 1, rows["b"] + 1
 
     product, increased = jax.jit(lambda *x: map_valid(function, *x, chunks))(valid, arrays)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,24 +76,25 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_im
         predictor.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
 
 
-def test_bfloat16_finds_what_float32_finds(tiny_model, tiny_config, tiny_images):
-    """Compute in bfloat16 with the same float32 parameters: float32 out, scores to about its precision."""
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float64", 1e-4)])
+def test_other_widths_find_what_float32_finds(dtype, tolerance, tiny_model, tiny_config, tiny_images):
+    """With the same float32 parameters: float32 out, scores to about the narrower one's precision."""
     found = {}
-    for dtype in ("float32", "bfloat16"):
-        tiny_config.model.dtype = dtype
+    for width in ("float32", dtype):
+        tiny_config.model.dtype = width
         model = build_model(tiny_config, len(CATEGORIES))
-        predict, _ = predictor.make_predict(model, tiny_model[1])
-        found[dtype] = {k: np.asarray(v) for k, v in predict(tiny_images, np.array([[64, 96]] * 2)).items()}
-    assert found["bfloat16"]["scores"].dtype == np.float32
-    np.testing.assert_allclose(found["bfloat16"]["scores"], found["float32"]["scores"], atol=0.1)
+        with jax.enable_x64(width == "float64"):
+            predict, _ = predictor.make_predict(model, tiny_model[1])
+            found[width] = jax.device_get(predict(tiny_images, np.array([[64, 96]] * 2)))
+    assert all(of["scores"].dtype == np.float32 for of in found.values()) and np.any(found[dtype]["valid"])
+    assert np.any(found[dtype]["scores"] != found["float32"]["scores"])
+    np.testing.assert_allclose(found[dtype]["scores"], found["float32"]["scores"], atol=tolerance)
 
 
 def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
     dataset = read_vis(tiny_data)
     categories = dataset.labels
     model = build_model(tiny_config, len(categories))
-    import jax
-
     variables = model.init_variables(jax.random.key(0))
     tiny_config.data.val_annotations = str(tiny_data)
     metrics = predictor.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")

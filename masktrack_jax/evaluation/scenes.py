@@ -1,7 +1,8 @@
 """Videos as diagnosis sees them: the predicted tracks and the labels of all categories, and what they share.
 
-A track names where it has each of its masks from, so that one put together of other masks, predicted or true,
-has its overlap with every label from one table of common pixels (`Scene.shared`) and no mask is read again.
+A track is a list of the masks it is made of. What each mask shares with each label is in one table
+(`Scene.shared`), so that tracks put together anew, of predicted or true masks, are compared without reading a
+mask again.
 """
 
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def by_category(scenes, categories):
 
 
 def pair_of(scene, category_id, rows, columns):
-    """The `ClassOverlap` of some tracks and some labels of a scene."""
+    """The `ClassOverlap` of the tracks `rows` (n,) and the labels `columns` (g,) of a scene."""
     labels, areas = scene.labels, scene.areas[rows]
     seen = areas > 0
     predicted = Tracks(

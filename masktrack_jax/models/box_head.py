@@ -103,7 +103,7 @@ def best_of_classes(boxes, scores, nms_iou, count):
 
     def of_all(boxes, scores):
         scores, order, kept = jax.vmap(of_class)(boxes, scores)
-        places = order + n * jnp.arange(len(scores))[:, None]
+        places = order + n * jnp.arange(len(scores), dtype=order.dtype)[:, None]
         return best(*(x.reshape(-1) for x in (scores, places, kept)))
 
     found = jax.vmap(of_first)(boxes, scores)

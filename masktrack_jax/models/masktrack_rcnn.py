@@ -23,9 +23,9 @@ STD = (58.395, 57.12, 57.375)
 PAD_MULTIPLE = 32  # the coarsest stride of the backbone
 POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
 
-# Detections get their masks and embeddings in chunks, the last ones small: at least LEAST_CHUNK, since a
-# product of few rows is slow, and at least one of MOST_PARTS of all, since a GPU waits for each.
-LEAST_CHUNK, MOST_PARTS, LARGER = 4, 100, 4
+# Detections get their masks and embeddings in chunks, the last ones small: of at least LEAST_CHUNK, since a
+# product of few rows is slow, and in all at most MOST_CHUNKS large ones, since a GPU waits for each.
+LEAST_CHUNK, MOST_CHUNKS, LARGER = 4, 25, 4
 LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # of the positive RoIs that the mask head learns from
 
 
@@ -219,8 +219,8 @@ class MaskTrackRCNN(nn.Module):
     @staticmethod
     def describe_chunks(count):
         """How many of `count` boxes `describe` works on at a time, and how many of the last ones."""
-        small = max(LEAST_CHUNK, -(-count // MOST_PARTS))
-        return (LARGER * small, small) if count > LARGER * small else (count, small)
+        small = min(count, max(LEAST_CHUNK, -(-count // (LARGER * MOST_CHUNKS))))
+        return min(count, LARGER * small), small
 
     @nn.nowrap
     def init_variables(self, key, height=64, width=64):

@@ -3,7 +3,8 @@
 Every output bin is a weighted sum over a small rectangle of feature cells, and the weights are a product
 of a row part and a column part. So a chunk of boxes is pooled by walking over the rows and columns of the
 largest rectangle in it, STEP by STEP cells at a time, and adding a gathered, weighted (n, P, P, C) array for
-each cell: nothing larger is ever stored, and the backward pass is the same walk with scatter-adds.
+each cell: nothing larger is ever stored. The backward pass is the same walk with scatter-adds, of the cells
+of a step together.
 """
 
 import math

@@ -27,14 +27,14 @@ def map_valid(function, valid, arrays, chunks):
     shapes = jax.eval_shape(lambda: part(0, chunks[-1])[1])
     outputs = jax.tree.map(lambda x: jnp.zeros((m, *x.shape[1:]), x.dtype), shapes)
     done = 0
-    for chunk in chunks:
+    for place, chunk in enumerate(chunks, start=1):
 
         def write(i, outputs, done=done, chunk=chunk):
             rows, values = part(done + i * chunk, chunk)
             return jax.tree.map(lambda out, value: out.at[rows].set(value, mode="drop"), outputs, values)
 
         left = count - done
-        steps = -(-left // chunk) if chunk == chunks[-1] else left // chunk
+        steps = -(-left // chunk) if place == len(chunks) else left // chunk
         outputs = lax.fori_loop(0, steps, write, outputs)
         done += steps * chunk
     return outputs
