@@ -9,7 +9,7 @@ JSON line. Least processor time of all threads; the wall's clock is in the JSON 
 
 import argparse
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -59,25 +59,20 @@ def network(path, **changes):
     # Above every threshold, and cut: so many and no others.
     config.model.detections.update({"score_threshold": 0.0, "max_detections": chosen["detections"]})
     model = build_model(config, chosen["classes"])
-    variables = random_values(jax.eval_shape(model.init_variables, jax.random.key(0)))
+    variables = random_variables(path, chosen["classes"])
     shape = (chosen["frames in a batch"], *chosen["pixels"])
     images = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     sizes = np.tile(np.array(chosen["pixels"], np.int32), (shape[0], 1))
     program, _ = compiled(partial(model.apply, method="detect"), variables, images, sizes)
+    found = int(program(variables, images, sizes).valid.sum())
+    assert found == shape[0] * chosen["detections"], f"{found} detections in {shape[0]} frames"
     return partial(program, variables, images, sizes)
 
 
-def random_values(shapes):
-    """Variables of these shapes without compiling an initialisation: kernels of He's size, norms of one."""
-    rng = np.random.default_rng(0)
-
-    def fill(path, x):
-        if x.ndim > 1:
-            scale = np.sqrt(2 / np.prod(x.shape[:-1]))
-            return (scale * rng.standard_normal(x.shape)).astype(np.float32)
-        return np.full(x.shape, path[-1].key in ("scale", "var"), np.float32)
-
-    return jax.tree_util.tree_map_with_path(fill, shapes)
+@cache
+def random_variables(path, classes):
+    """Variables as at the start of a training: neither proposals nor scores are all alike."""
+    return build_model(load_config(path), classes).init_variables(jax.random.key(0))
 
 
 def video(path, **changes):
