@@ -29,9 +29,10 @@ float32 on a CPU. So are we in the first column of differences: there both sides
 authors' form a box whose corner lies within it of a whole pixel has its whole mask moved. In the second one
 the network ran in float64 here, which leaves the recording's own noise.
 
-What is above its tolerance in both is of that noise, as far as we can tell. The one score of all: its class follows the
-upper edge of its proposal by 0.08 a pixel, so that 0.0015 px are enough, and recorded proposals are up to 0.006 px
-from ours. A parameter that one step changes by no more than its last digit is as recorded only in float32 (`SGD step`).
+What is above its tolerance in both is of that noise, as far as we can tell. The score is one detection's: it
+changes by 0.08 with a pixel of its proposal's upper edge, so 0.0015 px are enough, and recorded proposals
+lie up to 0.006 px from ours. A parameter that a step changes by its last digit alone is as recorded in
+float32 only (`SGD step`).
 
 | recording | quantity | tolerance | float32 | float64 | |
 | --- | --- | ---: | ---: | ---: | --- |
