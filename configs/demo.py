@@ -6,8 +6,8 @@ which generates the videos and then runs
 
     python train.py --config configs/demo.py --workdir runs/demo
 
-AP 0.247, AP50 0.470 on 24 unseen videos, after 5.5 minutes of training on 2 CPU cores (0.286 and 0.530 with
-other rounding in the gradients: so short a run varies).
+AP 0.234, AP50 0.418 on 24 unseen videos, after some 6 minutes of training on 2 CPU cores. So short a run
+varies: AP 0.195 to 0.286 with other seeds and other rounding in the gradients.
 """
 
 from masktrack_jax.config import base_config
