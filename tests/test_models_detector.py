@@ -129,13 +129,13 @@ def test_best_of_classes_looks_further_for_the_images_that_need_it(monkeypatch):
     scores[0, :, :12] += 0.5
     every = box_head.best_of_classes(boxes, scores, 0.5, 16)
     monkeypatch.setattr(box_head, "FIRST", 20)
-    assert [alone_are_enough(boxes[i], scores[i], 16) for i in range(2)] == [False, True]
+    assert [first_are_enough(boxes[i], scores[i], 16) for i in range(2)] == [False, True]
     for some in (slice(None), slice(1), slice(1, 2)):
         for wanted, got in zip(every, box_head.best_of_classes(boxes[some], scores[some], 0.5, 16)):
             np.testing.assert_array_equal(got, wanted[some])
 
 
-def alone_are_enough(boxes, scores, count):
+def first_are_enough(boxes, scores, count):
     """Whether NMS leaves more than `count` of the best FIRST of boxes (K, N, 4)."""
     best = np.argsort(-scores.ravel())[: box_head.FIRST]
     candidates = [(scores.ravel()[i], boxes.reshape(-1, 4)[i], i // scores.shape[1], i) for i in best]

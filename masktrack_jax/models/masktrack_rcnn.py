@@ -211,7 +211,7 @@ class MaskTrackRCNN(nn.Module):
             return track_head.apply(track_variables, roi)
 
         chunks = self.describe_chunks(valid.size)
-        # All of the track head's time is reading its parameters: rows that do not exist cost it nothing.
+        # The paper's track head takes its time to read its parameters: rows that do not exist cost nothing.
         parts = (masks, chunks), (embeddings, chunks[:1])
         described = [map_valid(part, valid.reshape(-1), rows, chunks) for part, chunks in parts]
         return tuple(x.reshape(*shape, *x.shape[1:]) for x in described)
