@@ -12,8 +12,8 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from masktrack_jax import cli
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.")
@@ -43,7 +43,7 @@ def main(_):
             frames_root=FRAMES.value,
         )
     elif CONFIG.value and CHECKPOINT.value:
-        from masktrack_jax.distributed import together
+        from masktrack_jax.runtime.processes import together
 
         with together():
             evaluate_checkpoint()
@@ -53,9 +53,10 @@ def main(_):
 
 def evaluate_checkpoint():
     """Segment the validation split with a checkpoint, and score that."""
-    from masktrack_jax import checkpoints, predictor
-    from masktrack_jax.config import validate
-    from masktrack_jax.forms import form_differences
+    from masktrack_jax.checkpoints import store as checkpoints
+    from masktrack_jax.config.base import validate
+    from masktrack_jax.config.presets import form_differences
+    from masktrack_jax.inference import predictor
     from masktrack_jax.models.masktrack_rcnn import build_model
 
     config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)

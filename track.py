@@ -12,8 +12,8 @@ JAX_ENABLE_X64=1); the others are as in the checkpoint.
 
 from absl import flags
 
-from masktrack_jax import cli
-from masktrack_jax.inference_config import inference_config
+from masktrack_jax.config.inference import inference_config
+from masktrack_jax.runtime import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -52,9 +52,9 @@ def main(argv):
     # Not at the top: --help and a mistyped flag need not wait for JAX.
     import jax
 
-    from masktrack_jax.about import fingerprint
-    from masktrack_jax.predictor import PRETRAINED, load_segmenter
-    from masktrack_jax.track_video import track_video
+    from masktrack_jax.checkpoints.metadata import fingerprint
+    from masktrack_jax.inference.predictor import PRETRAINED, load_segmenter
+    from masktrack_jax.inference.track_video import track_video
 
     asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}
     detections = {name: value for name, value in asked.items() if value is not None}

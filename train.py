@@ -2,13 +2,13 @@
 
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
 
-Several processes are one run where MASKTRACK_COORDINATOR is set, see masktrack_jax/distributed.py.
+Several processes are one run where MASKTRACK_COORDINATOR is set, see masktrack_jax/runtime/processes.py.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from masktrack_jax import cli
+from masktrack_jax.runtime import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there goes on.", required=True)
@@ -16,8 +16,8 @@ flags.mark_flag_as_required("config")
 
 
 def main(_):
-    """Do it as one of the processes of a run, see masktrack_jax/distributed.py, or alone."""
-    from masktrack_jax.distributed import together
+    """Do it as one of the processes of a run, see masktrack_jax/runtime/processes.py, or alone."""
+    from masktrack_jax.runtime.processes import together
 
     with together():
         train_and_score()
@@ -25,11 +25,11 @@ def main(_):
 
 def train_and_score():
     """Train, and score the validation split: on the way, or else then."""
-    from masktrack_jax.checkpoints import variables_of
-    from masktrack_jax.config import validate
+    from masktrack_jax.checkpoints.store import variables_of
+    from masktrack_jax.config.base import validate
     from masktrack_jax.data.splits import training_split
-    from masktrack_jax.predictor import evaluate_split, open_split
-    from masktrack_jax.training.loop import train
+    from masktrack_jax.inference.predictor import evaluate_split, open_split
+    from masktrack_jax.training.run import train
 
     config = validate(CONFIG.value)
     dataset = training_split(config)

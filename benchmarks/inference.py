@@ -16,9 +16,9 @@ import numpy as np
 from common import NUM_CLASSES, clock, compiled, load_config, plain_work, product_rate, random_network, report
 from peer import Peer, add_arguments, ratios
 
+from masktrack_jax.masks.paste import encode_pasted
 from masktrack_jax.models import box_head
 from masktrack_jax.models.masktrack_rcnn import normalise
-from masktrack_jax.tracking.masks import encode_pasted
 
 PASTED = (720, 1280)  # the size of the frame that masks are encoded at
 

@@ -28,7 +28,7 @@ TIMES = {"frames_per_second", "data_wait"}
 
 
 def make_data(folder):
-    from masktrack_jax.data.generate import GeneratorOptions, generate
+    from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
 
     path = folder / "data" / "instances.json"
     if not path.exists():

@@ -20,10 +20,10 @@ from pathlib import Path
 import cv2
 from common import load_average, rounded
 
-from masktrack_jax.data.generate import GeneratorOptions, generate
+from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.evaluation.plots import curves
-from masktrack_jax.video import VideoWriter
+from masktrack_jax.evaluation.diagnosis.plots import curves
+from masktrack_jax.video.files import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 HEIGHT, WIDTH, WAY = 720, 1280, 40

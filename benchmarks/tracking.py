@@ -24,27 +24,28 @@ import numpy as np
 from flax.serialization import msgpack_restore, msgpack_serialize
 from tqdm import tqdm
 
+from benchmarks.frozen import fit_head, keep_rois
 from benchmarks.tracking_inputs import see_split
 from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs import hard, hard_large
-from masktrack_jax import checkpoints, cli
-from masktrack_jax.config import base_config
-from masktrack_jax.data.generate import GeneratorOptions, generate
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.config.base import base_config
+from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+from masktrack_jax.data.generate.scene import PRESETS
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
-from masktrack_jax.data.synthetic import PRESETS
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.evaluation.diagnosis import diagnose
+from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
-from masktrack_jax.files import whole
-from masktrack_jax.inference import VideoSegmenter
+from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.files import whole
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
-from masktrack_jax.training.frozen import fit_head, keep_rois
-from masktrack_jax.training.loop import train
+from masktrack_jax.training.run import train
 
 CONFIGS = {"hard": hard, "hard-large": hard_large}
 # Videos and seed of each split, by preset of the generator.

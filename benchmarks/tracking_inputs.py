@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import pad_image
-from masktrack_jax.inference import FrameDetections
+from masktrack_jax.inference.predictor import build_segmenter, read_frames
+from masktrack_jax.inference.segmenter import FrameDetections
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import build_model
-from masktrack_jax.predictor import build_segmenter, read_frames
 
 
 class RoIFeatures(nn.Module):

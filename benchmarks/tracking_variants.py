@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from masktrack_jax.config import base_config
-from masktrack_jax.forms import recommended_association
+from masktrack_jax.config.base import base_config
+from masktrack_jax.config.presets import recommended_association
 
 FC, CONV = {"kind": "fc", "features": 256}, {"kind": "conv", "features": 256}
 # What a head is and how it learns: config.model.track_head, config.train.track, times the steps.

@@ -22,7 +22,7 @@ from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import objective, schedule
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from masktrack_jax.training.track import propose
+from masktrack_jax.training.track_samples import propose
 
 
 def main():

@@ -10,7 +10,7 @@ AP 0.234, AP50 0.418 on 24 unseen videos, after some 6 minutes of training on 2 
 varies: AP 0.195 to 0.286 with other seeds and other rounding in the gradients.
 """
 
-from masktrack_jax.config import base_config
+from masktrack_jax.config.base import base_config
 
 
 def get_config():

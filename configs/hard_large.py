@@ -6,7 +6,7 @@ python -m masktrack_jax.data.generate --preset hard-large --seed 22 --videos 100
 python train.py --config configs/hard_large.py --workdir runs/hard-large
 """
 
-from masktrack_jax.config import base_config
+from masktrack_jax.config.base import base_config
 
 
 def get_config():

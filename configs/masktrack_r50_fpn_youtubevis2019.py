@@ -8,7 +8,7 @@ Not trained here yet. Without `init_from` the network starts at random, where fr
 frozen first stage learn little: then set model.backbone.norm="group" and frozen_stages=0 as well.
 """
 
-from masktrack_jax.config import base_config
+from masktrack_jax.config.base import base_config
 
 
 def get_config():

@@ -7,7 +7,7 @@ The paper reports 30.3 AP on the validation server. Not trained here yet.
 """
 
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as mmtracking_config
-from masktrack_jax.forms import original_form
+from masktrack_jax.config.presets import original_form
 
 
 def get_config():

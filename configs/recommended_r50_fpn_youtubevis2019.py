@@ -7,7 +7,7 @@ The detector is that of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
 """
 
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
-from masktrack_jax.forms import recommended_tracking
+from masktrack_jax.config.presets import recommended_tracking
 
 
 def get_config():

@@ -6,7 +6,7 @@
 It learns next to nothing; see configs/demo.py for a network that does.
 """
 
-from masktrack_jax.config import base_config
+from masktrack_jax.config.base import base_config
 
 
 def get_config():

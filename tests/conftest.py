@@ -50,7 +50,7 @@ def programs_of_one_file():
 @pytest.fixture(scope="session")
 def goldens():
     """Arrays recorded from mmdet and mmtracking: single operations and a training pair (tests/goldens)."""
-    from goldens.recorded import arrays
+    from tests.goldens.recorded import arrays
 
     return arrays("units") | arrays("train_A")
 
@@ -101,7 +101,7 @@ def tiny_images():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A generated data set for configs/tiny.py: the path of its annotations."""
-    from masktrack_jax.data.generate import GeneratorOptions, generate
+    from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
 
     options = GeneratorOptions(videos=4, frames=5, height=64, width=96, seed=1)
     return generate(tmp_path_factory.mktemp("tiny") / "data", options)

@@ -14,21 +14,21 @@ from hypothesis import example, given, target
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
-from test_data_vis import _compressed, _content, _mask, _uncompressed
 
-from masktrack_jax import checkpoints
-from masktrack_jax.config import base_config
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.config.base import base_config
 from masktrack_jax.data.images import read_image
-from masktrack_jax.data.lint import lint
-from masktrack_jax.data.segmentations import compact_segmentation, decode_segmentation
+from masktrack_jax.data.lint.__main__ import lint
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.errors import UserError
-from masktrack_jax.evaluation.diagnosis import diagnose
+from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.results import read_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.evaluation.validate import validate
 from masktrack_jax.interop import files as weights
+from masktrack_jax.masks.segmentations import compact_segmentation, decode_segmentation
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime.errors import UserError
+from tests.data.test_vis import _compressed, _content, _mask, _uncompressed
 
 # What a JSON file may hold in the place of something else; the numbers and texts are those that hurt.
 NUMBERS = st.sampled_from([0, -1, 1, 2**31, 2**63, 10**6, 10**12, 1e300, 0.5, float("nan"), float("inf")])

@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
-from masktrack_jax import checkpoints
-from masktrack_jax.video import open_video
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.video.files import open_video
+from tests.conftest import ROOT
 
 
 def run(script, *arguments, cwd=ROOT):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime.errors import UserError
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter

@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime.errors import UserError
 
 # The splits, and how folders and files call them.
 SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}

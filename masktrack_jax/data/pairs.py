@@ -9,9 +9,9 @@ import threading
 import numpy as np
 
 from masktrack_jax.data.images import bucket_for, fit_size, pad_image, read_image
-from masktrack_jax.data.segmentations import decode_segmentation
 from masktrack_jax.data.transforms import draw_transform, transform_boxes, transform_image, transform_mask
-from masktrack_jax.errors import UserError
+from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.runtime.errors import UserError
 
 # Where a sample comes from: for messages, not for the step.
 PROVENANCE = ("video_index", "key_frame", "reference_frame", "skipped")

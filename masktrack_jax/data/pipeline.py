@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from masktrack_jax.data.pairs import PairLoader, candidates, video_bucket, warn_of_crowded_frames
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime.errors import UserError
 
 # Separate streams of one seed.
 _ORDER, _SAMPLE = 0, 1

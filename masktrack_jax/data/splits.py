@@ -12,8 +12,8 @@ import zlib
 from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
 from masktrack_jax.data.layouts import choose_frames, find_dataset, find_split
 from masktrack_jax.data.vis import file_error, read_vis
-from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.results import read_ground_truth
+from masktrack_jax.runtime.errors import UserError
 
 TENTH = "tenth"
 
@@ -62,7 +62,7 @@ def validation_split(config):
 def read_split(files):
     """`VisDataset` of a split that was found (`layouts.SplitFiles`); its frames must be there."""
     if files.packed:
-        from masktrack_jax.data.packed import read_packed
+        from masktrack_jax.data.pack.read import read_packed
 
         return read_packed(files)
     dataset = read_vis(files.annotations, files.annotations.parent)

@@ -11,15 +11,15 @@ import pathlib
 
 from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
 from masktrack_jax.data.images import check_frame_size, read_image
-from masktrack_jax.data.segmentations import (
+from masktrack_jax.masks.rle_strings import MOST_PIXELS
+from masktrack_jax.masks.segmentations import (
     compact_segmentation,
     decode_segmentation,
     segmentation_area,
     segmentation_box,
 )
-from masktrack_jax.errors import UserError
-from masktrack_jax.evaluation.runs import MOST_PIXELS
-from masktrack_jax.files import is_inside
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import is_inside
 
 __all__ = ["Category", "Video", "VisDataset", "VisObject", "decode_segmentation", "read_vis"]
 

@@ -11,8 +11,8 @@ from numbers import Real
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.errors import UserError
-from masktrack_jax.evaluation import masks
+from masktrack_jax.masks import overlap as masks
+from masktrack_jax.runtime.errors import UserError
 
 NO_LABELS = (
     "has no annotations; the labels of public validation and test sets stay on their server: upload "

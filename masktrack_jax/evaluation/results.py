@@ -3,11 +3,11 @@
 import gc
 import json
 
-from masktrack_jax.errors import UserError
 from masktrack_jax.evaluation.identity import HEADLINE
 from masktrack_jax.evaluation.overlaps import NO_LABELS
 from masktrack_jax.evaluation.vis_ap import STATISTICS
-from masktrack_jax.files import whole
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
 
 
 def read_ground_truth(path):

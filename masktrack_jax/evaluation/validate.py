@@ -19,13 +19,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from masktrack_jax import cli
-from masktrack_jax.errors import UserError
-from masktrack_jax.evaluation import masks
 from masktrack_jax.evaluation.results import read_json
 from masktrack_jax.evaluation.vis_ap import MAX_PREDICTIONS
-from masktrack_jax.files import whole
-from masktrack_jax.findings import Findings
+from masktrack_jax.masks import overlap as masks
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.findings import Findings
 
 MEMBER = "results.json"  # what the servers look for, at the root of the zip
 KEYS = ("video_id", "category_id", "score", "segmentations")

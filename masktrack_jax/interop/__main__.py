@@ -11,12 +11,13 @@ in the 1×1) and `detectron2-pytorch` that of its networks trained from torchvis
 import argparse
 from pathlib import Path
 
-from masktrack_jax import checkpoints, cli
-from masktrack_jax.errors import UserError
-from masktrack_jax.files import whole
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.interop.category_lists import LISTS
 from masktrack_jax.interop.convert import import_weights
-from masktrack_jax.interop.known import LISTS
 from masktrack_jax.interop.sources import SOURCES
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
 
 
 def write(output, about, variables):

@@ -2,10 +2,10 @@
 
 import re
 
-from masktrack_jax.config import base_config
-from masktrack_jax.errors import UserError
+from masktrack_jax.config.base import base_config
 from masktrack_jax.interop.names import BOX, MASK
 from masktrack_jax.models.resnet import DEPTHS
+from masktrack_jax.runtime.errors import UserError
 
 # Key of `config.model`, and the tensor (mmdet's name) whose first axis is as long.
 WIDTHS = {

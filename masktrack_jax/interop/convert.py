@@ -4,15 +4,15 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from masktrack_jax.categories import carry, class_shape, match_categories
-from masktrack_jax.checkpoints import About
-from masktrack_jax.errors import UserError
-from masktrack_jax.forms import mmdet1_form, mmtracking_form, original_form, torchvision_form
+from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
+from masktrack_jax.checkpoints.store import About
+from masktrack_jax.config.presets import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.interop import files, names, sources
-from masktrack_jax.interop.account import account_of, depends_on_classes, part_of
 from masktrack_jax.interop.architecture import config_of
-from masktrack_jax.interop.known import LIKELY, LISTS, read_categories, with_ids
+from masktrack_jax.interop.category_lists import LIKELY, LISTS, read_categories, with_ids
+from masktrack_jax.interop.summary import account_of, depends_on_classes, part_of
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime.errors import UserError
 
 USUAL = "only Mask R-CNN with ResNet and FPN in its usual form can be read"
 

@@ -17,14 +17,15 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from masktrack_jax import checkpoints, cli
-from masktrack_jax.config import base_config
-from masktrack_jax.errors import UserError
-from masktrack_jax.files import whole
-from masktrack_jax.forms import form_differences
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.config.base import base_config
+from masktrack_jax.config.presets import form_differences
 from masktrack_jax.interop import names
 from masktrack_jax.interop.files import OURS
 from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
 
 
 def mmtracking_name(name):

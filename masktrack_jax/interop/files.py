@@ -8,8 +8,8 @@ from typing import NamedTuple
 import ml_dtypes  # noqa: F401 – bfloat16 for NumPy, which safetensors looks for
 from safetensors import SafetensorError, safe_open
 
-from masktrack_jax import checkpoints
-from masktrack_jax.errors import UserError
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.runtime.errors import UserError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where a training run's file holds its parameters
 OURS = "masktrack_jax"  # key of what our export says of itself, in a safetensors file's header

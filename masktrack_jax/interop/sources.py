@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from masktrack_jax.errors import UserError
-from masktrack_jax.interop.known import COCO_IDS
+from masktrack_jax.interop.category_lists import COCO_IDS
 from masktrack_jax.interop.names import BOX, MASK
 from masktrack_jax.models.masktrack_rcnn import STD
+from masktrack_jax.runtime.errors import UserError
 
 SOURCES = ("mmtracking", "original", "mmdet", "torchvision", "detectron2", "detectron2-pytorch")
 EPSILON = 1e-5  # of every batch norm here, and nearly everywhere else

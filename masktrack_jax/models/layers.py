@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from masktrack_jax.ops.products import product
+from masktrack_jax.ops.fast_matmul import product
 from masktrack_jax.ops.winograd import conv3x3
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

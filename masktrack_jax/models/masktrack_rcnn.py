@@ -16,7 +16,7 @@ from masktrack_jax.models.resnet import ResNet
 from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import anchor_grid, cell_origins
 from masktrack_jax.ops.roi_align import roi_align
-from masktrack_jax.ops.rows import map_present, map_valid
+from masktrack_jax.ops.valid_rows import map_present, map_valid
 
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
 STD = (58.395, 57.12, 57.375)

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from masktrack_jax.tracking.masks import move_mask
+from masktrack_jax.masks.paste import move_mask
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.files import whole
+from masktrack_jax.runtime.files import whole
 
 
 class MetricsLog:

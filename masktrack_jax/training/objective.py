@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from masktrack_jax.losses import detection
-from masktrack_jax.ops.masks import crop_masks, resize_masks
+from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.training import targets
-from masktrack_jax.training.track import propose, track_rois, track_terms
+from masktrack_jax.training.track_samples import propose, track_rois, track_terms
 
 
 def sample_keys(key, n, offset):

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime.errors import UserError
 
 
 def learning_rate(options, total_steps):

@@ -5,14 +5,14 @@ from functools import partial
 import jax
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax import checkpoints
-from masktrack_jax.distributed import on_local_devices
-from masktrack_jax.errors import UserError
-from masktrack_jax.forms import form_differences
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule
-from masktrack_jax.training.guard import guarded
+from masktrack_jax.training.nonfinite import guarded
 from masktrack_jax.training.step import create_train_state, train_step
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from masktrack_jax.distributed import all_devices
+from masktrack_jax.runtime.processes import all_devices
 from masktrack_jax.training.objective import pair_losses, sample_keys
 
 AXIS = "data"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.ops import boxes as box_ops
-from masktrack_jax.ops.assignment import assign, sample
+from masktrack_jax.ops.target_assignment import assign, sample
 
 
 class AnchorTargets(NamedTuple):

@@ -6,9 +6,9 @@ import shutil
 
 import jax
 
-from masktrack_jax import checkpoints
-from masktrack_jax.distributed import is_first, meet
-from masktrack_jax.errors import UserError
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import is_first, meet
 from masktrack_jax.training.metrics import drop_rows_after
 
 

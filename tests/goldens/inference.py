@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
-from masktrack_jax.inference import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
+from masktrack_jax.inference.predictor import load_segmenter
+from masktrack_jax.inference.segmenter import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
+from masktrack_jax.inference.track_video import track_video
+from masktrack_jax.masks.paste import decode_masks, paste_masks
 from masktrack_jax.models.masktrack_rcnn import build_model, normalise
 from masktrack_jax.ops.roi_align import roi_levels
-from masktrack_jax.predictor import load_segmenter
-from masktrack_jax.track_video import track_video
 from masktrack_jax.tracking.association import AssociationOptions, Tracker, match_scores
-from masktrack_jax.tracking.masks import decode_masks, paste_masks
 
 from .inputs import make_clip
 from .network import checkpoint, network

@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from masktrack_jax import checkpoints
+from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_weights
 from masktrack_jax.models.masktrack_rcnn import build_model

@@ -18,8 +18,8 @@ from ml_collections import FrozenConfigDict
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.ops.assignment import assign
-from masktrack_jax.ops.masks import crop_masks, resize_masks
+from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
+from masktrack_jax.ops.target_assignment import assign
 from masktrack_jax.training import objective, schedule, targets
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from masktrack_jax.data.images import fit_size, pad_image, resize_image
+from masktrack_jax.masks.paste import paste_masks
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import base_anchors
 from masktrack_jax.ops.nms import nms
 from masktrack_jax.ops.roi_align import roi_align
-from masktrack_jax.tracking.masks import paste_masks
 
 from .inputs import make_clip
 from .recorded import Row, arrays, largest, nchw, relative, sampled, unequal

@@ -14,10 +14,10 @@ writes `data/davis/JPEGImages/<video>/…` and `data/davis/instances.json`. KIND
 import argparse
 import dataclasses
 
-from masktrack_jax import cli
 from masktrack_jax.data.convert import coco, cvat, labelme, mots, palette
 from masktrack_jax.data.convert.writer import read_text, write
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
 
 # kind: (reader, the options it takes, those it needs)
 KINDS = {

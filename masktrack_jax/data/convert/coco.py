@@ -8,8 +8,8 @@ import pathlib
 from collections import Counter
 
 from masktrack_jax.data.convert.writer import Clip, Source, Track, encode, read_json
-from masktrack_jax.data.segmentations import decode_segmentation
-from masktrack_jax.errors import UserError
+from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.runtime.errors import UserError
 
 
 def read(input_path, images, frames=1):

@@ -17,8 +17,8 @@ from xml.parsers import expat
 import numpy as np
 
 from masktrack_jax.data.convert.writer import Clip, Source, Track, encode, list_images, number_categories
-from masktrack_jax.data.segmentations import decode_segmentation
-from masktrack_jax.errors import UserError
+from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("box", "polygon", "mask")
 

@@ -25,8 +25,8 @@ from masktrack_jax.data.convert.writer import (
     read_json,
 )
 from masktrack_jax.data.images import open_image
-from masktrack_jax.data.segmentations import decode_segmentation
-from masktrack_jax.errors import UserError
+from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("polygon", "rectangle", "mask")
 

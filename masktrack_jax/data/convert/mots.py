@@ -12,8 +12,8 @@ import pathlib
 from collections import Counter
 
 from masktrack_jax.data.convert.writer import Clip, Source, Track, in_order, list_images, read_text
-from masktrack_jax.data.segmentations import compact_segmentation, segmentation_area
-from masktrack_jax.errors import UserError
+from masktrack_jax.masks.segmentations import compact_segmentation, segmentation_area
+from masktrack_jax.runtime.errors import UserError
 
 CLASSES = {1: "car", 2: "pedestrian"}
 IGNORE = 10

@@ -24,7 +24,7 @@ from masktrack_jax.data.convert.writer import (
     read_json,
 )
 from masktrack_jax.data.images import open_image
-from masktrack_jax.errors import UserError
+from masktrack_jax.runtime.errors import UserError
 
 VOID = 255  # pixels that belong to no object and are not background either
 

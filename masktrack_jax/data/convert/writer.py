@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import check_image
-from masktrack_jax.errors import UserError
-from masktrack_jax.files import whole
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
 
 
 @dataclasses.dataclass

@@ -1,0 +1,191 @@
+"""Configurations: every file loads and fits together; what does not is named."""
+
+import pytest
+
+from masktrack_jax.config.base import base_config, validate
+from masktrack_jax.config.presets import form_differences, mmtracking_form, original_form
+from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.training.schedule import learning_rate, make_optimizer
+from masktrack_jax.training.start import _leaves
+from tests.conftest import ROOT, load_config
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+def test_every_config_is_valid(name):
+    config = load_config(name)
+    assert validate(config) is config
+    PairOptions.from_config(config.data)
+    make_optimizer(config.optimizer, 1000, {"w": True})
+    assert 0 < float(learning_rate(config.optimizer, 1000)(500)) <= config.optimizer.learning_rate
+
+    # The same sections and keys as the base: a misspelt key would be one more.
+    def keys(section, path=""):
+        for key, value in section.items():
+            yield from keys(value, f"{path}.{key}") if hasattr(value, "items") else [f"{path}.{key}"]
+
+    assert set(keys(config)) == set(keys(base_config()))
+
+
+def test_the_base_is_mmtrackings_recipe():
+    """masktrack_rcnn_r50_fpn_12e_youtubevis2019 and its bases."""
+    config = base_config()
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.momentum) == ("sgd", 0.00125, 0.9)
+    assert (optimizer.weight_decay, optimizer.clip_norm) == (1e-4, 35)
+    assert (optimizer.warmup_steps, optimizer.warmup_factor) == (500, pytest.approx(1 / 3))
+    assert [12 * at for at in optimizer.decay_at] == pytest.approx([8, 11])
+    assert (config.train.batch_size, config.train.epochs) == (8, 12)
+    assert (config.train.rpn.samples, config.train.rpn.positive_fraction) == (64, 0.5)
+    assert (config.train.roi.samples, config.train.roi.positive_fraction) == (128, 0.25)
+    assert config.model.proposals.to_dict() == {"pre_nms": 200, "post_nms": 200, "nms_iou": 0.7}
+    wanted = {"score_threshold": 0.01, "nms_iou": 0.5, "max_detections": 100}
+    assert config.model.detections.to_dict() == wanted
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model.dtype", "float16"),
+        ("model.backbone.depth", 51),
+        ("model.backbone.frozen_stages", 5),
+        ("model.backbone.frozen_stages", -1),
+        ("model.backbone.norm", "batch"),
+        ("model.fpn.norm", "batch"),
+        ("model.mask_head.norm", ""),
+        ("model.anchors.strides", (4, 8, 16, 32)),
+        ("model.neck", "pan"),
+        ("model.track_head.kind", "fcs"),
+        ("train.only", "track_head, box_head"),
+        ("train.track.loss", "quasi-dense"),
+        ("train.track.softmax.references", "rois"),
+        ("train.track.triplet.references", "frames"),
+        ("train.track.softmax.over", "all"),
+        ("train.track.contrastive.margin", -1.0),
+        ("train.only", "track_head,"),
+        ("train.only", "tracker"),
+        ("model.anchors.sizes", ()),
+        ("model.track_head.features", 0),
+        ("inference.association.score_weight", -1.0),
+        ("train.track.roi.positive_fraction", 0.001),
+        ("data.train_annotations", ""),
+        ("data.val_split", "val"),
+        ("train.batch_size", 0),
+        ("train.accumulate", 0),
+        ("train.log_every", 0),
+        ("train.evaluate_every", -1),
+        ("inference.frames_per_call", 0),
+        ("inference.order_when_cut", "area"),
+        ("inference.association.similarity", "euclid"),
+        ("inference.association.assignment", "auction"),
+        ("inference.association.memory", "first"),
+        ("inference.association.bank_compare", "median"),
+        ("inference.association.bank_size", 0),
+        ("inference.association.average_rate", 0.0),
+        ("inference.association.average_rate", 1.1),
+        ("inference.association.frames_retained", -1),
+        ("inference.association.iou_frames", -1),
+        ("inference.association.high_score", 1.5),
+        ("inference.association.new_score", -0.1),
+        ("inference.association.duplicate_iou", 2.0),
+        ("inference.tracks.label", "first"),
+        ("inference.tracks.score", "median"),
+        ("inference.tracks.fill_gaps", -1),
+    ],
+)
+def test_errors_name_the_key(tiny_config, key, value):
+    tiny_config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as error:
+        validate(tiny_config)
+    assert str(error.value).startswith(f"config.{key}: ") and "\n" not in str(error.value)
+
+
+def test_association_and_tracks_are_the_papers_by_default():
+    """Equation 4 with the published weights, and what mmtracking 0.14 does beside it."""
+    inference = base_config().inference
+    published = {
+        "similarity": "softmax",
+        "assignment": "greedy",
+        "memory": "last",
+        "new_threshold": 0.0,
+        "score_weight": 1.0,
+        "iou_weight": 2.0,
+        "label_weight": 10.0,
+        "frames_retained": 20,
+        "use_embedding": True,
+        "update_label": True,
+        "same_label": False,
+        "iou_frames": 0,
+        "high_score": 0.0,
+        "new_score": 0.0,
+        "duplicate_iou": 1.0,
+    }
+    assert published.items() <= inference.association.to_dict().items()
+    assert inference.tracks.to_dict() == {"label": "majority", "score": "mean", "fill_gaps": 0}
+
+
+def test_a_network_without_a_neck_has_one_stride(tiny_config):
+    tiny_config.model.neck = "none"
+    with pytest.raises(UserError, match=r"config\.model\.anchors\.strides: give 1, "):
+        validate(tiny_config)
+    tiny_config.model.anchors.strides = (32,)
+    assert validate(tiny_config) is tiny_config
+
+
+def test_a_run_needs_a_length(tiny_config):
+    tiny_config.train.update({"steps": 0, "epochs": 0.0})
+    with pytest.raises(UserError, match=r"config\.train\.epochs"):
+        validate(tiny_config)
+
+
+def test_the_authors_form_is_their_published_values():
+    """github.com/youtubevos/MaskTrackRCNN, configs/masktrack_rcnn_r50_fpn_1x_youtubevos.py and its code."""
+    config = original_form(mmtracking_form(base_config()))
+    wanted = {
+        "model.pixel_boxes": True,
+        "model.anchors.centre": 0.5,
+        "model.anchors.rounded": True,
+        "model.roi_align.sampling": 2,
+        "model.roi_align.aligned": False,
+        "model.roi_align.min_size": 0.0,
+        "model.track_head.relu_last": False,
+        "model.track_head.init_std": 0.01,
+        "model.detections.score_threshold": 0.05,
+        "model.detections.max_detections": 10,
+        "data.pixel_boxes": True,
+        "data.float_resize": False,
+        "data.max_gap": 0,
+        "train.rpn.inside_only": True,
+        "train.rpn.beta": 1 / 9,
+        "train.roi.beta": 1.0,
+        "train.track.softmax.over": "positives",
+        "optimizer.learning_rate": 0.005,
+        "inference.order_when_cut": "score",
+        "inference.association.update_label": False,
+        "inference.association.frames_retained": 0,
+        "inference.association.keep_displaced": False,
+    }
+    values = dict(_leaves(config))
+    assert {key: values[key] for key in wanted} == wanted
+    base = dict(_leaves(base_config()))
+    others = {key for key in values if values[key] != base[key]}
+    assert others <= set(wanted), "something else was changed"
+    assert set(dict(_leaves(mmtracking_form(base_config()))).items()) ^ set(base.items()) == {
+        ("data.float_resize", True),
+        ("data.float_resize", False),
+        ("inference.association.keep_displaced", True),
+        ("inference.association.keep_displaced", False),
+    }
+
+
+def test_form_differences_are_named():
+    config, other = base_config(), base_config()
+    assert form_differences(config, other) == []
+    other.model.anchors.strides = [4, 8, 16, 32, 64]  # as JSON gives it back
+    other.model.detections.max_detections = 3  # no matter of form
+    assert form_differences(config, other) == []
+    other.model.backbone.stride_in_1x1 = True
+    other.model.roi_align.sampling = 2
+    found = form_differences(config, other)
+    assert [key for key, _, _ in found] == ["backbone.stride_in_1x1", "roi_align"]
+    assert found[0][1:] == (False, True)

@@ -1,0 +1,82 @@
+"""A process of tests/runtime/test_processes.py: `python -m tests.helpers.distributed_worker DATA FOLDER`."""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.data.splits import training_split
+from masktrack_jax.inference import predictor
+from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import together
+from masktrack_jax.training.nonfinite import BadStep
+from tests import conftest  # noqa: F401 – its settings, before JAX is used
+from tests.training.test_nonfinite import Run, poisoned, signalled, tiny
+
+
+def evaluate(data, run, output):
+    """Evaluate the checkpoint of `run`."""
+    config = tiny(data)
+    dataset = training_split(config)
+    variables = checkpoints.load_variables(run, build_model(config, len(dataset.labels)))
+    return predictor.evaluate_split(config, dataset, dataset.labels, variables, output)
+
+
+def outcome(block):
+    """What a run raises, in words."""
+    try:
+        block()
+    except (BadStep, SystemExit) as error:
+        return f"{type(error).__name__} {error}"
+
+
+def work(data, folder):
+    me = jax.process_index()
+    assert (jax.process_count(), jax.local_device_count(), jax.device_count()) == (2, 1, 2)
+    run, pairs = Run(data), []
+
+    def noted(step, batch):
+        columns = (batch[name].tolist() for name in ("video_index", "key_frame", "reference_frame"))
+        pairs.append((step, *zip(*columns)))
+        return batch
+
+    def only_here(change):
+        """A `change` of the batches of process 1."""
+        return change if me == 1 else lambda step, batch: batch
+
+    def with_skipped(step, batch):
+        batch = signalled(4, 15)(step, batch)
+        return batch | {"skipped": batch["skipped"] + 1}
+
+    whole = run(folder / "whole", noted)
+    np.savez(folder / f"state{me}", *jax.tree.leaves(whole))
+    print(f"{me} pairs {pairs}", file=sys.stderr)
+    print(f"{me} signal: {outcome(lambda: run(folder / 'signal', only_here(with_skipped)))}", file=sys.stderr)
+    np.savez(folder / f"resumed{me}", *jax.tree.leaves(run(folder / "other")))
+    print(f"{me} bad: {outcome(lambda: run(folder / 'bad', only_here(poisoned(5))))}", file=sys.stderr)
+    scores = iter([0.2, 0.1])
+    run(folder / "scored", evaluate=lambda variables: {"AP": next(scores)}, evaluate_every=3)
+    metrics = evaluate(data, folder / "whole", folder / "scores" / "metrics.json")
+    print(f"{me} AP {metrics['AP']}", file=sys.stderr)
+
+    def breaks(step, batch):
+        if step == 3:
+            raise UserError("frame.jpg: broken")
+        return batch
+
+    run(folder / "broken", only_here(breaks))
+
+
+def main(data, folder):
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    with together():
+        work(Path(data), Path(folder))
+
+
+if __name__ == "__main__":
+    cli.run(main, *sys.argv[1:])

@@ -1,0 +1,65 @@
+"""`track_video` with a detector that knows the answer, in a process of its own that kills itself on demand.
+
+python -m tests.helpers.track_known INPUT OUTPUT [POINT COUNT]
+
+POINT: at the COUNTth call of what, see `POINTS`, does SIGKILL come.
+"""
+
+import os
+import signal
+import sys
+from itertools import count
+
+from masktrack_jax.inference import resume as record
+from masktrack_jax.inference import track_video
+from masktrack_jax.inference import tracks_on_disk as stored
+from tests.inference.test_segmenter import moving_objects, segmenter_of
+
+FRAMES = 22  # the detector knows so many
+
+
+def kill_at(owner, name, nth, half=None):
+    """Have the nth call of `owner.name` kill the process, after `half` of its arguments was done."""
+    function, calls = getattr(owner, name), count(1)
+
+    def deadly(*arguments, **options):
+        if next(calls) == nth:
+            if half:
+                half(*arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+
+    setattr(owner, name, deadly)
+
+
+def half_a_line(tracks, _):
+    """As if the power went while a line was written."""
+    tracks._file.write(b"[0, 3, 0.12")
+    tracks._file.flush()
+
+
+def half_a_state(file, **_):
+    file.write(b"PK half")
+    file.flush()
+
+
+POINTS = {
+    "detector": lambda segmenter, nth: kill_at(segmenter, "predict", nth),
+    "line": lambda _, nth: kill_at(stored.StoredTracks, "add", nth, half_a_line),
+    "state": lambda _, nth: kill_at(record.np, "savez", nth, half_a_state),
+    "rename": lambda _, nth: kill_at(os, "replace", nth),
+    "tracks": lambda _, nth: kill_at(stored, "judged", nth),
+    "join": lambda _, nth: kill_at(record, "join_parts", nth),
+}
+
+
+def main(video, output, point=None, nth=0):
+    record.SAVE_FRAMES = 4
+    segmenter = segmenter_of(moving_objects(FRAMES), frames_per_call=2)
+    if point:
+        POINTS[point](segmenter, int(nth))
+    print(track_video.track_video(segmenter, video, output))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

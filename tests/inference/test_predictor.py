@@ -1,0 +1,130 @@
+"""From checkpoint to tracks with the real network: compiled programs, splits, mismatches."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import fingerprint
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.inference import predictor
+from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.tracking.tracks import TrackOptions
+
+CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_model):
+    """A checkpoint for inference of the tiny network, as a folder."""
+    from tests.conftest import load_config
+
+    path = tmp_path_factory.mktemp("checkpoint") / "3"
+    about = checkpoints.About(load_config("tiny"), CATEGORIES, 3)
+    checkpoints.write_variables(path, tiny_model[1], about)
+    return path
+
+
+def test_one_program_for_each_bucket(tiny_model, tiny_config):
+    """Ten videos of two shapes, of many sizes and lengths, compile two programs."""
+    predict, compiled_programs = predictor.make_predict(*tiny_model)
+    segmenter = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    segmenter.predict, segmenter.buckets = predict, [(64, 96), (96, 64)]
+    rng = np.random.default_rng(0)
+    for video in range(10):
+        height, width = (120 + video, 180) if video % 2 else (180, 110 + video)
+        frames = rng.integers(0, 256, (1 + video % 4, height, width, 3), np.uint8)
+        segmenter.segment(frames, video)
+    assert compiled_programs() == 2
+
+
+def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_config, tiny_images):
+    there = predictor.load_segmenter(checkpoint)
+    here = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    assert there.categories == CATEGORIES
+    tracks = there.segment(tiny_images)
+    assert tracks and tracks == here.segment(tiny_images)
+
+
+def test_a_checkpoint_is_known_by_its_files(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    assert fingerprint(copy) == fingerprint(checkpoint)
+    file = max((copy / "variables").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert fingerprint(copy) != fingerprint(checkpoint)
+
+
+def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_images):
+    changes = {
+        "inference.scale": (80, 60),
+        "inference.association.similarity": "cosine",
+        "inference.association.new_score": 1.0,
+        "inference.tracks.label": "vote",
+    }
+    changed = predictor.load_segmenter(checkpoint, changes=changes)
+    assert (changed.long_edge, changed.short_edge) == (80, 60)
+    assert changed.tracks == TrackOptions(label="vote")
+    assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
+    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: use one of"):
+        predictor.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float64", 1e-4)])
+def test_other_widths_find_what_float32_finds(dtype, tolerance, tiny_model, tiny_config, tiny_images):
+    """With the same float32 parameters: float32 out, scores to about the narrower one's precision."""
+    found = {}
+    for width in ("float32", dtype):
+        tiny_config.model.dtype = width
+        model = build_model(tiny_config, len(CATEGORIES))
+        with jax.enable_x64(width == "float64"):
+            predict, _ = predictor.make_predict(model, tiny_model[1])
+            found[width] = jax.device_get(predict(tiny_images, np.array([[64, 96]] * 2)))
+    assert all(of["scores"].dtype == np.float32 for of in found.values()) and np.any(found[dtype]["valid"])
+    assert np.any(found[dtype]["scores"] != found["float32"]["scores"])
+    np.testing.assert_allclose(found[dtype]["scores"], found["float32"]["scores"], atol=tolerance)
+
+
+def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
+    dataset = read_vis(tiny_data)
+    categories = dataset.labels
+    model = build_model(tiny_config, len(categories))
+    variables = model.init_variables(jax.random.key(0))
+    tiny_config.data.val_annotations = str(tiny_data)
+    metrics = predictor.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["AP"] == metrics["AP"] and set(written["per_category"]) == {n for _, n in categories}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {track["video_id"] for track in results} <= {video.id for video in dataset.videos}
+
+
+def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny_data):
+    with pytest.raises(
+        UserError, match=r"none of its 6 categories \(circle, .*, …\) is among the network's 1"
+    ):
+        predictor.common_categories([(1, "zebra")], read_vis(tiny_data))
+    with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
+        checkpoints.load_variables(checkpoint, build_model(tiny_config, 4))
+    tiny_config.model.fpn.channels = 24
+    with pytest.raises(UserError, match="another architecture"):
+        checkpoints.load_variables(checkpoint, build_model(tiny_config, 3))
+
+
+def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):
+    from masktrack_jax.inference.track_video import track_video
+
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(frames / "0.jpg")
+    whole = (frames / "0.jpg").read_bytes()
+    (frames / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"1\.jpg"):
+        track_video(predictor.load_segmenter(checkpoint), frames, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,169 @@
+"""Export gives mmtracking's names and shapes, and comes back bit for bit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+
+from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.config.base import base_config
+from masktrack_jax.interop import export as exporting
+from masktrack_jax.interop import names
+from masktrack_jax.interop.__main__ import main as import_main
+from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.runtime.errors import UserError
+from tests.conftest import ROOT, load_config
+from tests.helpers.interop import one_line
+from tests.models.test_resnet import randomised
+
+CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
+
+
+def test_names_and_shapes_are_mmtrackings():
+    """Those recorded of its R50-FPN for YouTube-VIS, no more and no less."""
+    recorded = json.loads((ROOT / "tests" / "goldens" / "names_shapes.json").read_text())["entries"]
+    wanted = {name: tuple(shape) for name, shape, _ in recorded}
+    shapes = jax.eval_shape(build_model(base_config(), 40).init_variables, jax.random.key(0))
+    flat, got = flatten_dict(shapes, sep="/"), {}
+    for path, (name, layout) in names.table(shapes).items():
+        name = exporting.mmtracking_name(name)
+        assert name not in got
+        got[name] = names.torch_shape(flat[path].shape, layout)
+    assert got == {name: shape for name, shape in wanted.items() if "num_batches" not in name}
+    assert {n for n in wanted if "num_batches" in n} == {
+        n.replace("running_var", "num_batches_tracked") for n in got if n.endswith("running_var")
+    }
+
+
+@pytest.mark.parametrize(
+    "layout, shape",
+    [
+        ("conv", (3, 3, 5, 7)),
+        ("conv", (5, 7)),
+        ("linear", (5, 7)),
+        ("roi", (49 * 5, 7)),
+        ("transposed", (2, 2, 5, 7)),
+        (None, (4,)),
+    ],
+)
+def test_layouts_go_both_ways(layout, shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    there = names.to_torch(x, layout)
+    assert there.shape == names.torch_shape(shape, layout)
+    np.testing.assert_array_equal(names.from_torch(there, layout, shape), x)
+
+
+def config_with(changes):
+    config = load_config("tiny")
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+GROUP = {"model.backbone.norm": "group", "model.fpn.norm": "group", "model.mask_head.norm": "group"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model.backbone.depth": 50, "model.mask_head.convs": 0},
+        GROUP | {"model.box_head.convs": 2, "model.box_head.norm": "group"},
+        {"model.neck": "none", "model.anchors.strides": (32,), "model.track_head.kind": "conv"},
+    ],
+    ids=["tiny", "bottleneck", "group norm", "single level"],
+)
+def test_export_and_import_give_the_same(changes, tmp_path, capsys):
+    """Every bit of the parameters; and the config, the categories and the step."""
+    config = config_with(changes)
+    shapes = jax.eval_shape(build_model(config, 3).init_variables, jax.random.key(0))
+    variables = randomised(shapes)
+    checkpoints.write_variables(tmp_path / "first", variables, checkpoints.About(config, CATEGORIES, 11))
+    path = tmp_path / "new" / "weights.safetensors"
+    exporting.main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    source = ["--input", str(path), "--source", "mmtracking"]
+    import_main([*source, "--output", str(tmp_path / "second")])
+    about = checkpoints.read_about(tmp_path / "second")
+    assert (about.categories, about.step) == (CATEGORIES, 11)
+    assert json.loads(about.config.to_json()) == json.loads(config.to_json())
+    back = checkpoints.load_variables(tmp_path / "second", build_model(about.config, 3))
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    for ours, wanted in zip(jax.tree.leaves(back), jax.tree.leaves(variables)):
+        assert np.asarray(ours).tobytes() == wanted.tobytes()
+    told = capsys.readouterr().out
+    assert "left" not in told and "unused" not in told
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model, tmp_path_factory):
+    """The path of an exported network, beside its checkpoint, and its variables."""
+    folder = tmp_path_factory.mktemp("exported")
+    about = checkpoints.About(load_config("tiny"), CATEGORIES, 11)
+    checkpoints.write_variables(folder / "checkpoint", tiny_model[1], about)
+    exporting.export(folder / "checkpoint", folder / "weights.safetensors")
+    return folder / "weights.safetensors", tiny_model[1]
+
+
+def test_tensors_lie_as_pytorch_has_them(exported):
+    path, variables = exported
+    tensors, params = load_file(path), jax.device_get(variables["params"])
+    head = "detector.roi_head."
+    fc = tensors[f"{head}bbox_head.shared_fcs.0.weight"].reshape(32, 16, 7, 7)
+    np.testing.assert_array_equal(
+        fc[5, 3, 2, 6], params["box_head"]["fc1"]["kernel"][(2 * 7 + 6) * 16 + 3, 5]
+    )
+    kernel = tensors[f"{head}mask_head.upsample.weight"]
+    np.testing.assert_array_equal(kernel[4, 9, 1, 0], params["mask_head"]["deconv"]["kernel"][1, 0, 4, 9])
+    lateral = tensors["detector.neck.lateral_convs.2.conv.weight"]
+    ours = params["fpn"]["lateral4"]["conv"]["conv"]["kernel"]
+    np.testing.assert_array_equal(lateral[7, 11, 0, 0], ours[11, 7])
+    stem = tensors["detector.backbone.conv1.weight"]
+    np.testing.assert_array_equal(stem[3, 2, 5, 1], params["backbone"]["stem"]["kernel"][5, 1, 2, 3])
+    count = tensors["detector.backbone.layer2.0.downsample.1.num_batches_tracked"]
+    assert (count.dtype, count.shape) == (np.int64, ())
+
+
+def describe(**changes):
+    """A file's header, with these values of the config's backbone."""
+    about = checkpoints.describe(load_config("tiny"), CATEGORIES, 11)
+    about["config"]["model"]["backbone"].update(changes)
+    return json.dumps(about)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{", "[]", '{"config": {}}', '{"config": 3}', describe(depth=20), describe(width="wide"), describe(x=1)],
+)
+def test_a_damaged_header_is_one_line(exported, tmp_path, header):
+    path, _ = exported
+    save_file(load_file(path), tmp_path / "bad.safetensors", {"masktrack_jax": header})
+    with pytest.raises(UserError) as error:
+        import_main(
+            [
+                "--input",
+                str(tmp_path / "bad.safetensors"),
+                "--source",
+                "mmtracking",
+                "--output",
+                str(tmp_path / "x"),
+            ]
+        )
+    one_line(error, tmp_path / "bad.safetensors", "header")
+    assert not (tmp_path / "x").exists()
+
+
+def test_export_refuses(exported, tmp_path):
+    path, _ = exported
+    before = path.read_bytes()
+    for checkpoint, output, word in (
+        (path.parent / "checkpoint", path, "exists"),
+        (path.parent / "checkpoint", tmp_path / "weights.pth", ".safetensors"),
+        (tmp_path / "none", tmp_path / "other.safetensors", "no such checkpoint"),
+    ):
+        with pytest.raises(UserError) as error:
+            exporting.export(checkpoint, output)
+        one_line(error, word)
+    assert path.read_bytes() == before and not any(tmp_path.iterdir())

@@ -1,0 +1,274 @@
+"""Videos written and read again, folders of frames, and input that is no video."""
+
+import struct
+from fractions import Fraction
+from itertools import chain
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.files import VideoWriter, open_video
+from masktrack_jax.video.parts import PartWriter, join_parts, parts_of
+
+QUADRANTS = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [220, 220, 220]]], np.uint8)
+
+
+def quadrants(height, width, shift=0):
+    """A frame of four plain quadrants."""
+    rows = (np.arange(height) + shift) % height >= height // 2
+    columns = np.arange(width) >= width // 2
+    return QUADRANTS[rows.astype(int)[:, None], columns.astype(int)[None]]
+
+
+def write_video(path, count=5, height=48, width=64, fps=12.5):
+    with VideoWriter(path, fps, height, width) as writer:
+        for index in range(count):
+            writer.write(quadrants(height, width, 4 * index))
+
+
+def close_in_colour(frame, expected):
+    """Chroma subsampling smears edges, so most pixels must be near, not all."""
+    difference = np.abs(frame.astype(int) - expected).max(axis=2)
+    return (difference < 14).mean() > 0.85
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (47, 65)])
+def test_written_frames_come_back(tmp_path, height, width):
+    path = tmp_path / "clip.mp4"
+    write_video(path, 7, height, width)
+    video = open_video(path)
+    even = (height + height % 2, width + width % 2)
+    assert (video.height, video.width) == even
+    assert video.fps == pytest.approx(12.5) and video.length == 7
+    for _ in range(2):  # frames() starts anew
+        frames = list(video.frames())
+        assert len(frames) == 7
+        for index, frame in enumerate(frames):
+            assert frame.shape == (*even, 3) and frame.dtype == np.uint8
+            assert close_in_colour(frame[:height, :width], quadrants(height, width, 4 * index))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def set_display_matrix(path, matrix):
+    """Overwrite the 2×2 part of the track header's matrix of an mp4."""
+    data = bytearray(path.read_bytes())
+    at = (
+        data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    )  # version and flags, times and id, reserved, layer to volume
+    a, b, c, d = (round(65536 * value) for value in matrix)
+    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "matrix, clockwise",
+    [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)],
+    ids=["90", "180", "270"],
+)
+def test_display_matrix_is_honoured(tmp_path, matrix, clockwise):
+    path = tmp_path / "turned.mp4"
+    write_video(path, 1)
+    set_display_matrix(path, matrix)
+    expected = np.rot90(quadrants(48, 64), -clockwise)
+    video = open_video(path)
+    (frame,) = video.frames()
+    assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
+    assert close_in_colour(frame, expected)
+
+
+def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options=None):
+    """Write frames with a codec of FFmpeg; `times` in milliseconds, else 10 frames a second."""
+    with av.open(str(path), "w", format=form, options=options or {}) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
+            picture.pts, picture.time_base = (times or range(0, 10**6, 100))[index], Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+SHIFTED = [quadrants(48, 64, 4 * index) for index in range(6)]
+
+
+def test_a_variable_frame_rate_loses_no_frame(tmp_path):
+    path = tmp_path / "phone.mkv"
+    encode(path, SHIFTED, "libx264", times=[0, 10, 500, 510, 2000, 2040])
+    frames = list(open_video(path).frames())
+    assert len(frames) == 6 and all(map(close_in_colour, frames, SHIFTED))
+
+
+@pytest.mark.parametrize("pixels", ["gray", "gray16le", "yuv420p10le"])
+def test_grey_and_deep_videos_become_rgb(tmp_path, pixels):
+    path = tmp_path / "odd.mkv"
+    encode(path, SHIFTED, "ffv1", pixels)
+    for frame, wanted in zip(open_video(path).frames(), SHIFTED, strict=True):
+        if pixels.startswith("gray"):
+            wanted = np.repeat(wanted @ np.array([0.299, 0.587, 0.114])[:, None], 3, axis=2)
+        assert frame.dtype == np.uint8 and close_in_colour(frame, wanted)
+
+
+def test_frames_may_change_their_size(tmp_path):
+    sizes = [(48, 64), (32, 80)]
+    for name, size in zip("ab", sizes):
+        encode(tmp_path / f"{name}.h264", [quadrants(*size)] * 2, "libx264", form="h264")
+    both = tmp_path / "both.h264"
+    both.write_bytes(b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab"))
+    frames = list(open_video(both).frames())
+    assert [frame.shape[:2] for frame in frames] == [size for size in sizes for _ in range(2)]
+    assert all(close_in_colour(frame, quadrants(*frame.shape[:2])) for frame in frames)
+
+
+@pytest.mark.parametrize("lie", ["cut off", "header"])
+def test_a_file_that_lies_about_its_length(tmp_path, lie, caplog):
+    """What is there comes, and how many are missing is said."""
+    path = tmp_path / "long.mov"
+    encode(path, SHIFTED, "mjpeg", "yuvj420p", options={"movflags": "faststart"})
+    whole = list(open_video(path).frames())
+    assert len(whole) == 6 and not caplog.records
+    data = bytearray(path.read_bytes())
+    if lie == "cut off":  # after the fourth picture
+        starts = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
+        assert len(starts) == 6
+        data = data[: starts[4]]
+    if lie == "header":
+        at = data.index(b"stsz") + 12
+        assert struct.unpack(">I", data[at : at + 4]) == (6,)
+        sizes = data[at + 4 : at + 28]
+        data[at : at + 28] = struct.pack(">I", 4) + sizes  # two fewer than there are
+    path.write_bytes(data)
+    frames = list(open_video(path).frames())
+    assert len(frames) == 4 and all(map(np.array_equal, frames, whole))
+    (said,) = caplog.records
+    assert said.getMessage() == f"{path}: says that it holds 6 frames, but has 4; it may be cut off"
+
+
+def test_parts_are_joined_without_a_loss(tmp_path):
+    """Frames and times of the whole are those of the parts, at a rate that mp4 does not hold as it is."""
+    times, sizes, fps = [0, 1, 2, 5, 6, 9, 40, 41], [4, 1, 3], 30000 / 1001
+    with PartWriter(tmp_path, fps, 47, 65) as writer:
+        for index, time in enumerate(times):
+            if index in np.cumsum(sizes):
+                writer.cut()
+            writer.write(quadrants(47, 65, 4 * index), time)
+    assert [time for time, _ in parts_of(tmp_path)] == [0, 6, 9]
+    parts = [list(open_video(path).frames()) for _, path in parts_of(tmp_path)]
+    assert list(map(len, parts)) == sizes
+    join_parts(tmp_path, tmp_path / "whole.mp4", fps)
+    whole = list(open_video(tmp_path / "whole.mp4").frames())
+    assert len(whole) == 8 and all(map(np.array_equal, whole, chain(*parts)))
+    with av.open(str(tmp_path / "whole.mp4")) as container:
+        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert shown == pytest.approx([time / fps for time in times], abs=1e-4)
+
+
+def test_an_open_part_goes_away_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), PartWriter(tmp_path, 10, 48, 64) as writer:
+        for time in range(4):
+            writer.write(quadrants(48, 64), time)
+            if time == 1:
+                writer.cut()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay-000000000.mp4"]
+
+
+def test_frames_from_one_on(tmp_path):
+    encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
+    (tmp_path / "folder").mkdir()
+    for index, frame in enumerate(SHIFTED):
+        Image.fromarray(frame).save(tmp_path / "folder" / f"{index}.png")
+    for name in ("clip.mp4", "folder"):
+        video = open_video(tmp_path / name)
+        whole = list(video.frames())
+        for start in (0, 1, 4, 6):
+            later = list(video.frames(start))
+            assert len(later) == 6 - start and all(map(np.array_equal, later, whole[start:]))
+
+
+def test_the_same_frames_are_known_elsewhere(tmp_path):
+    """A copy is the same; another end, and another image, are not."""
+    content = np.random.default_rng(0).bytes(3 << 20)
+    encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
+    clip = (tmp_path / "clip.mp4").read_bytes()
+    for name, end in (("a", content), ("b", content), ("c", content[:-1] + b"?"), ("d", content[:-1])):
+        (tmp_path / f"{name}.mp4").write_bytes(clip + end)
+        (tmp_path / name).mkdir()
+        Image.fromarray(SHIFTED[0]).save(tmp_path / name / ("1.png" if name == "c" else "0.png"))
+    Image.fromarray(SHIFTED[1]).save(tmp_path / "d" / "1.png")
+    for suffix in ("", ".mp4"):
+        one, copy, *others = (open_video(tmp_path / f"{name}{suffix}").fingerprint() for name in "abcd")
+        assert one == copy and len({one, *others}) == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
+def test_the_smallest_frames(tmp_path, size):
+    path = tmp_path / "dot.mp4"
+    write_video(path, 3, *size)
+    frames = list(open_video(path).frames())
+    assert [frame.shape for frame in frames] == [(size[0] + 1, size[1] + 1, 3)] * 3
+
+
+def test_writer_leaves_nothing_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", 10, 48, 64) as writer:
+        writer.write(quadrants(48, 64))
+        raise RuntimeError
+    with pytest.raises(ValueError), VideoWriter(tmp_path / "a.mp4", 10, 48, 64) as writer:
+        writer.write(quadrants(48, 48))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writer_names_a_path_it_cannot_write_to(tmp_path):
+    with pytest.raises(UserError, match=r"missing/a\.mp4: cannot be written"):
+        VideoWriter(tmp_path / "missing" / "a.mp4", 10, 48, 64)
+
+
+def test_folder_in_natural_order(tmp_path):
+    for number in (10, 2, 1):
+        Image.fromarray(np.full((6, 8, 3), number, np.uint8)).save(tmp_path / f"frame{number}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "cover.png").write_bytes((tmp_path / "frame1.png").read_bytes())
+    (tmp_path / ".hidden.png").write_text("no image")
+    folder = open_video(str(tmp_path))
+    assert (folder.height, folder.width, folder.length) == (6, 8, 4)
+    assert [int(frame[0, 0, 0]) for frame in folder.frames()] == [1, 1, 2, 10]
+
+
+def test_errors_are_one_line_that_names_the_file(tmp_path):
+    def message(path):
+        with pytest.raises(UserError) as caught:
+            list(open_video(path).frames())
+        text = str(caught.value)
+        assert str(path) in text and "\n" not in text
+        return text
+
+    assert "no such" in message(tmp_path / "missing.mp4")
+    text_file = tmp_path / "text.mp4"
+    text_file.write_text("this is not a video\n" * 20)
+    assert "not a video" in message(text_file)
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert "not a video" in message(empty)
+    cut = tmp_path / "cut.mp4"
+    write_video(cut)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    message(cut)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    assert "holds no images" in message(frames)
+    image = frames / "00000.jpg"
+    Image.fromarray(quadrants(48, 64)).save(image)
+    image.write_bytes(image.read_bytes()[:-150])
+    assert "00000.jpg" in message(frames)
+
+
+def test_video_of_no_frames(tmp_path):
+    path = tmp_path / "none.mp4"
+    write_video(path, 0)
+    with pytest.raises(UserError, match=r"none\.mp4"):
+        open_video(path)
