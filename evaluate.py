@@ -56,7 +56,7 @@ def evaluate_checkpoint():
     from masktrack_jax.checkpoints import store as checkpoints
     from masktrack_jax.config.base import validate
     from masktrack_jax.config.presets import form_differences
-    from masktrack_jax.inference import predictor
+    from masktrack_jax.inference.split import evaluate_split, open_split
     from masktrack_jax.models.masktrack_rcnn import build_model
 
     config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)
@@ -64,13 +64,11 @@ def evaluate_checkpoint():
         problem = f"is of config.model.{key}={theirs}, not {ours}"
         raise UserError(f"{CHECKPOINT.value}: {problem}; give a --config of its form")
     categories = about.categories
-    dataset = predictor.open_split(config, categories)
+    dataset = open_split(config, categories)
     if dataset is None:
         raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
     variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
-    predictor.evaluate_split(
-        config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value
-    )
+    evaluate_split(config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main(argv):
     import jax
 
     from masktrack_jax.checkpoints.metadata import fingerprint
-    from masktrack_jax.inference.predictor import PRETRAINED, load_segmenter
+    from masktrack_jax.inference.load import PRETRAINED, load_segmenter
     from masktrack_jax.inference.track_video import track_video
 
     asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}

@@ -28,7 +28,7 @@ def train_and_score():
     from masktrack_jax.checkpoints.store import variables_of
     from masktrack_jax.config.base import validate
     from masktrack_jax.data.splits import training_split
-    from masktrack_jax.inference.predictor import evaluate_split, open_split
+    from masktrack_jax.inference.split import evaluate_split, open_split
     from masktrack_jax.training.run import train
 
     config = validate(CONFIG.value)

@@ -28,7 +28,8 @@ TIMES = {"frames_per_second", "data_wait"}
 
 
 def make_data(folder):
-    from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+    from masktrack_jax.data.generate.scene import GeneratorOptions
+    from masktrack_jax.data.generate.write import generate
 
     path = folder / "data" / "instances.json"
     if not path.exists():

@@ -20,7 +20,8 @@ from pathlib import Path
 import cv2
 from common import load_average, rounded
 
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.plots import curves
 from masktrack_jax.video.files import VideoWriter

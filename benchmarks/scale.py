@@ -18,7 +18,7 @@ import numpy as np
 from common import clock, compiled, load_average, load_config, rounded
 from scale_picture import draw
 
-from masktrack_jax.inference.predictor import build_segmenter
+from masktrack_jax.inference.load import build_segmenter
 from masktrack_jax.inference.segmenter import FrameDetections
 from masktrack_jax.models.masktrack_rcnn import build_model
 

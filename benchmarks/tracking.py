@@ -30,8 +30,8 @@ from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs import hard, hard_large
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.config.base import base_config
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
-from masktrack_jax.data.generate.scene import PRESETS
+from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import read_vis

@@ -10,7 +10,7 @@ import pytest
 
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.config.inference import validate_inference
-from masktrack_jax.inference.predictor import PRETRAINED
+from masktrack_jax.inference.load import PRETRAINED
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.association import AssociationOptions

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.pairs import (
     FrameCache,

@@ -6,10 +6,11 @@ import zipfile
 
 import pytest
 
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.splits import ground_truth, held_out, training_split, validation_split
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.inference import predictor
+from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from tests.conftest import load_config
@@ -150,9 +151,9 @@ def test_a_split_without_labels_writes_a_submission(root, tmp_path, tiny_model, 
     config = load_config("tiny")
     config.data.update({"root": str(root), "train_annotations": "", "val_annotations": ""})
     categories = training_split(config).labels
-    split = predictor.open_split(config, categories)
+    split = splits.open_split(config, categories)
     variables = build_model(config, len(categories)).init_variables(jax.random.key(0))
-    assert predictor.evaluate_split(config, split, categories, variables, tmp_path / "metrics.json") is None
+    assert splits.evaluate_split(config, split, categories, variables, tmp_path / "metrics.json") is None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["results.json", "results.zip"]
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         assert archive.read("results.json") == (tmp_path / "results.json").read_bytes()
@@ -187,10 +188,10 @@ def test_categories_in_common_are_evaluated(shapes, tmp_path, monkeypatch, capsy
     places = {name: category_id for category_id, name in shapes.labels}
     network = [(50, "zebra"), (7, "Triangle"), (8, "square"), (9, "circle")]
     ids = {places["triangle"]: 7, places["square"]: 8, places["circle"]: 9, places["star"]: 50}
-    monkeypatch.setattr(predictor, "segment_split", lambda *_: perfect_tracks(shapes, ids))
-    monkeypatch.setattr(predictor, "build_segmenter", lambda *_: None)
+    monkeypatch.setattr(splits, "segment_split", lambda *_: perfect_tracks(shapes, ids))
+    monkeypatch.setattr(splits, "build_segmenters", lambda *_: None)
     config = load_config("tiny")
-    metrics = predictor.evaluate_split(config, shapes, network, None, tmp_path / "metrics.json")
+    metrics = splits.evaluate_split(config, shapes, network, None, tmp_path / "metrics.json")
     assert metrics["AP"] == 1 and set(metrics["per_category"]) == {"circle", "square", "triangle"}
     said = capsys.readouterr().out
     assert "3 of its 6 categories are known to the network and evaluated; not star, cross, ring" in said
@@ -204,9 +205,9 @@ def test_categories_in_common_are_evaluated(shapes, tmp_path, monkeypatch, capsy
 
 def test_the_same_categories_say_nothing_and_leave_no_part(shapes, tmp_path, monkeypatch, capsys):
     ids = {category_id: category_id for category_id, _ in shapes.labels}
-    monkeypatch.setattr(predictor, "segment_split", lambda *_: perfect_tracks(shapes, ids))
-    monkeypatch.setattr(predictor, "build_segmenter", lambda *_: None)
-    predictor.evaluate_split(load_config("tiny"), shapes, shapes.labels, None, tmp_path / "metrics.json")
+    monkeypatch.setattr(splits, "segment_split", lambda *_: perfect_tracks(shapes, ids))
+    monkeypatch.setattr(splits, "build_segmenters", lambda *_: None)
+    splits.evaluate_split(load_config("tiny"), shapes, shapes.labels, None, tmp_path / "metrics.json")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.json", "results.json"]
     assert "known to the network" not in capsys.readouterr().out
 
@@ -217,11 +218,11 @@ def test_held_out_videos_are_scored_alone(shapes, tmp_path, monkeypatch):
     config.data.update(
         {"train_annotations": str(shapes.annotations_path), "holdout": str(tmp_path / "held.txt")}
     )
-    held = predictor.open_split(config, shapes.labels)
+    held = splits.open_split(config, shapes.labels)
     ids = {category_id: category_id for category_id, _ in shapes.labels}
-    monkeypatch.setattr(predictor, "segment_split", lambda _, dataset: perfect_tracks(dataset, ids))
-    monkeypatch.setattr(predictor, "build_segmenter", lambda *_: None)
-    metrics = predictor.evaluate_split(config, held, shapes.labels, None, tmp_path / "out" / "metrics.json")
+    monkeypatch.setattr(splits, "segment_split", lambda _, dataset: perfect_tracks(dataset, ids))
+    monkeypatch.setattr(splits, "build_segmenters", lambda *_: None)
+    metrics = splits.evaluate_split(config, held, shapes.labels, None, tmp_path / "out" / "metrics.json")
     assert metrics["AP"] == 1
     labels = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert [video["id"] for video in labels["videos"]] == [2, 5]

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
-from masktrack_jax.inference.predictor import load_segmenter
+from masktrack_jax.inference.load import load_segmenter
 from masktrack_jax.inference.segmenter import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.inference.track_video import track_video
 from masktrack_jax.masks.paste import decode_masks, paste_masks

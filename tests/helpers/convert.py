@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from masktrack_jax.data.convert.__main__ import convert
-from masktrack_jax.data.lint.__main__ import lint
+from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import decode_segmentation, read_vis
 
 HEIGHT, WIDTH = 20, 30

@@ -9,7 +9,7 @@ import numpy as np
 
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.data.splits import training_split
-from masktrack_jax.inference import predictor
+from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
@@ -24,7 +24,7 @@ def evaluate(data, run, output):
     config = tiny(data)
     dataset = training_split(config)
     variables = checkpoints.load_variables(run, build_model(config, len(dataset.labels)))
-    return predictor.evaluate_split(config, dataset, dataset.labels, variables, output)
+    return splits.evaluate_split(config, dataset, dataset.labels, variables, output)
 
 
 def outcome(block):

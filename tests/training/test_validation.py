@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.inference.predictor import evaluate_split, open_split
+from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.validation import beside, recover_variables, replace_variables

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from masktrack_jax.data.generate import __main__ as command
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
-from masktrack_jax.data.generate.scene import PRESETS, render_frame, sample_scene
+from masktrack_jax.data.generate import write
+from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions, render_frame, sample_scene
 from masktrack_jax.data.generate.textures import SHAPES
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.vis import decode_segmentation, read_vis
 from masktrack_jax.runtime.errors import UserError
 
@@ -199,7 +200,7 @@ def test_nothing_is_left_of_a_broken_run(tmp_path, monkeypatch):
     def fail(task):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_write_video", fail)
+    monkeypatch.setattr(write, "_write_video", fail)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "shapes", OPTIONS)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from masktrack_jax.data.images import check_image, read_image
 from masktrack_jax.data.lint import __main__ as command
-from masktrack_jax.data.lint.__main__ import lint
+from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings

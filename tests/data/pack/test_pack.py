@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.__main__ import GeneratorOptions, generate
+from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.layouts import find_dataset
-from masktrack_jax.data.pack.__main__ import main, own_name, pack
+from masktrack_jax.data.pack.__main__ import main
+from masktrack_jax.data.pack.write import own_name, pack
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.splits import read_split, training_split, validation_split
@@ -129,7 +131,7 @@ WITHOUT_TENSORFLOW = """
 import sys
 
 from masktrack_jax.data.layouts import find_dataset
-from masktrack_jax.data.pack.__main__ import pack
+from masktrack_jax.data.pack.write import pack
 from masktrack_jax.data.splits import read_split
 
 _, root, output, name = sys.argv

@@ -11,7 +11,8 @@ from PIL import Image
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.checkpoints.metadata import fingerprint
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.inference import predictor
+from masktrack_jax.inference import load
+from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.tracks import TrackOptions
@@ -32,8 +33,8 @@ def checkpoint(tmp_path_factory, tiny_model):
 
 def test_one_program_for_each_bucket(tiny_model, tiny_config):
     """Ten videos of two shapes, of many sizes and lengths, compile two programs."""
-    predict, compiled_programs = predictor.make_predict(*tiny_model)
-    segmenter = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    predict, compiled_programs = load.make_predict(*tiny_model)
+    segmenter = load.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
     segmenter.predict, segmenter.buckets = predict, [(64, 96), (96, 64)]
     rng = np.random.default_rng(0)
     for video in range(10):
@@ -44,8 +45,8 @@ def test_one_program_for_each_bucket(tiny_model, tiny_config):
 
 
 def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_config, tiny_images):
-    there = predictor.load_segmenter(checkpoint)
-    here = predictor.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
+    there = load.load_segmenter(checkpoint)
+    here = load.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
     assert there.categories == CATEGORIES
     tracks = there.segment(tiny_images)
     assert tracks and tracks == here.segment(tiny_images)
@@ -69,12 +70,12 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_im
         "inference.association.new_score": 1.0,
         "inference.tracks.label": "vote",
     }
-    changed = predictor.load_segmenter(checkpoint, changes=changes)
+    changed = load.load_segmenter(checkpoint, changes=changes)
     assert (changed.long_edge, changed.short_edge) == (80, 60)
     assert changed.tracks == TrackOptions(label="vote")
     assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
     with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: use one of"):
-        predictor.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
+        load.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float64", 1e-4)])
@@ -85,7 +86,7 @@ def test_other_widths_find_what_float32_finds(dtype, tolerance, tiny_model, tiny
         tiny_config.model.dtype = width
         model = build_model(tiny_config, len(CATEGORIES))
         with jax.enable_x64(width == "float64"):
-            predict, _ = predictor.make_predict(model, tiny_model[1])
+            predict, _ = load.make_predict(model, tiny_model[1])
             found[width] = jax.device_get(predict(tiny_images, np.array([[64, 96]] * 2)))
     assert all(of["scores"].dtype == np.float32 for of in found.values()) and np.any(found[dtype]["valid"])
     assert np.any(found[dtype]["scores"] != found["float32"]["scores"])
@@ -98,7 +99,7 @@ def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_dat
     model = build_model(tiny_config, len(categories))
     variables = model.init_variables(jax.random.key(0))
     tiny_config.data.val_annotations = str(tiny_data)
-    metrics = predictor.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")
+    metrics = splits.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["AP"] == metrics["AP"] and set(written["per_category"]) == {n for _, n in categories}
     results = json.loads((tmp_path / "results.json").read_text())
@@ -109,7 +110,7 @@ def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny
     with pytest.raises(
         UserError, match=r"none of its 6 categories \(circle, .*, …\) is among the network's 1"
     ):
-        predictor.common_categories([(1, "zebra")], read_vis(tiny_data))
+        splits.common_categories([(1, "zebra")], read_vis(tiny_data))
     with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
         checkpoints.load_variables(checkpoint, build_model(tiny_config, 4))
     tiny_config.model.fpn.channels = 24
@@ -126,5 +127,5 @@ def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):
     whole = (frames / "0.jpg").read_bytes()
     (frames / "1.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"1\.jpg"):
-        track_video(predictor.load_segmenter(checkpoint), frames, tmp_path / "out")
+        track_video(load.load_segmenter(checkpoint), frames, tmp_path / "out")
     assert not (tmp_path / "out").exists()

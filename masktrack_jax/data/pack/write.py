@@ -1,0 +1,99 @@
+"""Pack the splits of a data set into ArrayRecord files."""
+
+import contextlib
+import io
+import logging
+import os
+import pathlib
+import re
+import shutil
+
+from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, find_dataset, find_split, is_part
+from masktrack_jax.data.splits import describe, read_split
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import make_folder
+
+
+def pack(root, output, *, name="", splits=(), shards=None):
+    """Pack the data set `name` below `root` (see `layouts.find_dataset`); returns the new folder.
+
+    splits: their names; all that are there by default.
+    shards: files a split; by default one for each GiB.
+
+    Raises a UserError; then, as when interrupted, it leaves nothing behind.
+    """
+    files = find_dataset(root, name)
+    chosen = {split: find_split(files, split) for split in splits or files.splits}
+    if files.packed:
+        raise UserError(f"{files.folder}: is packed already")
+    title = files.name or own_name(files.folder)
+    output = pathlib.Path(output)
+    target = output / "vis_frames" / title / "1.0.0"
+    if target.exists():
+        raise UserError(f"{target}: exists; remove it or choose another --output")
+    datasets = {split: read_split(one) for split, one in chosen.items()}
+    for dataset in datasets.values():
+        print(f"packing {describe(dataset)}")
+    _check(datasets)
+    existed = output.exists()
+    work = make_folder(output) / f".packing-{os.getpid()}"
+    try:
+        folder = _build(datasets, work, title, shards)
+        for split, one in chosen.items():
+            shutil.copyfile(one.annotations, folder / PACKED_ANNOTATIONS.format(split=split))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(folder, target)
+    except OSError as error:
+        raise UserError(f"{output}: not packed ({error})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if not existed and not any(output.iterdir()):
+            output.rmdir()
+    return target
+
+
+def own_name(folder):
+    """A name for a data set of one's own, by its folder: that of "videos/street/train" is "street"."""
+    parts = [part for part in folder.resolve().parts if not is_part(part)]
+    return re.sub(r"[^A-Za-z0-9_]", "_", parts[-1]).strip("_") or "videos"
+
+
+def _check(datasets):
+    """Raise a UserError unless the splits can be packed together, and all frames are there."""
+    first = next(iter(datasets.values()))
+    names = [category.name for category in first.categories]
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"{first.annotations_path}: two categories have one name; correct the annotations file"
+        )
+    for dataset in datasets.values():
+        if dataset.categories != first.categories:
+            raise UserError(
+                f"{dataset.annotations_path}: its categories are not those of {first.annotations_path}; pack "
+                "them one by one (--splits)"
+            )
+    for dataset in datasets.values():
+        for video in dataset.videos:
+            for frame in range(video.length):
+                if not dataset.has_frame(video, frame):
+                    raise UserError(
+                        f"{dataset.frame_path(video, frame)}: no such image; unpack the frames, or choose "
+                        "other splits (--splits)"
+                    )
+
+
+def _build(datasets, work, title, shards):
+    """Build the records in the folder `work`; returns where they lie."""
+    import tensorflow_datasets as tfds
+
+    from masktrack_jax.data.pack.tfds_builder import VisConfig, VisFrames
+
+    # TFDS speaks of downloads and of code that is not registered; our bar counts frames.
+    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = VisConfig(name=title, datasets=datasets)
+        # TFRecord, the default, would need TensorFlow.
+        builder = VisFrames(config=config, data_dir=work, file_format="array_record")
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+    return pathlib.Path(builder.data_dir)
