@@ -15,6 +15,12 @@ os.environ["NPROC"] = "16"
 import importlib.util
 from pathlib import Path
 
+from jaxtyping import install_import_hook
+
+# Shapes and types in signatures are checked at run time here, and only here.
+TYPED = tuple(f"masktrack_jax.{room}" for room in ("ops", "losses", "models", "training"))
+install_import_hook(TYPED, "beartype.beartype")
+
 import jax
 import numpy as np
 import pytest
@@ -29,9 +35,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config):
-    """Programs that tests compile are kept in pytest's cache folder, also for their subprocesses."""
-    folder = str(config.cache.mkdir("jax"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    """Keep compiled programs in pytest's cache folder, or where JAX is told to, for subprocesses too."""
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
