@@ -1,4 +1,4 @@
-"""What a configuration trains on and evaluates: splits below a root, held out videos, missing labels."""
+"""The training and evaluation videos of a configuration: splits below a root, held out videos, missing labels."""
 
 import json
 import shutil
