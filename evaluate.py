@@ -53,13 +53,14 @@ def main(_):
 
 def evaluate_checkpoint():
     """Segment the validation split with a checkpoint, and score that."""
-    from masktrack_jax.checkpoints import store as checkpoints
+    from masktrack_jax.checkpoints import store
+    from masktrack_jax.checkpoints.metadata import read_metadata
     from masktrack_jax.config.base import validate
     from masktrack_jax.config.presets import form_differences
     from masktrack_jax.inference.split import evaluate_split, open_split
     from masktrack_jax.models.masktrack_rcnn import build_model
 
-    config, about = validate(CONFIG.value), checkpoints.read_about(CHECKPOINT.value)
+    config, about = validate(CONFIG.value), read_metadata(CHECKPOINT.value)
     for key, ours, theirs in form_differences(config, about.config):
         problem = f"is of config.model.{key}={theirs}, not {ours}"
         raise UserError(f"{CHECKPOINT.value}: {problem}; give a --config of its form")
@@ -67,7 +68,7 @@ def evaluate_checkpoint():
     dataset = open_split(config, categories)
     if dataset is None:
         raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
-    variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
+    variables = store.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
     evaluate_split(config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value)
 
 

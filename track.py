@@ -10,9 +10,11 @@ docs/tracking.md, and --config.model.dtype=bfloat16 the numbers of the computati
 JAX_ENABLE_X64=1); the others are as in the checkpoint.
 """
 
+from dataclasses import asdict
+
 from absl import flags
 
-from masktrack_jax.config.inference import inference_config
+from masktrack_jax.config.inference import InferenceOptions
 from masktrack_jax.runtime import cli
 
 FLAGS = flags.FLAGS
@@ -42,7 +44,7 @@ flags.DEFINE_bool(
     False,
     "Look at the latest frame of a live source only; those that came before are left out.",
 )
-DEFAULTS = {"inference": inference_config(), "model": {"dtype": "float32"}}
+DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32"}}
 CHANGES = cli.run(cli.define_config, DEFAULTS, "What differs from the checkpoint's.")
 
 

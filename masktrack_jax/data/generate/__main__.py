@@ -10,8 +10,7 @@ same bytes; run again on a finished output it reuses it.
 import argparse
 import dataclasses
 
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
-from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.runtime import cli
 
 
@@ -37,6 +36,8 @@ def _parser():
 
 def main(arguments=None):
     """Run the command; prints the path of the annotations."""
+    from masktrack_jax.data.generate.write import generate  # loads OpenCV
+
     parser = _parser()
     preset = parser.parse_known_args(arguments)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))

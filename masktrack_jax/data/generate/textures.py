@@ -45,11 +45,10 @@ _POLYGONS = {
     "cross": _cross_points(),
 }
 _DISCS = {"circle": 0.0, "ring": 0.52}  # inner radius of the hole
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 
 def shape_alpha(shape, side):
-    """Coverage of a shape named in `SHAPES` in a square of `side` pixels: (side, side) float32 in 0..1."""
+    """Coverage of a shape of `options.SHAPES` in a square of `side` pixels: (side, side) float32 in 0..1."""
     oversample = 2
     size = side * oversample
     canvas = np.zeros((size, size), np.uint8)

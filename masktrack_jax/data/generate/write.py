@@ -6,7 +6,8 @@ import pathlib
 
 from PIL import Image
 
-from masktrack_jax.data.generate.scene import GeneratorOptions, render_frame, sample_scene
+from masktrack_jax.data.generate.options import GeneratorOptions
+from masktrack_jax.data.generate.scene import render_frame, sample_scene
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
