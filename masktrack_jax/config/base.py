@@ -31,14 +31,19 @@ def base_config() -> ConfigDict:
     return ConfigDict(asdict(Config()))
 
 
-def validate(config: ConfigDict) -> ConfigDict:
-    """Return `config` itself; raises a UserError naming a key whose value cannot be used, if there is one."""
+def require_loaded(config: ConfigDict) -> None:
+    """Raise a UserError if the file of `config`, the value of a flag, could not be read."""
     try:
-        model, train = config.model, config.train
-    except OSError as error:  # config_flags reports at first use that it could not load the file
+        _ = config.model
+    except OSError as error:  # config_flags reports it at first use
         problem = str(error).rsplit("] ", 1)[-1]
         raise UserError(f"{' '.join(problem.split())}; check --config") from None
 
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """Return `config` itself; raises a UserError naming a key whose value cannot be used, if there is one."""
+    require_loaded(config)
+    model, train = config.model, config.train
     check_options(Config(), config, "config.")
     validate_model(model)
     validate_training(train)
