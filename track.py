@@ -43,9 +43,7 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
-flags.DEFINE_bool(
-    "drop_frames", False, "Process only the latest frame of a live source, and skip the others."
-)
+flags.DEFINE_bool("drop_frames", False, "Process only the latest frame of a live source, skip the others.")
 DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32"}}
 CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
@@ -69,7 +67,12 @@ def main(_: Sequence[str]) -> None:
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
     network = {"checkpoint": made_of, "device": device}
     summary = track_video(
-        segmenter, FLAGS.input, FLAGS.output, FLAGS.draw_threshold, FLAGS.drop_frames, network
+        segmenter,
+        FLAGS.input,
+        FLAGS.output,
+        draw_threshold=FLAGS.draw_threshold,
+        drop_frames=FLAGS.drop_frames,
+        network=network,
     )
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

@@ -18,7 +18,7 @@ class InferenceOptions:
     frames_per_call: int = option(4, "frames that the network sees at once", positive)
     order_when_cut: str = option(
         "class",
-        "order of detections, if there were more than max_detections; score: the authors'",
+        "order of detections, if there were more than max_detections",
         one_of("class", "score"),
     )
     association: AssociationOptions = option(AssociationOptions())

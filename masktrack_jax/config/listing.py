@@ -23,5 +23,8 @@ def config_lines(config: ConfigDict) -> Iterator[str]:
     yield "# * differs from masktrack_jax/config; change a value by --config.KEY=VALUE"
     for entry in listed:
         value = value_at(config, entry.key)
+        choices = (
+            f" [{', '.join(map(str, entry.check.choices))}]" if entry.check and entry.check.choices else ""
+        )
         star = " " if value == entry.default else "*"
-        yield f"{star} {entry.key:{widest}}  {value!r:{WIDEST}}  {entry.comment}".rstrip()
+        yield f"{star} {entry.key:{widest}}  {value!r:{WIDEST}}  {entry.comment}{choices}".rstrip()

@@ -53,9 +53,9 @@ grouped = Check(  # group norm has groups of 8 channels, and 32 groups from 256 
 class BackboneOptions:
     """A ResNet."""
 
-    depth: int = option(50, "layers", one_of_table(_depths))
+    depth: int = option(50, "layers: 18, 34, 50 or 101", one_of_table(_depths))
     width: int = option(64, "channels of its first convolution", grouped)
-    norm: str = option("frozen_bn", "normalisation", one_of_table(_norms))
+    norm: str = option("frozen_bn", "normalisation: frozen_bn or group", one_of_table(_norms))
     frozen_stages: int = option(1, "first stages, with the stem, that do not learn", between(0, 4))
     stride_in_1x1: bool = option(False, "stride in the 1×1 of a block, not in its 3×3")
 
@@ -65,7 +65,7 @@ class FPNOptions:
     """The feature pyramid."""
 
     channels: int = option(256, "channels of each level", grouped)
-    norm: str = option("none", "normalisation", norm_or_none)
+    norm: str = option("none", "normalisation: none, frozen_bn or group", norm_or_none)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class BoxHeadOptions:
 
     features: int = option(1024, "units of its fully connected layers", positive)
     convs: int = option(0, "convolutions before them", at_least(0))
-    norm: str = option("none", "normalisation of the convolutions", norm_or_none)
+    norm: str = option("none", "of the convolutions: none, frozen_bn or group", norm_or_none)
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,14 @@ class MaskHeadOptions:
 
     convs: int = option(4, "convolutions", at_least(0))
     channels: int = option(256, "channels of each convolution", grouped)
-    norm: str = option("none", "normalisation", norm_or_none)
+    norm: str = option("none", "normalisation: none, frozen_bn or group", norm_or_none)
 
 
 @dataclass(frozen=True)
 class TrackHeadOptions:
     """The head that embeds a box for association; its kinds are in models/track_head.py."""
 
-    kind: str = option("fc", "architecture", one_of_table(_track_heads))
+    kind: str = option("fc", "architecture, see models/track_head.py", one_of_table(_track_heads))
     features: int = option(1024, "length of an embedding", positive)
     relu_last: bool = option(True, "ReLU after the last layer (kind fc only)")
     init_std: float = option(0.0, "of the initial weights; 0: PyTorch's (kind fc only)", at_least(0))
@@ -153,7 +153,7 @@ class ModelOptions:
     remat: bool = option(False, "recompute the backbone's activations for the gradient: less memory")
     pixel_boxes: bool = option(False, "clip boxes and crop masks by whole pixels, as mmdet before version 2")
     backbone: BackboneOptions = option(BackboneOptions())
-    neck: str = option("fpn", "pyramid; none: the backbone's last level alone", one_of(*LEVELS))
+    neck: str = option("fpn", "what reads the backbone; none: the heads do", one_of(*LEVELS))
     fpn: FPNOptions = option(FPNOptions())
     anchors: AnchorOptions = option(AnchorOptions())
     rpn_head: RPNHeadOptions = option(RPNHeadOptions())

@@ -102,7 +102,7 @@ class QuasiDenseOptions:
 class TrackLossOptions:
     """The tracking losses with their published values; see losses/tracking.py."""
 
-    loss: str = option("softmax", "tracking loss", one_of_table(_losses))
+    loss: str = option("softmax", "tracking loss, see losses/tracking.py", one_of_table(_losses))
     softmax: SoftmaxOptions = option(SoftmaxOptions())
     triplet: TripletOptions = option(TripletOptions())
     contrastive: ContrastiveOptions = option(ContrastiveOptions())

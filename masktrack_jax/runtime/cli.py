@@ -25,10 +25,7 @@ def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[s
     `keys()`: the keys that --config may have, for suggestions.
     """
     keep_programs()
-    app.run(
-        lambda argv: run(main, argv),
-        flags_parser=lambda argv: run(lambda argv: parse_flags(argv, keys), argv),
-    )
+    app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
 
 def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -45,7 +42,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _machine() -> str:
-    """A name for this kind of processor: home folders are shared, and programs may not run on another kind."""
+    """A name for this kind of processor: home folders are shared, and programs may not run elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -15,10 +15,11 @@ from masktrack_jax.runtime.errors import UserError
 
 
 class Check(NamedTuple):
-    """A condition on a value, and the words that say which values meet it."""
+    """A condition on a value, the words that say which values meet it, and all of them if they are few."""
 
     passes: Callable[[Any], bool]
     allowed: str | Callable[[], str]
+    choices: tuple[Any, ...] = ()
 
 
 positive = Check(lambda value: value > 0, "must be positive")
@@ -36,7 +37,7 @@ def between(low: float, high: float) -> Check:
 
 def one_of(*choices: Any) -> Check:
     """The value is one of `choices`."""
-    return one_of_table(lambda: choices)
+    return Check(lambda value: value in choices, f"use one of {', '.join(map(repr, choices))}", choices)
 
 
 def one_of_table(table: Callable[[], Collection[Any]]) -> Check:

@@ -25,9 +25,15 @@ class AssociationOptions:
     docs/tracking.md describes each of them, with its source.
     """
 
-    similarity: str = option("softmax", "likeness of embeddings", one_of_table(lambda: SIMILARITIES))
-    assignment: str = option("greedy", "which detection gets which object", one_of_table(lambda: ASSIGNMENTS))
-    memory: str = option("last", "what is remembered of an object", one_of_table(lambda: MEMORIES))
+    similarity: str = option(
+        "softmax", "of embeddings, see docs/tracking.md", one_of_table(lambda: SIMILARITIES)
+    )
+    assignment: str = option(
+        "greedy", "of detections to objects, see docs/tracking.md", one_of_table(lambda: ASSIGNMENTS)
+    )
+    memory: str = option(
+        "last", "of an object's embeddings, see docs/tracking.md", one_of_table(lambda: MEMORIES)
+    )
     new_threshold: float = option(0.0, "likeness of a new object, beside those of the remembered")
     use_embedding: bool = option(True, "False: similarity none, to measure what the track head is worth")
     score_weight: float = option(1.0, "α of equation 4; 0 leaves this cue out", at_least(0))

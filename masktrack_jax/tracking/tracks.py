@@ -19,8 +19,8 @@ from masktrack_jax.runtime.options import at_least, one_of_table, option
 class TrackOptions:
     """What becomes of a track's detections; the defaults are the authors' and mmtracking's."""
 
-    label: str = option("majority", "made of its detections' labels", one_of_table(lambda: LABELS))
-    score: str = option("mean", "made of its detections' scores", one_of_table(lambda: SCORES))
+    label: str = option("majority", "from the detections, see docs/tracking.md", one_of_table(lambda: LABELS))
+    score: str = option("mean", "from the detections, see docs/tracking.md", one_of_table(lambda: SCORES))
     fill_gaps: int = option(0, "longest gap, in frames, to fill with moved masks", at_least(0))
 
 
