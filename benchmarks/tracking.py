@@ -33,11 +33,11 @@ from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.json_files import write_json
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.losses.tracking import OVER_ROIS
