@@ -97,7 +97,7 @@ def evaluate_split(config, dataset, categories, variables, output, diagnosed=Fal
     if distributed.is_first():
         write_results(results, with_category_ids(tracks, ids))
         metrics = _score_split(config, dataset, set(ids.values()), output, diagnosed, frames_root)
-    return distributed.from_first(metrics)
+    return distributed.broadcast(metrics)
 
 
 def _score_split(config, dataset, ids, output, diagnosed, frames_root):

@@ -11,8 +11,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
-from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.runtime import cli
 
 
@@ -43,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.set_defaults(**PRESETS.get(preset, {}))
     values = vars(parser.parse_args(arguments))
     output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
+    from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
+
     print(generate(output, GeneratorOptions(**values), workers=workers))
 
 
