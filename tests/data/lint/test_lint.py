@@ -11,7 +11,6 @@ from masktrack_jax.data.lint import __main__ as command
 from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.findings import Findings
 from tests.helpers.lint_faults import BOX, FAULTS, annotation, broken_frames, clean, found, rle, write
 
 
@@ -152,18 +151,3 @@ def test_small_differences_are_no_faults(tmp_path):
     content["annotations"][1] |= {"areas": [80.5, None]}  # of the polygon
     content["annotations"][1] |= {"length": 1}  # as the published files have it
     assert lint(write(tmp_path, content)).errors == {}
-
-
-def test_findings_keep_counts_and_the_first_examples():
-    findings = Findings()
-    for number in range(5):
-        findings.error("odd things", f"thing {number}\nof two lines")
-    findings.note("fine things", "one")
-    assert findings.num_errors == 5
-    assert findings.lines() == [
-        "error: 5 × odd things",
-        *(f"    thing {number} of two lines" for number in range(3)),
-        "    … and 2 more",
-        "note: 1 × fine things",
-        "    one",
-    ]
