@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masktrack_jax.evaluation.results import read_ground_truth, read_results, write_metrics, write_results
+from masktrack_jax.data.json_files import read_results
+from masktrack_jax.evaluation.results import read_ground_truth, write_metrics, write_results
 from masktrack_jax.evaluation.score import score, score_files
 from masktrack_jax.evaluation.vis_ap import STATISTICS
 from masktrack_jax.runtime.errors import UserError
@@ -72,10 +73,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     "content, word",
     [
         (None, "cannot be read"),
-        (b"", "broken json"),
+        (b"", "is not valid JSON"),
         (b'{"videos": [', "line 1 column"),
-        (b"\xff\xfe", "broken json"),
-        (b"3", "expected"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"3", "is not a"),
     ],
 )
 @pytest.mark.parametrize("read", [read_ground_truth, read_results])

@@ -131,17 +131,17 @@ FAULTS = {
     "counts empty": (
         track(segmentations=[MASK | {"counts": []}, None]),
         "masks that cannot be decoded",
-        "uncompressed counts must be",
+        "`counts` that are no list of integers",
     ),
     "size of no frame": (
         track(segmentations=[MASK | {"size": [10**9, 10**9]}, None]),
         "masks that cannot be decoded",
-        "is that of no frame",
+        "more pixels than any camera",
     ),
     "mask without size": (
         track(segmentations=[{"counts": "0"}, None]),
         "masks that cannot be decoded",
-        "size and counts",
+        "`size` and `counts`",
     ),
     "mask text": (track(segmentations=["x", None]), "masks that cannot be decoded", "polygons"),
     "runs": (
@@ -256,12 +256,12 @@ def test_unreadable_files_are_one_line(annotations, tmp_path):
         (tmp_path / "none.zip", r"holds no results\.json \(it holds other\.json\)"),
         (tmp_path / "missing.zip", "cannot be read"),
         (tmp_path / "missing.json", "cannot be read"),
-        (tmp_path / "broken.json", "broken json"),
+        (tmp_path / "broken.json", "is not valid JSON"),
     ]:
         with pytest.raises(UserError, match=match) as caught:
             validate(given, annotations)
         assert given.name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"results\.json: 'videos' is missing"):
+    with pytest.raises(UserError, match=r"results\.json: is not an object with `videos`"):
         validate(annotations, results(tmp_path, CLEAN))
 
 
