@@ -146,7 +146,7 @@ def test_a_file_that_lies_about_its_length(tmp_path, lie, caplog):
     frames = list(open_video(path).frames())
     assert len(frames) == 4 and all(map(np.array_equal, frames, whole))
     (said,) = caplog.records
-    assert said.getMessage() == f"{path}: says that it holds 6 frames, but has 4; it may be cut off"
+    assert said.getMessage() == f"{path}: states 6 frames but has 4; it may be truncated"
 
 
 def test_parts_are_joined_without_a_loss(tmp_path):
