@@ -1,20 +1,11 @@
-"""Which remembered object is each detection of a frame, by rules that are chosen by name.
+"""The options of the association: which rules, how much each cue weighs, how long an object is remembered.
 
-The default is the paper's multi-cue greedy rule (Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019,
-section 4.3) with the memory of mmtracking 0.14: latest box, label and embedding of an object; forgotten after
-20 frames unseen. The authors' own form differs by values of `AssociationOptions`.
-
-A frame goes through `match_scores` (similarity.py: detections × [new, remembered objects]), `match` (a column
-for every detection, by a rule of assignment.py), `only_good_starts` and into the `Memory` (memory.py).
+The defaults are the paper's multi-cue greedy rule (Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019,
+section 4.3) with the memory of mmtracking 0.14: an object's latest box, label and embedding, forgotten after
+20 frames unseen. The authors' own form differs in a few values. `tracker.Tracker` applies the rules.
 """
 
-from dataclasses import dataclass, fields
-
-import numpy as np
-
-from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.memory import Frame, Memory, room
-from masktrack_jax.tracking.similarity import box_iou, match_scores
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -65,94 +56,3 @@ class AssociationOptions:
 
 
 DEFAULT = AssociationOptions()
-
-
-class Tracker:
-    """Gives the detections of one video's frames their object ids, frame after frame."""
-
-    def __init__(self, options=DEFAULT):
-        self.options = options
-        self.reset()
-
-    def reset(self):
-        """Forget everything: the next frame is the first of a video and ids start at 0 again."""
-        self._objects = 0  # ids given so far; a forgotten id is not given again
-        self._memory = None
-
-    def state(self):
-        """Return what is remembered as {name: array}; a tracker that `restore`s it goes on alike."""
-        memory = {} if self._memory is None else vars(self._memory)
-        copies = {name: value.copy() for name, value in memory.items()}
-        return {"objects": np.array(self._objects), **copies}
-
-    def restore(self, state):
-        """Remember what a `state` holds, in place of all else."""
-        self._objects = int(state["objects"])
-        names = [field.name for field in fields(Memory) if field.name in state]
-        self._memory = Memory(*(np.array(state[name]) for name in names)) if names else None
-
-    def update(self, boxes, scores, labels, embeddings):
-        """Return the object ids (n,) int64 of a frame's detections; `DROPPED` where one has no object.
-
-        boxes (n, 4) in pixels of the original image, scores (n,), labels (n,), embeddings (n, E).
-        The order of the detections matters: new objects are numbered in it, and of two equal claims to
-        an object the first wins. n may be 0; the frame then still counts as one in which nothing was seen.
-        """
-        boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
-        labels, embeddings = np.asarray(labels, np.int64), np.asarray(embeddings, np.float32)
-        frame, options = Frame(boxes, scores, labels, embeddings), self.options
-        if self._memory is None:
-            self._memory = Memory.of(np.zeros(0, np.int64), frame.rows(slice(0)), room(options))
-
-        columns = match(match_scores(self._memory, *frame, options), scores, options)
-        columns = only_good_starts(columns, boxes, scores, options)
-        new, seen = columns == 0, columns > 0
-        ids = np.full(len(boxes), DROPPED, np.int64)
-        ids[seen] = self._memory.ids[columns[seen] - 1]
-        ids[new] = self._objects + np.arange(new.sum())
-        self._objects += int(new.sum())
-
-        self._memory.unseen += 1
-        self._memory.see(columns[seen] - 1, frame.rows(seen), options)
-        if new.any():
-            self._memory = self._memory.extended(Memory.of(ids[new], frame.rows(new), room(options)))
-        self._forget(anything_seen=len(boxes) > 0)
-        return ids
-
-    def _forget(self, anything_seen):
-        """Drop the objects that were unseen for `frames_retained` frames in a row, this one included.
-
-        As in mmtracking, not at a frame in which nothing at all was seen: objects that come back right after
-        it are still known.
-        """
-        if anything_seen and self.options.frames_retained:
-            retained = self._memory.unseen < self.options.frames_retained
-            if not retained.all():
-                self._memory = self._memory.rows(retained)
-
-
-def match(scores, confidence, options):
-    """Return the column (n,) that each detection gets of its match scores (n, 1 + k); `DROPPED` if none.
-
-    Those with a detection score (n,) below `high_score` come second, to the objects that are left.
-    """
-    rule, low = ASSIGNMENTS[options.assignment], confidence < options.high_score
-    columns = np.zeros(len(scores), np.int64)
-    columns[~low] = first = rule(scores[~low], confidence[~low], options)
-    left = scores[low]
-    left[:, first[first > 0]] = -np.inf
-    columns[low] = rule(left, confidence[low], options)
-    return columns
-
-
-def only_good_starts(columns, boxes, scores, options):
-    """Return `columns` (n,) with `DROPPED` for new ones that score too little or are duplicates of others."""
-    columns = columns.copy()
-    columns[(columns == 0) & (scores < max(options.high_score, options.new_score))] = DROPPED
-    if options.duplicate_iou < 1:
-        close, kept = box_iou(boxes, boxes) > options.duplicate_iou, columns > 0
-        for i in np.argsort(-scores, kind="stable"):
-            if columns[i] == 0:
-                columns[i] = DROPPED if (close[i] & kept).any() else 0
-                kept[i] = columns[i] == 0
-    return columns
