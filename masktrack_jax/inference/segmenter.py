@@ -12,8 +12,7 @@ from masktrack_jax.inference.frames import FrameDetections, PreparedFrame, Resiz
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking import association, tracks
 from masktrack_jax.tracking.assignment import DROPPED
-from masktrack_jax.tracking.association import AssociationOptions
-from masktrack_jax.tracking.tracker import Tracker
+from masktrack_jax.tracking.association import AssociationOptions, Tracker
 from masktrack_jax.tracking.tracks import FrameResult, TrackOptions, TrackRecord, VideoTracks
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""Whole sequences through `Tracker`: crossings, occlusions and re-entries, weak detections, long videos."""
+"""Whole sequences through `Tracker`, with the identities that were put in as the oracle.
+
+Crossings, occlusions and re-entries, weak detections, long videos, and every combination of rules.
+"""
 
 from dataclasses import replace
 
@@ -8,7 +11,7 @@ import pytest
 from masktrack_jax.tracking import similarity
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
 from masktrack_jax.tracking.association import AssociationOptions, Tracker
-from masktrack_jax.tracking.memory import MEMORIES
+from masktrack_jax.tracking.memory import MEMORIES, Frame
 from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou
 from tests.helpers.configs import ROOT
 
@@ -46,7 +49,7 @@ def test_overlaps_alone_track_boxes_that_cross(assignment):
         order = rng.permutation(4)
         seen = now[order] + rng.normal(0, 0.3, (4, 4))
         noise = rng.normal(0, 10, (4, 3))  # embeddings that say nothing and must not matter
-        ids = tracker.update(seen, rng.uniform(0.5, 1, 4), np.zeros(4, int), noise)
+        ids = tracker.update(Frame(seen, rng.uniform(0.5, 1, 4), np.zeros(4, int), noise))
         for i, track_id in zip(order, ids.tolist()):
             assert names.setdefault(int(i), track_id) == track_id
     assert sorted(names.values()) == [0, 1, 2, 3]
@@ -61,7 +64,7 @@ def sight(box, axis, score=0.9, label=0):
 def update(tracker, *sights):
     boxes, scores, labels, embeddings = zip(*sights) if sights else [()] * 4
     boxes, embeddings = np.reshape(boxes, (-1, 4)), np.reshape(embeddings, (-1, 4))
-    return tracker.update(boxes, scores, labels, embeddings).tolist()
+    return tracker.update(Frame(boxes, scores, labels, embeddings)).tolist()
 
 
 HERE, THERE, FAR = (0, 0, 10, 10), (30, 0, 40, 10), (80, 0, 95, 15)
@@ -160,9 +163,8 @@ def test_one_to_one_deterministic_and_flat_with_every_rule(similarity, assignmen
         for _ in range(frames):
             seen = rng.choice(5, rng.integers(0, 8))
             corners = 20.0 * seen[:, None] + rng.normal(0, 1, (len(seen), 2))
-            ids = tracker.update(
-                np.hstack([corners, corners + 12]), rng.random(len(seen)), seen % 2, looks[seen]
-            )
+            boxes = np.hstack([corners, corners + 12])
+            ids = tracker.update(Frame(boxes, rng.random(len(seen)), seen % 2, looks[seen]))
             kept = ids[ids != DROPPED].tolist()
             assert len(kept) == len(set(kept))
             found.append(ids.tolist())
@@ -179,27 +181,26 @@ def test_one_to_one_deterministic_and_flat_with_every_rule(similarity, assignmen
 
 @pytest.mark.parametrize("after", [0, 1, 25])
 @pytest.mark.parametrize("memory", sorted(MEMORIES))
-def test_a_tracker_goes_on_from_the_state_of_another(memory, after, tmp_path):
-    """Bit for bit, by way of a file; the state is not changed by what either of them sees afterwards."""
+def test_a_tracker_resumes_from_the_state_of_another(memory, after, tmp_path):
+    """Bit for bit, also through a file. What either of them sees afterwards does not change the state."""
     rng, options = np.random.default_rng(5), AssociationOptions(memory=memory, frames_retained=4, bank_size=3)
     looks, frames = rng.normal(0, 1, (6, 4)), []
     for _ in range(50):
         seen = rng.choice(6, rng.integers(0, 5), replace=False)
         corners = 20.0 * seen[:, None] + rng.normal(0, 1, (len(seen), 2))
         boxes = np.hstack([corners, corners + 12])
-        frames.append(
-            (boxes, rng.random(len(seen)), seen % 2, looks[seen] + rng.normal(0, 0.3, (len(seen), 4)))
-        )
+        scores, noise = rng.random(len(seen)), rng.normal(0, 0.3, (len(seen), 4))
+        frames.append(Frame(boxes, scores, seen % 2, looks[seen] + noise))
     whole = Tracker(options)
-    wanted = [whole.update(*frame).tolist() for frame in frames[:after]]
+    wanted = [whole.update(frame).tolist() for frame in frames[:after]]
     state = whole.state()
-    wanted += [whole.update(*frame).tolist() for frame in frames[after:]]
+    wanted += [whole.update(frame).tolist() for frame in frames[after:]]
     np.savez(tmp_path / "state.npz", **state)
     for saved in (state, dict(np.load(tmp_path / "state.npz"))):
         other = Tracker(options)
-        other.update(*frames[7])
+        other.update(frames[7])
         other.restore(saved)
-        assert [other.update(*frame).tolist() for frame in frames[after:]] == wanted[after:]
+        assert [other.update(frame).tolist() for frame in frames[after:]] == wanted[after:]
         for name, value in whole.state().items():
             np.testing.assert_array_equal(other.state()[name], value)
     assert max(max(ids, default=0) for ids in wanted) > 5, "some were forgotten and came back as others"
