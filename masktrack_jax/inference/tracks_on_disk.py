@@ -10,6 +10,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 
 from masktrack_jax.tracking.tracks import (
+    RLE,
     Detection,
     FrameResult,
     Track,
@@ -20,6 +21,7 @@ from masktrack_jax.tracking.tracks import (
     segmentations,
 )
 
+NO_MASK: RLE = {}
 NO_BOX = np.zeros(4, np.float32)
 
 
@@ -67,10 +69,10 @@ class StoredTracks:
         return len(tracks)
 
     def _without_masks(self, places: Iterable[int]) -> Track:
-        """Return the track whose detections are at `places`, with empty masks and boxes."""
+        """Return the track whose detections are at `places`, without masks and boxes."""
         track = Track()
         for detection in self._detections(places):
-            track.add(detection._replace(rle={}, box=NO_BOX))
+            track.add(detection._replace(rle=NO_MASK, box=NO_BOX))
         return track
 
     def _places(self) -> dict[int, np.ndarray]:

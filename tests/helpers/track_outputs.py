@@ -1,0 +1,9 @@
+"""The output folder of `track.py`."""
+
+NAMES = ["frames.jsonl", "overlay.mp4", "results.json"]
+
+
+def results_of(output):
+    """The bytes of the three files of a finished run."""
+    assert sorted(path.name for path in output.iterdir()) == NAMES
+    return {path.name: path.read_bytes() for path in output.iterdir()}
