@@ -1,4 +1,4 @@
-"""What the tests of masktrack_jax/interop share."""
+"""Quick initialisation and one-line errors for the tests of masktrack_jax/interop."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ INITIAL = 0.25
 
 
 def quick_initialisation(monkeypatch):
-    """Networks are filled with `INITIAL` in place of their initialisation, which takes seconds to compile."""
+    """Fill networks with `INITIAL` instead of initialising them, which takes seconds to compile."""
     shapes_of = MaskTrackRCNN.init_variables
 
     def fill(model, key):
@@ -22,7 +22,7 @@ def quick_initialisation(monkeypatch):
 
 
 def one_line(error, *words):
-    """The message of a `UserError`: one line of moderate length with these words."""
+    """Return the message of a `UserError`: one line of moderate length with these words."""
     text = str(error.value)
     assert "\n" not in text and len(text) < 400, text
     for word in words:

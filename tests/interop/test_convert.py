@@ -1,4 +1,7 @@
-"""What an import asks for and refuses: categories, other sources, networks that do not fit."""
+"""What an import asks for and refuses: categories, other sources, networks that do not fit.
+
+The oracle is the state dict that was written: its rows are found again at the places of their categories.
+"""
 
 import json
 
@@ -17,7 +20,7 @@ MMDET, TORCHVISION = NAMES["mmdet"], NAMES["torchvision"]
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Write a state dict and import it: `About`, variables and the account."""
+    """Write a state dict and import it."""
     quick_initialisation(monkeypatch)
     path = tmp_path / "weights.safetensors"
 
@@ -30,7 +33,7 @@ def load(tmp_path, monkeypatch):
 
 
 def seven(classes=7):
-    """A network of mmdet with seven classes, of which nothing is known."""
+    """A network of mmdet with seven classes without names."""
     return make_state(MMDET, 18, (classes + 1, 4 * classes, classes))
 
 
@@ -42,8 +45,8 @@ def line_of(lines, start):
 def test_class_layers_by_name(load):
     """COCO's rows at their categories' places in YouTube-VIS; the others stay as they were."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
-    about, variables, lines = load(state, "torchvision", categories="youtubevis2019")
-    assert about.categories == LISTS["youtubevis2019"]
+    metadata, variables, lines = load(state, "torchvision", categories="youtubevis2019")
+    assert metadata.categories == LISTS["youtubevis2019"]
     box, mask = variables["params"]["box_head"], variables["params"]["mask_head"]
     logits, deltas = (state[f"{name}.weight"] for name in TORCHVISION.box)
     masks = state[f"{TORCHVISION.mask_out[1]}.bias"]
@@ -70,25 +73,25 @@ def test_categories_of_files(load, tmp_path):
     (tmp_path / "annotations.json").write_text(json.dumps(annotations))
     options = {"file_categories": str(tmp_path / "names.json")}
     state = seven()
-    about, variables, _ = load(state, **options)
-    assert about.categories == list(enumerate("abcdefg", start=1))
+    metadata, variables, _ = load(state, **options)
+    assert metadata.categories == list(enumerate("abcdefg", start=1))
     biases = state[f"{MMDET.box[0]}.bias"]
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], biases)
-    about, variables, _ = load(state, categories=str(tmp_path / "annotations.json"), **options)
-    assert about.categories == [(9, "G"), (4, "x")]
+    metadata, variables, _ = load(state, categories=str(tmp_path / "annotations.json"), **options)
+    assert metadata.categories == [(9, "G"), (4, "x")]
     wanted = [biases[6], INITIAL, biases[7]]
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], np.float32(wanted))
 
 
 def test_classes_without_names(load, tmp_path):
-    """Seven unknown classes: asked for; or left out; or those of --categories, where there are as many."""
+    """Seven unknown classes are asked for, or left out, or taken for as many --categories."""
     with pytest.raises(UserError) as error:
         load(seven())
     one_line(error, load.path, "--file-categories")
     state = seven()
     _, variables, lines = load(state, categories="ovis")
     assert np.all(variables["params"]["box_head"]["logits"]["kernel"] == INITIAL)
-    assert line_of(lines, "left at initialisation, the file's classes being unknown")
+    assert line_of(lines, "left at initialisation, as the file's categories are unknown")
     (tmp_path / "names.json").write_text(json.dumps(list("abcdefg")))
     _, variables, lines = load(state, categories=str(tmp_path / "names.json"))
     biases = state[f"{MMDET.box[0]}.bias"]
@@ -137,8 +140,8 @@ def test_detectron2_styles_are_told_apart_where_possible(load, std, source, othe
     with pytest.raises(UserError) as error:
         load(state, source)
     one_line(error, load.path, f"--source {other}")
-    about, _, _ = load(state, other)
-    assert about.config.model.backbone.stride_in_1x1 == (other == "detectron2")
+    metadata = load(state, other).metadata
+    assert metadata.config.model.backbone.stride_in_1x1 == (other == "detectron2")
 
 
 def named(name, change):
@@ -233,7 +236,7 @@ def test_batch_norm_epsilon(load, epsilon):
 def test_usual_batch_norm_epsilon(load):
     """0 for torchvision's frozen batch norms alone: those of a file that counts batches are not."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
-    _, _, lines = load(state, "torchvision")
+    lines = load(state, "torchvision").lines
     assert line_of(lines, "batch norm: the file's epsilon of 0 ")
     name = "backbone.body.bn1.running_var"
     state["backbone.body.bn1.num_batches_tracked"] = np.zeros((), np.int64)

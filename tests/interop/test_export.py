@@ -1,4 +1,4 @@
-"""Export gives mmtracking's names and shapes, and comes back bit for bit."""
+"""An export has mmtracking's names and shapes, as recorded, and its import returns every bit."""
 
 import json
 
@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.config.base import base_config
-from masktrack_jax.interop import export as exporting
 from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_main
+from masktrack_jax.interop.export import main as export_main
+from masktrack_jax.interop.export_weights import export_weights, mmtracking_name
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import ROOT, load_config
@@ -23,13 +24,13 @@ CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
 def test_names_and_shapes_are_mmtrackings():
-    """Those recorded of its R50-FPN for YouTube-VIS, no more and no less."""
+    """Exactly those recorded from its R50-FPN for YouTube-VIS."""
     recorded = json.loads((ROOT / "tests" / "goldens" / "names_shapes.json").read_text())["entries"]
     wanted = {name: tuple(shape) for name, shape, _ in recorded}
     shapes = jax.eval_shape(build_model(base_config(), 40).init_variables, jax.random.key(0))
     flat, got = flatten_dict(shapes, sep="/"), {}
     for path, (name, layout) in names.table(shapes).items():
-        name = exporting.mmtracking_name(name)
+        name = mmtracking_name(name)
         assert name not in got
         got[name] = names.torch_shape(flat[path].shape, layout)
     assert got == {name: shape for name, shape in wanted.items() if "num_batches" not in name}
@@ -76,13 +77,13 @@ GROUP = {"model.backbone.norm": "group", "model.fpn.norm": "group", "model.mask_
     ids=["tiny", "bottleneck", "group norm", "single level"],
 )
 def test_export_and_import_give_the_same(changes, tmp_path, capsys):
-    """Every bit of the parameters; and the config, the categories and the step."""
+    """Every bit of the parameters, the config, the categories and the step."""
     config = config_with(changes)
     shapes = jax.eval_shape(build_model(config, 3).init_variables, jax.random.key(0))
     variables = randomised(shapes)
     checkpoints.write_variables(tmp_path / "first", variables, checkpoints.About(config, CATEGORIES, 11))
     path = tmp_path / "new" / "weights.safetensors"
-    exporting.main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
+    export_main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     source = ["--input", str(path), "--source", "mmtracking"]
     import_main([*source, "--output", str(tmp_path / "second")])
@@ -103,7 +104,7 @@ def exported(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     about = checkpoints.About(load_config("tiny"), CATEGORIES, 11)
     checkpoints.write_variables(folder / "checkpoint", tiny_model[1], about)
-    exporting.export(folder / "checkpoint", folder / "weights.safetensors")
+    export_weights(folder / "checkpoint", folder / "weights.safetensors")
     return folder / "weights.safetensors", tiny_model[1]
 
 
@@ -141,16 +142,9 @@ def test_a_damaged_header_is_one_line(exported, tmp_path, header):
     path, _ = exported
     save_file(load_file(path), tmp_path / "bad.safetensors", {"masktrack_jax": header})
     with pytest.raises(UserError) as error:
-        import_main(
-            [
-                "--input",
-                str(tmp_path / "bad.safetensors"),
-                "--source",
-                "mmtracking",
-                "--output",
-                str(tmp_path / "x"),
-            ]
-        )
+        arguments = {"--input": tmp_path / "bad.safetensors", "--output": tmp_path / "x"}
+        flags = [str(word) for pair in arguments.items() for word in pair]
+        import_main([*flags, "--source", "mmtracking"])
     one_line(error, tmp_path / "bad.safetensors", "header")
     assert not (tmp_path / "x").exists()
 
@@ -164,6 +158,6 @@ def test_export_refuses(exported, tmp_path):
         (tmp_path / "none", tmp_path / "other.safetensors", "no such checkpoint"),
     ):
         with pytest.raises(UserError) as error:
-            exporting.export(checkpoint, output)
+            export_weights(checkpoint, output)
         one_line(error, word)
     assert path.read_bytes() == before and not any(tmp_path.iterdir())

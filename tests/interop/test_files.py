@@ -1,4 +1,7 @@
-"""Files as they come: wrapped, damaged, of other kinds, with code in them; and the command."""
+"""Files in all forms: wrapped, damaged, of other kinds, with code in them; and the command.
+
+The oracle is the state dict that was written. Damaged files are refused in one line, and their code never runs.
+"""
 
 import collections
 import json
@@ -14,6 +17,7 @@ from safetensors.numpy import save_file
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.interop import __main__ as command
 from masktrack_jax.interop import files
+from masktrack_jax.interop.convert import import_weights
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import cli
 from tests.helpers.interop import quick_initialisation
@@ -85,7 +89,7 @@ def test_nothing_is_left_of_a_failed_write(whole, tmp_path, capsys, monkeypatch)
 def test_truncated_safetensors(whole, tmp_path, capsys, keep):
     content = whole.read_bytes()
     whole.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    refused(tmp_path, capsys, whole, "no whole safetensors file")
+    refused(tmp_path, capsys, whole, "not a complete safetensors file")
 
 
 @pytest.mark.parametrize("content", [b"\x80\x04not a header", b"PK\x03\x04" + bytes(100)])
@@ -172,9 +176,9 @@ class TestPyTorch:
         names = tuple(f"class {i}" for i in range(40))
         meta = {"CLASSES": names} if key == "CLASSES" else {"dataset_meta": {"classes": list(names)}}
         torch.save({"meta": meta, "state_dict": tensors}, tmp_path / "model.pth")
-        about, _, lines = command.import_weights(tmp_path / "model.pth", "mmtracking")
-        assert about.categories == list(enumerate(names, start=1))
-        assert lines[0].endswith("40 classes named in the file")
+        imported = import_weights(tmp_path / "model.pth", "mmtracking")
+        assert imported.metadata.categories == list(enumerate(names, start=1))
+        assert imported.lines[0].endswith("40 classes named in the file")
 
     def test_caffe_style(self, torch, tensors, tmp_path, capsys):
         meta = {"config": "model = dict(\n backbone=dict(norm_eval=True, style='caffe'))"}
@@ -190,7 +194,7 @@ class TestPyTorch:
     def test_code_is_not_run(self, torch, tensors, tmp_path, capsys, old):
         trap = {"state_dict": tensors, "meta": Trap(tmp_path / "sprung")}
         torch.save(trap, tmp_path / "model.pth", _use_new_zipfile_serialization=not old)
-        refused(tmp_path, capsys, tmp_path / "model.pth", "not tensors alone")
+        refused(tmp_path, capsys, tmp_path / "model.pth", "not only tensors")
         assert not (tmp_path / "sprung").exists()
 
     def test_a_plain_pickle_with_code(self, torch, tmp_path, capsys):
