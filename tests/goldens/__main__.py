@@ -14,7 +14,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # as t
 from contextlib import redirect_stdout
 from itertools import product
 
-from . import inference, training, units
+from . import inference, results, training, training_steps, units
 from .recorded import Row
 
 HEAD = """# Recorded numbers of the published code, and ours
@@ -46,24 +46,24 @@ def inference_rows():
             yield from inference.original_rows(size, setting)
 
     for size, setting in product(inference.SIZES, ("default", "loose")):
-        yield from inference.results_rows(size, setting)
+        yield from results.results_rows(size, setting)
 
 
-def training_rows(parts):
+def training_rows(*parts):
     for form, part in product(("mm", "orig"), parts):
-        yield from getattr(training, part)(form)
+        yield from part(form)
 
 
 def all_rows():
     yield from units.rows()
     yield from inference_rows()
-    yield from training_rows(("detail_rows", "step_rows", "trajectory_rows"))
+    yield from training_rows(training.detail_rows, training_steps.step_rows, training_steps.trajectory_rows)
 
 
 def network_rows():
     """What a network's rounding shows in."""
     yield from inference_rows()
-    yield from training_rows(("step_rows", "trajectory_rows"))
+    yield from training_rows(training_steps.step_rows, training_steps.trajectory_rows)
 
 
 def rows_in_float64():

@@ -1,4 +1,4 @@
-"""Set A: the made-up weights, brought in by the importer, and the network that they make."""
+"""Set A: the made-up weights, imported, and the network that they make."""
 
 import tempfile
 from functools import cache
@@ -17,9 +17,11 @@ from masktrack_jax.models.masktrack_rcnn import build_model
 from .recorded import document
 from .weights import tensor
 
+# Computation in float64 leaves the recordings' own noise: JAX_ENABLE_X64=1.
+DTYPE = "float64" if jax.config.jax_enable_x64 else "float32"
 SALT = 0
 SOURCES = {"mm": "mmtracking", "orig": "original"}
-# A golden name of mmtracking's file, and where the authors' differ.
+# Parts of mmtracking's names, and the authors' for them.
 TO_ORIGINAL = (("detector.", ""), ("roi_head.", ""), ("track_head.embed_head.fcs", "track_head.fcs"))
 
 
@@ -29,7 +31,7 @@ def mmtracking_weights():
 
 
 def to_original(tensors):
-    """mmtracking's names and class order, background last, to the authors', background first."""
+    """Convert mmtracking's names and class order, background last, to the authors', background first."""
     converted = {}
     for name, value in tensors.items():
         if "fc_cls" in name:
@@ -44,7 +46,7 @@ def to_original(tensors):
 
 
 def as_recorded(variables, form):
-    """Our variables, or what is shaped like them, as {recorded name: array} of a form."""
+    """Return our variables, or arrays of their shapes, as {recorded name: array} of a form."""
     flat = flatten_dict(variables, sep="/")
     tensors = {}
     for path, entry in names.table(variables).items():
@@ -55,7 +57,7 @@ def as_recorded(variables, form):
 
 @cache
 def checkpoint(form):
-    """Folder of the checkpoint that the importer makes of the weights in a form, "mm" or "orig"."""
+    """Return the folder of the checkpoint imported from the weights in a form, "mm" or "orig"."""
     folder = Path(tempfile.mkdtemp(prefix="goldens-"))
     weights = mmtracking_weights() if form == "mm" else to_original(mmtracking_weights())
     save_file(weights, folder / "weights.safetensors")

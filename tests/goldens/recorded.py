@@ -62,3 +62,20 @@ def sampled(recording, key, tensor):
 def nchw(tensor):
     """(…, H, W, C) as PyTorch's (…, C, H, W)."""
     return np.moveaxis(np.asarray(tensor), -1, -3)
+
+
+class Worst:
+    """Rows of one recording, each with its worst frame."""
+
+    def __init__(self, name):
+        self.name, self.rows = name, {}
+
+    def add(self, quantity, tolerance, difference):
+        before = self.rows[quantity].difference if quantity in self.rows else 0.0
+        self.rows[quantity] = Row(self.name, quantity, tolerance, max(before, difference))
+
+    def exact(self, quantity, ours, theirs):
+        self.add(f"{quantity}: unequal", 0, unequal(ours, theirs))
+
+    def __iter__(self):
+        return iter(self.rows.values())

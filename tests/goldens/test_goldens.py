@@ -1,11 +1,14 @@
-"""The recorded numbers of the published implementations. All of them: `python -m tests.goldens`."""
+"""Our numbers equal those recorded from the published implementations, within the recordings' tolerances.
+
+These are some of the recordings; `python -m tests.goldens` compares all of them.
+"""
 
 import zlib
 
 import numpy as np
 import pytest
 
-from tests.goldens import inference, training, units
+from tests.goldens import inference, results, training, training_steps, units
 from tests.goldens.inputs import make_clip
 from tests.goldens.recorded import Row, arrays, largest
 
@@ -43,7 +46,7 @@ def test_original_inference():
 
 
 def test_original_results_file():
-    check(inference.results_rows("250x333", "default"))
+    check(results.results_rows("250x333", "default"))
 
 
 @pytest.mark.parametrize("form", ["mm", "orig"])
@@ -53,10 +56,10 @@ def test_training_targets(form):
 
 @pytest.mark.parametrize("form", ["mm", "orig"])
 def test_losses_gradients_and_steps(form):
-    check(training.step_rows(form))
-    rows = list(training.trajectory_rows(form))
-    # After three steps single losses of two compilations of ours differ by 0.04, and of weights a ten
-    # millionth apart by 0.07; 0.05 is what the recording allows.
+    check(training_steps.step_rows(form))
+    rows = list(training_steps.trajectory_rows(form))
+    # After three steps single losses differ by 0.04 between two of our compilations, and by 0.07 between weights
+    # that are a ten millionth apart; the recording allows 0.05.
     chaotic = [row for row in rows if row.quantity.startswith("step 3: worst single loss")]
     check(row._replace(tolerance=0.15) for row in chaotic)
     check(row for row in rows if row not in chaotic)
