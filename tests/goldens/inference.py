@@ -1,25 +1,23 @@
 """Inference, stage by stage, against `infer_A_*` (mmtracking) and `orig_infer_A_*` (the authors)."""
 
-import copy
-from functools import cache, partial
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.inference.frames import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.masks.paste import paste_masks
-from masktrack_jax.models.masktrack_rcnn import build_model, normalise
 from masktrack_jax.ops.roi_align import roi_levels
 from masktrack_jax.tracking.association import AssociationOptions, Tracker
 from masktrack_jax.tracking.memory import Frame
 from masktrack_jax.tracking.similarity import match_scores
 
 from .inputs import make_clip
-from .network import DTYPE, network
 from .recorded import Worst, arrays, largest, nchw, sampled
+from .stages import at, heads, predict
 
 SIZES = ("250x333", "360x640")
 # Largest differences of a float32 from a float64 network, see README.md. Both sides are float32 here, so
@@ -35,60 +33,9 @@ BOXES, SCORES, MASK_PIXELS = 0.017, 1e-4, 203
 # Not in README.md. Embeddings at the same boxes; their products, up to 60, at slightly different boxes; match
 # scores, which include the logarithm of detection scores down to 0.01.
 EMBEDDINGS, PRODUCTS, MATCH = 4e-4, 5e-3, SCORES / 0.01
-STAGES = {"__call__": ("backbone", "fpn", "rpn_head"), "propose": ("",)}
 
 
-@cache
-def predict(form, score_threshold, max_detections):
-    """`detect` of a form, jitted: images, sizes → `Detections` and the outputs of its parts."""
-    about, variables = network(form)
-    config = copy.deepcopy(about.config)
-    config.model.dtype = DTYPE
-    config.model.detections.update({"score_threshold": score_threshold, "max_detections": max_detections})
-    model = build_model(config, len(about.categories))
-
-    def wanted(module, method):
-        return method in STAGES and (module.name or "") in STAGES[method]
-
-    @jax.jit
-    def run(variables, images, sizes):
-        detections, state = model.apply(
-            variables, images, sizes, method="detect", capture_intermediates=wanted, mutable=["intermediates"]
-        )
-        return detections, state["intermediates"] | {"image": normalise(images, sizes)}
-
-    return config, partial(run, jax.device_put(variables))
-
-
-@cache
-def heads(form):
-    """The heads of a form at given boxes, jitted: features P2–P6, boxes (N, 4), labels (N,) → a dict.
-
-    Boxes of two float32 networks differ by hundredths of a pixel, which changes their features by more than
-    the noise of a stage. At the same boxes each stage can be compared on its own.
-    """
-    about, variables = network(form)
-    config = copy.deepcopy(about.config)
-    config.model.dtype = DTYPE
-
-    def at_boxes(model, features, boxes, labels):
-        valid = jnp.ones((1, len(boxes)), bool)
-        roi = model.pool(features, boxes[None], valid, 7)
-        logits, deltas = model.box_head(roi)
-        return {
-            "roi7": roi,
-            "roi14": model.pool(features, boxes[None], valid, 14),
-            "cls_score": logits,
-            "bbox_pred": deltas.reshape(len(boxes), -1),
-            "mask_logits": model.mask_logits(features, boxes[None], valid, labels[None])[0],
-            "embeddings": model.embed(roi, 1)[0],
-        }
-
-    run = nn.apply(at_boxes, build_model(config, len(about.categories)))
-    return partial(jax.jit(run), jax.device_put(variables))
-
-
-def frames(recorded):
+def frames(recorded: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
     """A clip's frames as the network takes them: images (1, H, W, 3), sizes (1, 2), original (h, w)."""
     for frame in make_clip(*map(int, recorded["clip_args"]))["frames"]:
         size = fit_size(*frame.shape[:2], 640, 360)
@@ -100,7 +47,7 @@ def frames(recorded):
         )
 
 
-def mmtracking_rows(size):
+def mmtracking_rows(size: str) -> Worst:
     name = f"infer_A_{size}"
     recorded = arrays(name)
     config, run = predict("mm", 0.01, 100)
@@ -143,7 +90,7 @@ def mmtracking_rows(size):
     return rows
 
 
-def original_rows(size, setting):
+def original_rows(size: str, setting: str) -> Worst:
     name = f"orig_infer_A_{size}_{setting}"
     recorded = arrays(name)
     config, run = predict("orig", float(recorded["score_thr"]), int(recorded["max_per_img"]))
@@ -199,22 +146,24 @@ def original_rows(size, setting):
     return rows
 
 
-def continuous(boxes):
+def continuous(boxes: np.ndarray) -> np.ndarray:
     """Convert boxes by first and last pixel to ours."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 
-def last_pixel(boxes):
+def last_pixel(boxes: np.ndarray) -> np.ndarray:
     """Convert our boxes to the authors', which name the first and the last pixel."""
     return np.asarray(boxes) - np.array([0, 0, 1, 1], np.float32)
 
 
-def only_last(ids):
+def only_last(ids: np.ndarray) -> list[int]:
     """The authors keep the ids of displaced detections, and then the last detection of each id."""
     return [i if i not in ids[k + 1 :] else -1 for k, i in enumerate(ids.tolist())]
 
 
-def pyramid_rows(rows, frame, parts, anchors):
+def pyramid_rows(
+    rows: Worst, frame: dict[str, np.ndarray], parts: dict[str, Any], anchors: ConfigDict
+) -> None:
     """Backbone, FPN and the RPN's outputs of a frame."""
     rows.add("network input", 2e-6, sampled(frame, "img", nchw(parts["image"])))
     levels = dict(zip(("C2", "C3", "C4", "C5"), parts["backbone"]["__call__"][0]))
@@ -233,15 +182,13 @@ def pyramid_rows(rows, frame, parts, anchors):
             rows.add(key, tolerance, sampled(frame, key, nchw(value)))
 
 
-def at(run, parts, boxes, labels):
-    """`heads` at up to 200 boxes, padded to 200, so that it compiles once."""
-    count, room = len(boxes), 200 - len(boxes)
-    boxes = np.pad(np.asarray(boxes, np.float32), ((0, room), (0, 0)))
-    out = run(parts["fpn"]["__call__"][0], boxes, np.pad(labels, (0, room)).astype(np.int32))
-    return {name: np.asarray(value)[:count] for name, value in out.items()}
-
-
-def region_rows(rows, form, frame, parts, convert):
+def region_rows(
+    rows: Worst,
+    form: str,
+    frame: dict[str, np.ndarray],
+    parts: dict[str, Any],
+    convert: Callable[[np.ndarray], np.ndarray],
+) -> None:
     """Proposals as a set, and the box head's outputs for the recorded proposals."""
     if "proposals" not in frame:
         return
@@ -260,7 +207,7 @@ def region_rows(rows, form, frame, parts, convert):
     rows.add("bbox_pred", TOLERANCES["bbox_pred"], sampled(frame, "bbox_pred", deltas))
 
 
-def fixed_rows(rows, recorded, parts):
+def fixed_rows(rows: Worst, recorded: dict[str, np.ndarray], parts: dict[str, Any]) -> None:
     """The heads on the first frame at made-up boxes of all sizes; the mask head for every class."""
     boxes = recorded["fixed_rois"][:, 1:]
     rows.exact("fixed boxes: levels", roi_levels(boxes, 4, 56.0), recorded["fixed_rois_level"])
@@ -281,7 +228,14 @@ def fixed_rows(rows, recorded, parts):
     rows.add("fixed boxes: products", PRODUCTS, largest(products, recorded["fixed_embed_gram"]))
 
 
-def mask_rows(rows, frame, probabilities, boxes, original, pixel_boxes):
+def mask_rows(
+    rows: Worst,
+    frame: dict[str, np.ndarray],
+    probabilities: np.ndarray,
+    boxes: np.ndarray,
+    original: tuple[int, int],
+    pixel_boxes: bool,
+) -> None:
     masks = paste_masks(probabilities, boxes, *original, pixel_boxes)
     packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
     wrong = np.unpackbits(packed ^ frame["masks_packed"].reshape(packed.shape)).sum()

@@ -3,6 +3,7 @@
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,12 +26,12 @@ SOURCES = {"mm": "mmtracking", "orig": "original"}
 TO_ORIGINAL = (("detector.", ""), ("roi_head.", ""), ("track_head.embed_head.fcs", "track_head.fcs"))
 
 
-def mmtracking_weights():
+def mmtracking_weights() -> dict[str, np.ndarray]:
     """{mmtracking's name: array}."""
     return {name: tensor(name, shape, SALT) for name, shape, _ in document("names_shapes")["entries"]}
 
 
-def to_original(tensors):
+def to_original(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert mmtracking's names and class order, background last, to the authors', background first."""
     converted = {}
     for name, value in tensors.items():
@@ -45,7 +46,7 @@ def to_original(tensors):
     return converted
 
 
-def as_recorded(variables, form):
+def as_recorded(variables: dict[str, Any], form: str) -> dict[str, np.ndarray]:
     """Return our variables, or arrays of their shapes, as {recorded name: array} of a form."""
     flat = flatten_dict(variables, sep="/")
     tensors = {}
@@ -56,7 +57,7 @@ def as_recorded(variables, form):
 
 
 @cache
-def checkpoint(form):
+def checkpoint(form: str) -> Path:
     """Return the folder of the checkpoint imported from the weights in a form, "mm" or "orig"."""
     folder = Path(tempfile.mkdtemp(prefix="goldens-"))
     weights = mmtracking_weights() if form == "mm" else to_original(mmtracking_weights())
@@ -75,7 +76,7 @@ def checkpoint(form):
 
 
 @cache
-def network(form):
+def network(form: str) -> tuple[checkpoints.About, dict[str, Any]]:
     """Config, number of classes, and variables of a form."""
     about = checkpoints.read_about(checkpoint(form))
     model = build_model(about.config, len(about.categories))

@@ -16,7 +16,7 @@ from .network import DTYPE, checkpoint
 from .recorded import Worst, arrays, document
 
 
-def results_rows(size, setting):
+def results_rows(size: str, setting: str) -> Worst:
     """Rows of one results file: categories, scores, frames and masks of its tracks."""
     name = f"orig_results_A_{size}_{setting}"
     wanted = document(name)

@@ -4,6 +4,7 @@ The recordings give the RoI head made-up proposals, and draw the first candidate
 """
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -12,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
@@ -34,22 +35,22 @@ class WithProposals(MaskTrackRCNN):
 
     given: Any = None
 
-    def propose(self, logits, deltas, anchors, image_sizes):
+    def propose(self, logits: Any, deltas: Any, anchors: Any, image_sizes: Any) -> tuple[Any, Any]:
         return jnp.asarray(self.given)[None], jnp.ones((1, len(self.given)), bool)
 
 
-def first_candidates():
+def first_candidates() -> Any:
     """Draw the first candidates within this context."""
     order = lambda keys, n: jnp.broadcast_to(-jnp.arange(n, dtype=jnp.float32), (len(keys), n))  # noqa: E731
     return mock.patch.object(targets, "priorities", order)
 
 
-def pixels(form):
+def pixels(form: str) -> np.ndarray | np.float32:
     """The shift from a recording's boxes to ours: the authors' name the last pixel."""
     return np.array([0, 0, 1, 1], np.float32) if form == "orig" else np.float32(0)
 
 
-def pair(form):
+def pair(form: str) -> dict[str, np.ndarray]:
     """The recorded pair as a batch of one."""
     recorded, shift = arrays(RECORDINGS[form]), pixels(form)
     clip = make_clip(*map(int, recorded["clip_args"]))["frames"]
@@ -81,7 +82,7 @@ def pair(form):
     return {name: np.asarray(value)[None] for name, value in batch.items()}
 
 
-def build(form):
+def build(form: str) -> tuple[ConfigDict, WithProposals, Any]:
     """Config, the network with the recorded proposals, and its variables."""
     about, variables = network(form)
     given = (arrays(RECORDINGS[form])["proposals"] + pixels(form)).astype(np.float32)
@@ -94,14 +95,14 @@ def build(form):
 class _hashable(tuple):
     """Boxes as a module's field, which must be hashable."""
 
-    def __new__(cls, boxes):
+    def __new__(cls, boxes: np.ndarray) -> "_hashable":
         return super().__new__(cls, map(tuple, boxes.tolist()))
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(list(self), np.float32)
 
 
-def details(model, batch, options):
+def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDict) -> dict[str, Any]:
     """What the objective computes on its way, of one image."""
     features, reference, batch, _ = objective.frame_features(model, batch, jnp.zeros((1, 2), jnp.uint32))
     height, width = batch["image"].shape[1:3]
@@ -149,7 +150,7 @@ def details(model, batch, options):
     }
 
 
-def detail_rows(form):
+def detail_rows(form: str) -> Iterator[Row]:
     """Assignments, draws and targets exactly; outputs within float32's noise."""
     name, recorded, shift = RECORDINGS[form], arrays(RECORDINGS[form]), pixels(form)
     config, model, variables = build(form)
@@ -157,7 +158,7 @@ def detail_rows(form):
         run = jax.jit(nn.apply(partial(details, options=FrozenConfigDict(config.train)), model))
         found = jax.device_get(run(variables, pair(form)))
 
-    def exact(quantity, ours, theirs):
+    def exact(quantity: str, ours: Any, theirs: Any) -> Row:
         return Row(name, f"{quantity}: unequal", 0, unequal(ours, theirs))
 
     assigned = np.where(found["usable"], indices(found["anchor_assignment"]), -2)
@@ -210,12 +211,12 @@ def detail_rows(form):
     yield Row(name, "match logits, relative", 2e-4, relative(match, theirs))
 
 
-def indices(assignment):
+def indices(assignment: Any) -> np.ndarray:
     """mmdet's form: −1 ignored, 0 negative, 1 + the object of a positive."""
     return np.where(assignment.positive, assignment.target + 1, np.where(assignment.negative, 0, -1))
 
 
-def own_deltas(form, recorded):
+def own_deltas(form: str, recorded: dict[str, np.ndarray]) -> np.ndarray:
     """Target deltas of each RoI for its own class."""
     if form == "mm":
         return recorded["roi_bbox_targets"]

@@ -1,7 +1,9 @@
-"""Losses, gradients and SGD steps on one pair against `train_A`, `orig_train_A`, `traj_A` and `orig_traj_A`."""
+"""Losses, gradients and SGD steps on one pair against `(orig_)train_A` and `(orig_)traj_A`."""
 
 import copy
+from collections.abc import Iterator
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,7 @@ TRAJECTORY = (1e-5, 1e-3, 2e-2, 5e-2)
 
 
 @cache
-def run_steps(form, count):
+def run_steps(form: str, count: int) -> tuple[list[dict[str, Any]], Any, Any, Any]:
     """Return metrics of `count` SGD steps, gradients of the first, parameters before and after it."""
     config, model, variables = build(form)
     config = copy.deepcopy(config)
@@ -52,10 +54,10 @@ def run_steps(form, count):
     return metrics, first[0], variables["params"], first[1]
 
 
-def remembering(optimizer):
+def remembering(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the optimiser with the latest gradients in its state."""
 
-    def update(gradients, state, params):
+    def update(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
         updates, inner = optimizer.update(gradients, state[0], params)
         return updates, (inner, gradients)
 
@@ -64,7 +66,7 @@ def remembering(optimizer):
     )
 
 
-def step_rows(form):
+def step_rows(form: str) -> Iterator[Row]:
     """Losses, gradients and the first step of plain SGD."""
     name, recorded = RECORDINGS[form], arrays(RECORDINGS[form])
     metrics, gradients, before, after = run_steps(form, 4)
@@ -81,7 +83,7 @@ def step_rows(form):
     yield from tensor_rows(name, "step", "SGD step", ours)
 
 
-def tensor_rows(name, prefix, quantity, ours):
+def tensor_rows(name: str, prefix: str, quantity: str, ours: dict[str, np.ndarray]) -> Iterator[Row]:
     """Norm of each tensor's difference over the norm of its recorded values: the median and the worst."""
     recorded = arrays(name)
     keys = [key for key in recorded if key.startswith(f"{prefix}/") and "@" not in key]
@@ -99,13 +101,15 @@ def tensor_rows(name, prefix, quantity, ours):
         yield Row(name, f"{quantity}: worst", WORST_GRADIENT, worst)
 
 
-def trajectory_rows(form):
+def trajectory_rows(form: str) -> Iterator[Row]:
     """Losses and gradient norm over four steps; later ones are chaotic."""
     name = {"mm": "traj_A", "orig": "orig_traj_A"}[form]
     metrics = run_steps(form, 4)[0]
     for step, (wanted, tolerance) in enumerate(zip(document(name), TRAJECTORY)):
 
-        def difference(ours, theirs, found=metrics[step], wanted=wanted):
+        def difference(
+            ours: str, theirs: str, found: dict[str, Any] = metrics[step], wanted: dict[str, Any] = wanted
+        ) -> float:
             return float(abs(found[ours] - wanted[theirs]) / abs(wanted[theirs]))
 
         worst = float(np.max([difference(f"loss_{a}", b) for a, b in LOSSES[form].items()]))

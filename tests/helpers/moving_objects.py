@@ -1,12 +1,16 @@
 """Moving objects, and a segmenter whose detector knows where they are."""
 
+from typing import Any
+
 import numpy as np
 
 from masktrack_jax.inference.frames import Resize
-from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.inference.segmenter import Outputs, VideoSegmenter
 
 CATEGORIES = [(4, "circle"), (9, "square")]
 DETECTIONS = 5
+# Of each frame: (height, width), and for each object its box, score, label and identity.
+Truth = list[tuple[tuple[int, int], list[tuple[list[float], float, int, int]]]]
 RESIZE = Resize(long_edge=64, short_edge=40, buckets=[(64, 64), (32, 64), (64, 32)])
 
 
@@ -16,10 +20,10 @@ class KnownDetector:
     truth: for each frame its (height, width) and a list of (box in the frame's pixels, score, label, object).
     """
 
-    def __init__(self, truth):
+    def __init__(self, truth: Truth) -> None:
         self.truth, self.shapes = truth, []
 
-    def __call__(self, images, image_sizes):
+    def __call__(self, images: np.ndarray, image_sizes: np.ndarray) -> Outputs:
         assert images.dtype == np.uint8 and image_sizes.dtype == np.int32
         self.shapes.append(images.shape)
         count = len(images)
@@ -47,7 +51,7 @@ class KnownDetector:
         return out
 
 
-def moving_objects(count, size=(90, 150)):
+def moving_objects(count: int, size: tuple[int, int] = (90, 150)) -> Truth:
     """The truth of `count` frames with three objects; one is away in the second quarter."""
     truth = []
     for t in range(count):
@@ -60,12 +64,12 @@ def moving_objects(count, size=(90, 150)):
     return truth
 
 
-def frames_of(truth):
+def frames_of(truth: Truth) -> list[np.ndarray]:
     """The frames of a truth, each with its number in every pixel."""
     return [np.full((*size, 3), index, np.uint8) for index, (size, _) in enumerate(truth)]
 
 
-def segmenter_of(truth, **options):
+def segmenter_of(truth: Truth, **options: Any) -> VideoSegmenter:
     """A `VideoSegmenter` whose detector knows this truth."""
     return VideoSegmenter(
         KnownDetector(truth), CATEGORIES, resize=RESIZE, **{"frames_per_call": 4, **options}

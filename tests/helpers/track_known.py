@@ -8,7 +8,9 @@ POINT names one of `POINTS`; SIGKILL comes at its COUNTth call.
 import os
 import signal
 import sys
+from collections.abc import Callable
 from itertools import count
+from typing import Any, BinaryIO
 
 from masktrack_jax.inference import progress, track_video, tracks_on_disk
 from tests.helpers.moving_objects import moving_objects, segmenter_of
@@ -16,11 +18,11 @@ from tests.helpers.moving_objects import moving_objects, segmenter_of
 FRAMES = 22  # whose objects the detector knows
 
 
-def kill_at(owner, name, nth, half=None):
+def kill_at(owner: Any, name: str, nth: int, half: Callable[..., None] | None = None) -> None:
     """Make the nth call of `owner.name` kill the process, after `half` was called with the same arguments."""
     function, calls = getattr(owner, name), count(1)
 
-    def deadly(*arguments, **options):
+    def deadly(*arguments: Any, **options: Any) -> Any:
         if next(calls) == nth:
             if half:
                 half(*arguments)
@@ -30,13 +32,13 @@ def kill_at(owner, name, nth, half=None):
     setattr(owner, name, deadly)
 
 
-def half_a_line(tracks, _):
+def half_a_line(tracks: tracks_on_disk.StoredTracks, _: object) -> None:
     """As if the power failed while a line was written."""
     tracks._file.write(b"[0, 3, 0.12")
     tracks._file.flush()
 
 
-def half_a_state(file, **_):
+def half_a_state(file: BinaryIO, **_: object) -> None:
     """As if the power failed while the state was written."""
     file.write(b"PK half")
     file.flush()
@@ -52,7 +54,7 @@ POINTS = {
 }
 
 
-def main(video, output, point=None, nth=0):
+def main(video: str, output: str, point: str | None = None, nth: int | str = 0) -> None:
     """Track, killed at `point` if there is one."""
     progress.SAVE_FRAMES = 4
     segmenter = segmenter_of(moving_objects(FRAMES), frames_per_call=2)

@@ -1,5 +1,7 @@
 """Detections, memories and results of frames for the tests of tracks and associations."""
 
+from typing import Any
+
 import numpy as np
 
 from masktrack_jax.tracking.memory import Frame, Memory
@@ -8,7 +10,7 @@ from masktrack_jax.tracking.tracks import FrameResult
 SIZE, LOOKS = 4, 3  # of an embedding; of an object
 
 
-def random_frame(rng, n):
+def random_frame(rng: np.random.Generator, n: int) -> Frame:
     corners = rng.uniform(0, 60, (n, 2))
     return Frame(
         np.hstack([corners, corners + rng.uniform(5, 40, (n, 2))]).astype(np.float32),
@@ -18,7 +20,7 @@ def random_frame(rng, n):
     )
 
 
-def random_memory(rng, k, looks=LOOKS):
+def random_memory(rng: np.random.Generator, k: int, looks: int = LOOKS) -> Memory:
     """k objects with one to `looks` looks, unseen for up to four frames."""
     memory = Memory.of(np.arange(k) + 10, random_frame(rng, k), looks)
     memory.held[:] = rng.integers(1, looks + 1, k)
@@ -28,7 +30,9 @@ def random_memory(rng, k, looks=LOOKS):
     return memory
 
 
-def result(ids, labels, scores, rles, boxes=None, probabilities=None):
+def result(
+    ids: Any, labels: Any, scores: Any, rles: list[Any], boxes: Any = None, probabilities: Any = None
+) -> FrameResult:
     """A `FrameResult`; without `boxes` and `probabilities` these are zeros."""
     boxes = np.zeros((len(ids), 4)) if boxes is None else np.array(boxes, np.float32)
     probabilities = np.zeros((len(ids), 3)) if probabilities is None else np.array(probabilities, np.float32)

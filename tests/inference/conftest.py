@@ -1,4 +1,6 @@
-"""Inputs for a segmenter of tests/helpers/moving_objects.py: it reads a frame's number from its first pixel."""
+"""Inputs for the segmenters of tests/helpers/moving_objects.py, which read a frame's number from a pixel."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tests.helpers.track_known import FRAMES
 
 
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path: Path) -> Path:
     """A video whose frames are all the detector's frame 0."""
     path = tmp_path / "clip.mp4"
     with VideoWriter(path, 10, 90, 150) as writer:
@@ -19,7 +21,7 @@ def clip(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of frames, each with its number in every pixel."""
     folder = tmp_path_factory.mktemp("images")
     for index in range(FRAMES):

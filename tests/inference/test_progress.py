@@ -10,11 +10,14 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from masktrack_jax.inference import progress
+from masktrack_jax.inference.segmenter import Outputs
 from masktrack_jax.inference.track_video import track_video
 from masktrack_jax.inference.tracks_on_disk import StoredTracks
 from masktrack_jax.runtime.errors import UserError
@@ -26,7 +29,7 @@ from tests.helpers.track_known import FRAMES
 from tests.helpers.track_outputs import results_of
 
 
-def start(*arguments, **options):
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Start tests/helpers/track_known.py as a process."""
     command = [sys.executable, "-m", "tests.helpers.track_known", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -34,7 +37,7 @@ def start(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(images, tmp_path_factory):
+def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The results of an uninterrupted run."""
     output = tmp_path_factory.mktemp("uninterrupted") / "out"
     process = start(images, output)
@@ -53,7 +56,9 @@ KILLS = [
 
 
 @pytest.mark.parametrize("kills", KILLS, ids=lambda kills: "-".join(f"{point}{n}" for point, n, _ in kills))
-def test_killed_runs_resume_to_the_same_bytes(images, uninterrupted, tmp_path, kills):
+def test_killed_runs_resume_to_the_same_bytes(
+    images: Path, uninterrupted: dict[str, bytes], tmp_path: Path, kills: list[tuple[str, int, int]]
+) -> None:
     output = tmp_path / "out"
     for point, nth, safe in kills:
         process = start(images, output, point, nth)
@@ -69,7 +74,13 @@ def test_killed_runs_resume_to_the_same_bytes(images, uninterrupted, tmp_path, k
     assert results_of(output) == uninterrupted
 
 
-def test_an_error_keeps_what_was_saved(images, uninterrupted, tmp_path, monkeypatch, capsys):
+def test_an_error_keeps_what_was_saved(
+    images: Path,
+    uninterrupted: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """And keeps the results of an earlier run until there are new ones."""
     monkeypatch.setattr(progress, "SAVE_FRAMES", 4)
     output = tmp_path / "out"
@@ -78,7 +89,7 @@ def test_an_error_keeps_what_was_saved(images, uninterrupted, tmp_path, monkeypa
     segmenter = segmenter_of(moving_objects(FRAMES), frames_per_call=2)
     predict = segmenter.predict
 
-    def failing(*arrays):
+    def failing(*arrays: np.ndarray) -> Outputs:
         if len(predict.shapes) == 5:
             raise RuntimeError("device")
         return predict(*arrays)
@@ -95,14 +106,14 @@ def test_an_error_keeps_what_was_saved(images, uninterrupted, tmp_path, monkeypa
     assert results_of(output) == uninterrupted
 
 
-def test_results_and_frames_are_the_bytes_of_json(images, uninterrupted):
+def test_results_and_frames_are_the_bytes_of_json(images: Path, uninterrupted: dict[str, bytes]) -> None:
     segmenter = segmenter_of(moving_objects(FRAMES), frames_per_call=2)
     frames = list(open_video(images).frames())
     assert uninterrupted["results.json"].decode() == json.dumps(segmenter.segment(frames))
 
 
 @pytest.fixture
-def interrupted(images, tmp_path, monkeypatch):
+def interrupted(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The output folder of a run that was interrupted after 4 frames."""
     monkeypatch.setattr(progress, "SAVE_FRAMES", 4)
     segmenter = segmenter_of(moving_objects(8))
@@ -111,7 +122,7 @@ def interrupted(images, tmp_path, monkeypatch):
     return tmp_path / "out"
 
 
-def test_another_run_is_not_resumed(images, interrupted, tmp_path, clip):
+def test_another_run_is_not_resumed(images: Path, interrupted: Path, tmp_path: Path, clip: Path) -> None:
     segmenter, before = segmenter_of(moving_objects(FRAMES)), sorted((interrupted / "partial").iterdir())
     fewer = tmp_path / "fewer"
     fewer.mkdir()
@@ -132,18 +143,18 @@ def test_another_run_is_not_resumed(images, interrupted, tmp_path, clip):
 
 
 @pytest.mark.parametrize("name", ["state.npz", "detections.jsonl"])
-def test_damaged_progress_is_named(images, interrupted, name):
+def test_damaged_progress_is_named(images: Path, interrupted: Path, name: str) -> None:
     path = interrupted / "partial" / name
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=rf"{name}: (is cut off|cannot be read).*; delete .* to start again"):
         track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted)
 
 
-def test_two_runs_do_not_write_into_one_folder(images, tmp_path):
+def test_two_runs_do_not_write_into_one_folder(images: Path, tmp_path: Path) -> None:
     segmenter, others = segmenter_of(moving_objects(FRAMES)), []
     predict = segmenter.predict
 
-    def meanwhile(*arrays):
+    def meanwhile(*arrays: np.ndarray) -> Outputs:
         if not others:
             others.append(True)
             with pytest.raises(UserError, match=r"out/partial: another run is writing"):
@@ -154,7 +165,7 @@ def test_two_runs_do_not_write_into_one_folder(images, tmp_path):
     assert track_video(segmenter, images, tmp_path / "out").frames == FRAMES and others
 
 
-def test_files_of_others_stay(images, tmp_path):
+def test_files_of_others_stay(images: Path, tmp_path: Path) -> None:
     """A folder that happens to be called `partial`."""
     notes = tmp_path / "out" / "partial" / "notes.txt"
     notes.parent.mkdir(parents=True)
@@ -163,12 +174,12 @@ def test_files_of_others_stay(images, tmp_path):
     assert notes.read_text() == "mine" and list(notes.parent.iterdir()) == [notes]
 
 
-def test_lines_are_there_as_they_come(images, tmp_path):
+def test_lines_are_there_as_they_come(images: Path, tmp_path: Path) -> None:
     """Another process reads them while the detector is at work."""
     segmenter, seen = segmenter_of(moving_objects(FRAMES)), []
     predict = segmenter.predict
 
-    def watched(*arrays):
+    def watched(*arrays: np.ndarray) -> Outputs:
         seen.append((tmp_path / "out" / "partial" / "frames.jsonl").read_text())
         return predict(*arrays)
 
@@ -180,14 +191,16 @@ def test_lines_are_there_as_they_come(images, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["frames.jsonl", "results.json"])
-def test_track_video_on_a_full_disk(tmp_path, clip, monkeypatch, name, capsys):
+def test_track_video_on_a_full_disk(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line, the files of an earlier run stay as they were, and what was saved is not lost."""
     segmenter = segmenter_of(moving_objects(1))
     output = tmp_path / "out"
     track_video(segmenter, clip, output)
     before = results_of(output)
 
-    def full(*_):
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
@@ -206,7 +219,7 @@ def test_track_video_on_a_full_disk(tmp_path, clip, monkeypatch, name, capsys):
     assert results_of(output) == before
 
 
-def test_a_disk_that_takes_no_more(tmp_path):
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
     """Closing a file that cannot be written raises no second error, and nothing is left behind."""
     line = {"frame": 0, "boxes": [[0.0, 0.0, 1.0, 1.0]] * 20}
     result = next(iter(segmenter_of(moving_objects(1)).stream([np.zeros((90, 150, 3), np.uint8)])))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.inference.segmenter import Outputs, VideoSegmenter
 from masktrack_jax.masks.paste import decode_masks, paste_masks
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.association import AssociationOptions
@@ -18,7 +18,7 @@ from tests.helpers.moving_objects import (
 )
 
 
-def test_boxes_masks_and_tracks_come_back_in_the_frames_own_pixels():
+def test_boxes_masks_and_tracks_come_back_in_the_frames_own_pixels() -> None:
     truth = moving_objects(10)
     segmenter = segmenter_of(truth)
     results = list(segmenter.stream(iter(frames_of(truth))))
@@ -36,14 +36,14 @@ def test_boxes_masks_and_tracks_come_back_in_the_frames_own_pixels():
         np.testing.assert_array_equal(decode_masks(result.rles, *size), expected)
 
 
-def test_boxes_are_clipped_to_the_frame():
+def test_boxes_are_clipped_to_the_frame() -> None:
     truth = [((90, 150), [([-7, 30, 160, 95], 0.9, 0, 0)])]
     (result,) = segmenter_of(truth).stream(frames_of(truth))
     np.testing.assert_allclose(result.boxes, [[0, 30, 150, 90]], atol=1e-4)
 
 
 @pytest.mark.parametrize("frames_per_call", [1, 3, 16])
-def test_stream_step_and_segment_agree(frames_per_call):
+def test_stream_step_and_segment_agree(frames_per_call: int) -> None:
     truth = moving_objects(9)
     frames = frames_of(truth)
     segmenter = segmenter_of(truth, frames_per_call=frames_per_call)
@@ -65,7 +65,7 @@ def test_stream_step_and_segment_agree(frames_per_call):
 
 @pytest.mark.parametrize("after", [4, 8, 12])
 @pytest.mark.parametrize("memory", ["last", "bank"])
-def test_a_video_resumes_from_a_state(after, memory):
+def test_a_video_resumes_from_a_state(after: int, memory: str) -> None:
     """In the same batches. The object that is away when the state is taken is known again."""
     truth = moving_objects(18)
     frames = frames_of(truth)
@@ -88,7 +88,7 @@ def test_a_video_resumes_from_a_state(after, memory):
     assert second.settings == first.settings != segmenter_of(truth, pixel_boxes=True).settings
 
 
-def test_detected_once_and_associated_many_times():
+def test_detected_once_and_associated_many_times() -> None:
     truth = moving_objects(8)
     frames = frames_of(truth)
     segmenter = segmenter_of(truth)
@@ -106,7 +106,7 @@ def test_detected_once_and_associated_many_times():
     assert track["segmentations"] == wanted[1]["segmentations"] and track["category_id"] == 9
 
 
-def test_probabilities_and_boxes_come_with_the_tracks_options():
+def test_probabilities_and_boxes_come_with_the_tracks_options() -> None:
     """A label that the detector is less sure of loses the vote, and a gap is filled."""
     truth = moving_objects(8)
     for t in (4, 5, 6, 7):
@@ -124,7 +124,7 @@ def test_probabilities_and_boxes_come_with_the_tracks_options():
     assert all(track["segmentations"])
 
 
-def test_frames_of_other_sizes_use_their_own_resize_and_bucket():
+def test_frames_of_other_sizes_use_their_own_resize_and_bucket() -> None:
     sizes = [(90, 150), (90, 150), (60, 80), (150, 40), (150, 44), (90, 150), (20, 60)]
     truth = [(size, [([2, 3, 18, 17], 0.9, 0, 0)]) for size in sizes]
     segmenter = segmenter_of(truth, frames_per_call=2)
@@ -139,7 +139,7 @@ def test_frames_of_other_sizes_use_their_own_resize_and_bucket():
     assert {shape[0] for shape in segmenter.predict.shapes} == {2}
 
 
-def test_duplicate_of_a_track_is_left_out():
+def test_duplicate_of_a_track_is_left_out() -> None:
     truth = [((90, 150), [([5, 5, 50, 50], 0.9, 1, 0)])] * 2
     truth[1] = (truth[1][0], [*truth[1][1], ([6, 5, 52, 50], 0.3, 1, 0)])
     results = list(segmenter_of(truth).stream(frames_of(truth)))
@@ -147,26 +147,26 @@ def test_duplicate_of_a_track_is_left_out():
     assert results[1].scores == np.float32(0.9)
 
 
-def test_empty_video_and_frames_without_detections():
+def test_empty_video_and_frames_without_detections() -> None:
     assert segmenter_of([]).segment([]) == []
     truth = [((90, 150), [])] * 3
     assert [len(r.rles) for r in segmenter_of(truth).stream(frames_of(truth))] == [0, 0, 0]
 
 
-def test_next_batch_starts_before_the_last_is_read():
+def test_next_batch_starts_before_the_last_is_read() -> None:
     truth, events = moving_objects(6), []
 
     class Lazy:
-        def __init__(self, value, batch):
+        def __init__(self, value: np.ndarray, batch: int) -> None:
             self.value, self.batch = value, batch
 
-        def __array__(self, dtype=None, copy=None):
+        def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
             events.append(f"read {self.batch}")
             return self.value
 
     known = KnownDetector(truth)
 
-    def predict(images, sizes):
+    def predict(images: np.ndarray, sizes: np.ndarray) -> Outputs:
         batch = len(known.shapes)
         events.append(f"start {batch}")
         return {name: Lazy(value, batch) for name, value in known(images, sizes).items()}
@@ -178,6 +178,6 @@ def test_next_batch_starts_before_the_last_is_read():
 @pytest.mark.parametrize(
     "frame", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_what_is_no_frame_is_named(frame):
+def test_what_is_no_frame_is_named(frame: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"frame 1: .*expected"):
         list(segmenter_of(moving_objects(1)).stream([np.zeros((90, 150, 3), np.uint8), frame]))

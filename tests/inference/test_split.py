@@ -1,17 +1,22 @@
 """A split is segmented with the real network, scored and written."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.inference.split import common_categories, evaluate_split
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 
 
-def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
+def test_a_split_is_segmented_scored_and_written(
+    tmp_path: Path, tiny_config: ConfigDict, tiny_data: Path, tiny_model: tuple[MaskTrackRCNN, dict[str, Any]]
+) -> None:
     dataset = read_vis(tiny_data)
     categories = dataset.labels
     model = build_model(tiny_config, len(categories))
@@ -24,7 +29,7 @@ def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_dat
     assert {track["video_id"] for track in results} <= {video.id for video in dataset.videos}
 
 
-def test_other_categories_are_named(tiny_data):
+def test_other_categories_are_named(tiny_data: Path) -> None:
     with pytest.raises(
         UserError, match=r"none of its 6 categories \(circle, .*, …\) is among the network's 1"
     ):

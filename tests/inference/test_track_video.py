@@ -5,21 +5,23 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.inference.segmenter import Outputs, VideoSegmenter
 from masktrack_jax.inference.track_video import Summary, track_video
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.tracking.tracks import FrameResult
 from masktrack_jax.video.files import FrameFolder, open_video
 from tests.helpers.moving_objects import CATEGORIES, RESIZE, moving_objects, segmenter_of
 from tests.helpers.track_outputs import NAMES, results_of
 
 
-def test_track_video_writes_overlay_results_and_frames(tmp_path, clip):
+def test_track_video_writes_overlay_results_and_frames(tmp_path: Path, clip: Path) -> None:
     segmenter = segmenter_of(moving_objects(1))
     output = tmp_path / "new" / "out"
     summary = track_video(segmenter, clip, output)
@@ -40,7 +42,7 @@ def test_track_video_writes_overlay_results_and_frames(tmp_path, clip):
     assert len(list(output.iterdir())) == 3
 
 
-def test_the_speed_told_is_that_after_the_first_batch():
+def test_the_speed_told_is_that_after_the_first_batch() -> None:
     assert (
         str(Summary(24, 3, 9.0, 4.0, 4))
         == "24 frames, 3 tracks, 9.0 s: 4.0 s to the first frame, then 4.0 frames/s"
@@ -48,8 +50,8 @@ def test_the_speed_told_is_that_after_the_first_batch():
     assert str(Summary(4, 3, 9.0, 8.9, 4)) == "4 frames, 3 tracks, 9.0 s"
 
 
-def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):
-    def failing(images, sizes):
+def test_track_video_leaves_nothing_after_an_error(tmp_path: Path, clip: Path) -> None:
+    def failing(images: np.ndarray, sizes: np.ndarray) -> Outputs:
         raise RuntimeError("device")
 
     segmenter = VideoSegmenter(failing, CATEGORIES, resize=RESIZE)
@@ -66,12 +68,14 @@ def test_track_video_leaves_nothing_after_an_error(tmp_path, clip):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_track_video_keeps_what_is_done_at_a_signal(tmp_path, clip, number, capsys):
+def test_track_video_keeps_what_is_done_at_a_signal(
+    tmp_path: Path, clip: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The three files in `partial` agree on the frames of the batches so far, and the same call resumes."""
     segmenter = segmenter_of(moving_objects(1))
     stream = segmenter.stream
 
-    def signalled(frames, state):
+    def signalled(frames: Iterable[np.ndarray], state: dict[str, np.ndarray] | None) -> Iterator[FrameResult]:
         for result in stream(frames, state):
             if result.index == 2:
                 signal.raise_signal(number)
@@ -100,11 +104,11 @@ def test_track_video_keeps_what_is_done_at_a_signal(tmp_path, clip, number, caps
     assert open_video(output / "overlay.mp4").length == 6
 
 
-def test_memory_does_not_grow_with_the_frames(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times as many frames: as much memory at its peak, where an RLE a frame would be megabytes more."""
     truth = moving_objects(4)
 
-    def peak(count):
+    def peak(count: int) -> int:
         segmenter = segmenter_of(truth, frames_per_call=2)
         frames = (np.full((90, 150, 3), index % 4, np.uint8) for index in range(count))
         monkeypatch.setattr(FrameFolder, "frames", lambda self, start: frames)
@@ -125,7 +129,7 @@ def test_memory_does_not_grow_with_the_frames(tmp_path, monkeypatch):
     assert many - few < 64 * 3 * 1500, "bytes a detection more"
 
 
-def test_track_video_names_what_it_cannot_read_or_write(tmp_path, clip):
+def test_track_video_names_what_it_cannot_read_or_write(tmp_path: Path, clip: Path) -> None:
     segmenter = segmenter_of(moving_objects(1))
     with pytest.raises(UserError, match=r"clip\.mp4/out: output folder cannot be written to"):
         track_video(segmenter, clip, clip / "out")
@@ -135,7 +139,7 @@ def test_track_video_names_what_it_cannot_read_or_write(tmp_path, clip):
 
 
 @pytest.mark.parametrize("flag", ["--score-threshold=high", "--score_threshold=high", "--max-detections=0"])
-def test_both_spellings_of_the_flags_are_known(flag):
+def test_both_spellings_of_the_flags_are_known(flag: str) -> None:
     script = Path(__file__).parents[2] / "track.py"
     arguments = ["--checkpoint=a", "--input=b-c", "--output=d", flag]
     done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from tests.helpers.tracking import result
 
 @pytest.mark.parametrize("label", sorted(LABELS))
 @pytest.mark.parametrize("score, fill_gaps", [(score, 0) for score in sorted(SCORES)] + [("mean", 3)])
-def test_tracks_in_a_file_are_those_in_memory_to_the_byte(tmp_path, label, score, fill_gaps):
+def test_tracks_in_a_file_are_those_in_memory_to_the_byte(
+    tmp_path: Path, label: str, score: str, fill_gaps: int
+) -> None:
     """Also where the file is closed and opened again between two frames."""
     rng, options = np.random.default_rng(4), TrackOptions(label, score, fill_gaps)
     kept, path = VideoTracks(options), tmp_path / "detections.jsonl"

@@ -1,6 +1,8 @@
 """An imported network computes what its source computes: every source, every layer, against NumPy."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,7 +43,7 @@ CASES = {
 }
 
 
-def classes_of(rows):
+def classes_of(rows: tuple[int, int, int]) -> list[int]:
     """The source's outputs that are ours, in our order (without the background)."""
     if rows == COCO_91:
         return COCO_IDS
@@ -57,14 +59,14 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, tmp_path_factory):
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "mmdet":  # one is enough: it is compiled for each
             quick_initialisation(patch)
         yield import_case(request.param, tmp_path_factory)
 
 
-def import_case(name, tmp_path_factory):
+def import_case(name: str, tmp_path_factory: pytest.TempPathFactory) -> Case:
     source, names, depth, rows, special = CASES[name]
     caffe = source == "detectron2"
     state = make_state(NAMES[names], depth, rows, stem_gain=1 / 57 if caffe else 1.0)
@@ -77,24 +79,24 @@ def import_case(name, tmp_path_factory):
     return Case(name, network, build_model(metadata.config, len(metadata.categories)), imported)
 
 
-def apply(model, variables, *arrays, method):
+def apply(model: MaskTrackRCNN, variables: dict[str, Any], *arrays: Any, method: Any) -> Any:
     return jax.jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *arrays)
 
 
-def assert_close(ours, wanted):
+def assert_close(ours: np.ndarray, wanted: np.ndarray) -> None:
     assert ours.shape == wanted.shape
     np.testing.assert_allclose(ours, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def nchw(x):
+def nchw(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.asarray(x, np.float64), -1, 1)
 
 
-def nhwc(x):
+def nhwc(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, 1, -1)
 
 
-def test_features(case):
+def test_features(case: Case) -> None:
     name = case.name
     images = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
     sizes = np.array([[64, 64]])
@@ -106,7 +108,7 @@ def test_features(case):
         assert_close(ours_level, nhwc(level))
 
 
-def test_region_proposals(case):
+def test_region_proposals(case: Case) -> None:
     features = np.random.default_rng(2).normal(size=(1, 4, 6, CHANNELS)).astype("f4")
     logits, deltas = apply(
         case.model, case.imported.variables, (features,), method=lambda m, x: m.rpn_head(x)
@@ -116,7 +118,7 @@ def test_region_proposals(case):
     assert_close(deltas, nhwc(wanted_deltas).reshape(1, -1, 4))
 
 
-def test_boxes(case):
+def test_boxes(case: Case) -> None:
     keep = classes_of(CASES[case.name][3])
     background = 0 if keep[0] == 1 else len(keep)
     roi = np.random.default_rng(3).normal(size=(5, 7, 7, CHANNELS)).astype("f4")
@@ -126,7 +128,7 @@ def test_boxes(case):
     assert_close(deltas, wanted_deltas.reshape(5, -1, 4)[:, keep])
 
 
-def test_masks(case):
+def test_masks(case: Case) -> None:
     keep = classes_of(CASES[case.name][3])
     roi = np.random.default_rng(4).normal(size=(4, 14, 14, CHANNELS)).astype("f4")
     labels = np.array([0, 1, len(keep) // 2, len(keep) - 1])
@@ -136,7 +138,7 @@ def test_masks(case):
     assert_close(ours, case.network.masks(nchw(roi))[np.arange(4), np.array(keep)[labels]])
 
 
-def test_embeddings(case):
+def test_embeddings(case: Case) -> None:
     name, network, model, imported = case
     variables = imported.variables
     if not network.names.track:
@@ -151,7 +153,7 @@ def test_embeddings(case):
     assert_close(ours, wanted)
 
 
-def test_config_and_categories(case):
+def test_config_and_categories(case: Case) -> None:
     name, network, _, (metadata, _, _) = case
     config = base_config()
     config.model.backbone.update({"depth": network.depth, "width": WIDTH})
@@ -174,7 +176,7 @@ def test_config_and_categories(case):
     assert metadata.categories == LISTS[known[CASES[name][3][0]]]
 
 
-def test_the_report(case):
+def test_the_report(case: Case) -> None:
     name, network, _, (_, variables, lines) = case
     whole = name in ("mmtracking", "original")
     left = ["left at initialisation, not in the file: track_head"]
@@ -191,7 +193,7 @@ def test_the_report(case):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
-def test_a_classifier_is_a_backbone(depth, tmp_path, monkeypatch):
+def test_a_classifier_is_a_backbone(depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network for any categories starts from it; `fc` is not used."""
     quick_initialisation(monkeypatch)
     state = make_state(NAMES["classifier"], depth) | {"fc.weight": np.zeros((10, 4), "f4")}

@@ -6,7 +6,7 @@ from masktrack_jax.masks.paste import encode_masks, move_mask
 from tests.helpers.rectangles import rectangle, shown
 
 
-def test_moved_mask_equals_a_look_at_every_pixel():
+def test_moved_mask_equals_a_look_at_every_pixel() -> None:
     """Output pixel (y, x) is the input's pixel under its centre, taken back from `target` to `box`."""
     rng = np.random.default_rng(0)
     height, width = size = (23, 31)
@@ -23,7 +23,7 @@ def test_moved_mask_equals_a_look_at_every_pixel():
                 assert moved[y, x] == (mask[int(from_y), int(from_x)] if inside else 0)
 
 
-def test_a_box_without_area_moves_its_mask():
+def test_a_box_without_area_moves_its_mask() -> None:
     (rle,) = encode_masks(rectangle(5, 6, 9, 9)[None])
     moved = move_mask(rle, (5, 6, 5, 6), (8, 4, 20, 9))
     np.testing.assert_array_equal(shown(moved), rectangle(8, 4, 12, 7))

@@ -1,6 +1,7 @@
 """Assignments against the enumeration of all of them, against loops, and in cases worked out by hand."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -13,11 +14,11 @@ from masktrack_jax.tracking.association import AssociationOptions, match
 INF = math.inf
 
 
-def value(columns, scores, weights):
+def value(columns: Sequence[int], scores: np.ndarray, weights: np.ndarray) -> float:
     return sum(w * (row[c] - row[0]) for w, row, c in zip(weights, scores, columns))
 
 
-def one_to_one(n, k):
+def one_to_one(n: int, k: int) -> Iterator[tuple[int, ...]]:
     """Every way to give n detections different objects of k, or "new"."""
     for columns in product(range(1 + k), repeat=n):
         objects = [c for c in columns if c > 0]
@@ -27,7 +28,7 @@ def one_to_one(n, k):
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 0.5])
 @pytest.mark.parametrize("n, k", [(3, 3), (4, 2), (2, 4), (1, 3), (4, 3), (3, 0), (0, 3), (0, 0)])
-def test_hungarian_is_the_best_of_all_assignments(n, k, alpha):
+def test_hungarian_is_the_best_of_all_assignments(n: int, k: int, alpha: float) -> None:
     options = AssociationOptions(score_weight=alpha)
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -39,7 +40,7 @@ def test_hungarian_is_the_best_of_all_assignments(n, k, alpha):
         assert columns.tolist() == list(best)
 
 
-def test_hungarian_gives_the_second_choice_where_that_is_best_for_both():
+def test_hungarian_gives_the_second_choice_where_that_is_best_for_both() -> None:
     scores = np.array([[0.0, 5.0, 4.0], [0.0, 4.5, 1.0]])
     even = np.ones(2)
     assert ASSIGNMENTS["hungarian"](scores, even, AssociationOptions()).tolist() == [2, 1]
@@ -49,7 +50,7 @@ def test_hungarian_gives_the_second_choice_where_that_is_best_for_both():
     assert ASSIGNMENTS["hungarian"](scores, np.array([1.0, 0.1]), AssociationOptions()).tolist() == [1, 2]
 
 
-def slow_first_choice(scores, value):
+def slow_first_choice(scores: np.ndarray, value: np.ndarray) -> list[int]:
     """Each stands for its best column only; an object goes to the first of highest `value` (n, 1 + k)."""
     best = [max(range(scores.shape[1]), key=lambda j: scores[i, j]) for i in range(len(scores))]
     columns = []
@@ -61,7 +62,7 @@ def slow_first_choice(scores, value):
 
 
 @pytest.mark.parametrize("name", ["hungarian", "in_turn"])
-def test_without_second_choices_each_stands_for_its_best(name):
+def test_without_second_choices_each_stands_for_its_best(name: str) -> None:
     options, dropped = AssociationOptions(second_choice=False), 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -76,7 +77,7 @@ def test_without_second_choices_each_stands_for_its_best(name):
     assert dropped > 100
 
 
-def slow_in_turn(scores, confidence):
+def slow_in_turn(scores: np.ndarray, confidence: np.ndarray) -> list[int]:
     columns, free = [0] * len(scores), set(range(1, scores.shape[1]))
     for i in sorted(range(len(scores)), key=lambda i: -confidence[i]):
         columns[i] = max([0, *sorted(free)], key=lambda j: scores[i, j])
@@ -85,7 +86,7 @@ def slow_in_turn(scores, confidence):
 
 
 @pytest.mark.parametrize("n, k", [(5, 3), (3, 5), (4, 0), (0, 4)])
-def test_in_turn_equals_a_loop(n, k):
+def test_in_turn_equals_a_loop(n: int, k: int) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         scores = np.round(rng.normal(0, 1, (n, 1 + k)), 1)  # with ties
@@ -96,10 +97,10 @@ def test_in_turn_equals_a_loop(n, k):
 
 @pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
 @pytest.mark.parametrize("high_score", [0.0, 0.5])
-def test_every_assignment_on_the_edge(name, high_score):
+def test_every_assignment_on_the_edge(name: str, high_score: float) -> None:
     options = AssociationOptions(assignment=name, high_score=high_score)
 
-    def columns(scores):
+    def columns(scores: Sequence[Sequence[float]]) -> list[int]:
         scores = np.array(scores, float).reshape(-1, 1 + (np.size(scores[0]) - 1 if len(scores) else 2))
         return match(scores, np.linspace(0.9, 0.3, len(scores)), options).tolist()
 
@@ -114,7 +115,7 @@ def test_every_assignment_on_the_edge(name, high_score):
 
 
 @pytest.mark.parametrize("name", sorted(ASSIGNMENTS))
-def test_low_scores_get_what_the_others_left(name):
+def test_low_scores_get_what_the_others_left(name: str) -> None:
     options = AssociationOptions(assignment=name, high_score=0.5)
     scores = np.array([[0, 9.0, 8.0, 0], [0, 3.0, 1.0, 2.0], [0, 1.0, 4.0, 0]])
     # The first one fits object 1 best, but it comes second; object 3 and its own second choice are left.

@@ -1,6 +1,8 @@
 """`Tracker` against a slow version written from the paper's rule, and in cases worked out by hand."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +12,18 @@ from masktrack_jax.tracking.association import AssociationOptions, Tracker, only
 from masktrack_jax.tracking.memory import Frame
 
 EMBEDDING = 6
+Detection = tuple[float, float, int, int]  # x, score, label, axis of the embedding
 
 
 class SlowTracker:
     """The rule, one detection and one object at a time, in Python numbers."""
 
-    def __init__(self, options):
+    def __init__(self, options: AssociationOptions) -> None:
         self.options, self.memory, self.count, self.frame = options, [], 0, -1
 
-    def update(self, boxes, scores, labels, embeddings):
+    def update(
+        self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, embeddings: np.ndarray
+    ) -> list[int]:
         self.frame += 1
         ids, owners = [], {}  # owners: object → (detection, match score)
         for i in range(len(boxes)):
@@ -46,7 +51,7 @@ class SlowTracker:
         self.memory = [known[k] for k in sorted(known) if self.frame - known[k]["frame"] < retained]
         return ids
 
-    def match(self, box, score, label, embedding):
+    def match(self, box: np.ndarray, score: float, label: int, embedding: np.ndarray) -> list[float]:
         logits = [0.0] + [float(np.dot(embedding, m["e"])) for m in self.memory]
         if not self.options.use_embedding:
             logits = [0.0] * len(logits)
@@ -63,7 +68,7 @@ class SlowTracker:
         return row
 
 
-def slow_iou(a, b):
+def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -72,7 +77,7 @@ def slow_iou(a, b):
     return width * height / (sum(areas) - width * height)
 
 
-def random_frame(rng, objects):
+def random_frame(rng: np.random.Generator, objects: list[dict[str, Any]]) -> Frame:
     """Noisy sights of a few of the objects, some of them twice, in random order."""
     seen = rng.choice(len(objects), rng.integers(0, 8))
     boxes = np.array([objects[i]["box"] for i in seen]).reshape(-1, 4) + rng.normal(0, 3, (len(seen), 4))
@@ -99,7 +104,7 @@ def random_frame(rng, objects):
         AssociationOptions(score_weight=0.3, iou_weight=5.0, label_weight=1.0),
     ],
 )
-def test_equals_the_rule_written_out(options):
+def test_equals_the_rule_written_out(options: AssociationOptions) -> None:
     dropped = 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
@@ -121,7 +126,7 @@ def test_equals_the_rule_written_out(options):
     assert dropped > 20, "the frames were meant to hold competing detections"
 
 
-def detections(*rows):
+def detections(*rows: Detection) -> Frame:
     """(x, score, label, axis of the embedding) → a frame with 10×10 boxes at x."""
     boxes = np.array([[x, 0, x + 10, 10] for x, *_ in rows], np.float32).reshape(-1, 4)
     embeddings = np.array([5 * np.eye(4)[axis] for *_, axis in rows], np.float32).reshape(-1, 4)
@@ -129,12 +134,12 @@ def detections(*rows):
     return Frame(boxes, scores, np.array([r[2] for r in rows], int), embeddings)
 
 
-def test_first_frame_numbers_all_detections_in_order():
+def test_first_frame_numbers_all_detections_in_order() -> None:
     frame = detections((0, 0.9, 1, 0), (0, 0.8, 1, 0), (50, 0.2, 0, 1))
     assert Tracker().update(frame).tolist() == [0, 1, 2]
 
 
-def test_empty_frames_before_between_and_after():
+def test_empty_frames_before_between_and_after() -> None:
     tracker = Tracker()
     assert tracker.update(detections()).shape == (0,)
     assert tracker.update(detections((0, 0.9, 0, 0))).tolist() == [0]
@@ -142,7 +147,7 @@ def test_empty_frames_before_between_and_after():
     assert tracker.update(detections((0, 0.9, 0, 0))).tolist() == [0]
 
 
-def test_appearance_tells_neighbours_apart_and_box_and_label_change_with_the_object():
+def test_appearance_tells_neighbours_apart_and_box_and_label_change_with_the_object() -> None:
     tracker = Tracker()
     tracker.update(detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
     # The two have swapped places: IoU says the opposite of the embedding and loses.
@@ -152,7 +157,7 @@ def test_appearance_tells_neighbours_apart_and_box_and_label_change_with_the_obj
     assert blind.update(detections((20, 0.9, 0, 0), (0, 0.9, 0, 1))).tolist() == [1, 0]
 
 
-def test_label_of_a_matched_object_is_updated():
+def test_label_of_a_matched_object_is_updated() -> None:
     weak_label = AssociationOptions(label_weight=1.0)
     tracker = Tracker(weak_label)
     tracker.update(detections((0, 0.9, 0, 0)))
@@ -165,13 +170,15 @@ def test_label_of_a_matched_object_is_updated():
 @pytest.mark.parametrize(
     "scores, expected", [((0.9, 0.5), [0, -1]), ((0.5, 0.9), [-1, 0]), ((0.7, 0.7), [0, -1])]
 )
-def test_of_two_claims_the_better_keeps_the_object_and_of_equals_the_first(scores, expected):
+def test_of_two_claims_the_better_keeps_the_object_and_of_equals_the_first(
+    scores: tuple[float, float], expected: list[int]
+) -> None:
     tracker = Tracker()
     tracker.update(detections((0, 0.9, 0, 0)))
     assert tracker.update(detections((0, scores[0], 0, 0), (0, scores[1], 0, 0))).tolist() == expected
 
 
-def test_displaced_detections_keep_their_id_if_asked_and_the_best_is_remembered():
+def test_displaced_detections_keep_their_id_if_asked_and_the_best_is_remembered() -> None:
     tracker = Tracker(AssociationOptions(keep_displaced=True))
     tracker.update(detections((0, 0.9, 0, 0)))
     claims = detections((0, 0.5, 0, 0), (1, 0.4, 0, 0), (0, 0.8, 0, 0), (2, 0.1, 0, 0))
@@ -179,7 +186,7 @@ def test_displaced_detections_keep_their_id_if_asked_and_the_best_is_remembered(
     assert tracker._memory.boxes.tolist() == [[0, 0, 10, 10]]
 
 
-def test_dropped_detection_leaves_no_trace_in_the_memory():
+def test_dropped_detection_leaves_no_trace_in_the_memory() -> None:
     tracker = Tracker()
     tracker.update(detections((0, 0.9, 0, 0)))
     tracker.update(detections((0, 0.9, 0, 0), (3, 0.1, 0, 0)))
@@ -187,7 +194,7 @@ def test_dropped_detection_leaves_no_trace_in_the_memory():
 
 
 @pytest.mark.parametrize("retained, unseen, expected", [(20, 19, 0), (20, 20, 2), (1, 0, 0), (1, 1, 2)])
-def test_forgets_after_exactly_so_many_unseen_frames(retained, unseen, expected):
+def test_forgets_after_exactly_so_many_unseen_frames(retained: int, unseen: int, expected: int) -> None:
     tracker = Tracker(AssociationOptions(frames_retained=retained))
     tracker.update(detections((0, 0.9, 0, 0), (80, 0.9, 1, 2)))
     for _ in range(unseen):
@@ -195,7 +202,7 @@ def test_forgets_after_exactly_so_many_unseen_frames(retained, unseen, expected)
     assert tracker.update(detections((0, 0.9, 0, 0))).tolist() == [expected]
 
 
-def test_frames_without_any_detection_count_but_forget_nothing():
+def test_frames_without_any_detection_count_but_forget_nothing() -> None:
     tracker = Tracker()
     tracker.update(detections((0, 0.9, 0, 0), (80, 0.9, 1, 2)))
     for _ in range(30):
@@ -204,7 +211,7 @@ def test_frames_without_any_detection_count_but_forget_nothing():
     assert tracker.update(detections((0, 0.9, 0, 0))).tolist() == [2], "unseen for 32 frames by now"
 
 
-def test_never_forgetting_and_reset():
+def test_never_forgetting_and_reset() -> None:
     tracker = Tracker(AssociationOptions(frames_retained=0))
     tracker.update(detections((0, 0.9, 0, 0), (20, 0.9, 0, 1)))
     for _ in range(100):
@@ -214,14 +221,18 @@ def test_never_forgetting_and_reset():
     assert tracker.update(detections((20, 0.9, 0, 1))).tolist() == [0]
 
 
-def starts(options, columns=(0, 0, 0, 1), scores=(0.5, 0.9, 0.3, 0.2)):
+def starts(
+    options: AssociationOptions,
+    columns: Sequence[int] = (0, 0, 0, 1),
+    scores: Sequence[float] = (0.5, 0.9, 0.3, 0.2),
+) -> list[int]:
     """Two detections in one place, one apart, and one on top of the third that got object 1."""
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11], [50, 0, 60, 10], [51, 0, 61, 10]], np.float32)
     frame = Frame(boxes, np.array(scores, np.float32), np.zeros(4, int), np.zeros((4, 1)))
     return only_good_starts(np.array(columns), frame, options).tolist()
 
 
-def test_a_duplicate_keeps_nobody_out():
+def test_a_duplicate_keeps_nobody_out() -> None:
     """Three in a row, each close to the next: the one in the middle goes, the far end stays."""
     boxes = np.array([[0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]], np.float32)
     frame = Frame(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, int), np.zeros((3, 1)))
@@ -229,7 +240,7 @@ def test_a_duplicate_keeps_nobody_out():
     assert only_good_starts(np.zeros(3, int), frame, options).tolist() == [0, DROPPED, 0]
 
 
-def test_who_may_start_an_object():
+def test_who_may_start_an_object() -> None:
     assert starts(AssociationOptions()) == [0, 0, 0, 1]
     assert starts(AssociationOptions(new_score=0.5)) == [0, 0, DROPPED, 1]
     assert starts(AssociationOptions(high_score=0.6)) == [DROPPED, 0, DROPPED, 1]

@@ -8,7 +8,7 @@ from masktrack_jax.tracking.memory import MEMORIES, Memory, looks_per_object
 from tests.helpers.tracking import random_frame
 
 
-def slow_look(name, sights, options):
+def slow_look(name: str, sights: list[np.ndarray], options: AssociationOptions) -> list[np.ndarray]:
     """What is remembered of an object after its sights (embeddings): a list of looks, the newest first."""
     if name == "last":
         return [sights[-1]]
@@ -21,7 +21,7 @@ def slow_look(name, sights, options):
 
 
 @pytest.mark.parametrize("name", sorted(MEMORIES))
-def test_memories_equal_loops(name):
+def test_memories_equal_loops(name: str) -> None:
     options = AssociationOptions(memory=name, bank_size=3, average_rate=0.7)
     rng = np.random.default_rng(0)
     first = random_frame(rng, 4)

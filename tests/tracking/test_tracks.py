@@ -21,7 +21,7 @@ from tests.helpers.rectangles import rectangle, shown
 from tests.helpers.tracking import result
 
 
-def test_scores_votes_and_segmentations():
+def test_scores_votes_and_segmentations() -> None:
     tracks = VideoTracks()
     tracks.add(result([7, 2], [0, 1], [0.5, 0.25], ["a", "b"]))
     tracks.add(result([], [], [], []))
@@ -40,25 +40,25 @@ def test_scores_votes_and_segmentations():
     json.dumps([first, second])
 
 
-def test_of_two_sights_in_one_frame_the_last_one_is_the_mask():
+def test_of_two_sights_in_one_frame_the_last_one_is_the_mask() -> None:
     tracks = VideoTracks()
     tracks.add(result([3, 3], [1, 1], [0.5, 1.0], ["first", "last"]))
     (track,) = tracks.finish(1, [10, 20])
     assert track["segmentations"] == ["last"] and track["score"] == 0.75
 
 
-def test_no_tracks():
+def test_no_tracks() -> None:
     tracks = VideoTracks()
     tracks.add(result([], [], [], []))
     assert tracks.finish(1, []) == []
 
 
 @pytest.mark.parametrize("labels, expected", [([3, 1, 3], 3), ([5, 2, 5, 2], 2), ([4], 4)])
-def test_majority_with_ties_to_the_smallest(labels, expected):
+def test_majority_with_ties_to_the_smallest(labels: list[int], expected: int) -> None:
     assert majority(Track(labels=labels)) == expected
 
 
-def test_one_sure_detection_outvotes_two_doubtful_ones_and_scores_are_of_the_class_that_won():
+def test_one_sure_detection_outvotes_two_doubtful_ones_and_scores_are_of_the_class_that_won() -> None:
     """Two of three say 0, by a hair; weighted by score and probability, 1 wins."""
     seen = [(0, 0.3, [0.3, 0.25]), (0, 0.3, [0.3, 0.25]), (1, 0.9, [0.05, 0.9])]
     tracks = {label: VideoTracks(TrackOptions(label, "presence")) for label in ("majority", "vote")}
@@ -74,12 +74,12 @@ def test_one_sure_detection_outvotes_two_doubtful_ones_and_scores_are_of_the_cla
     json.dumps(by_vote)
 
 
-def test_two_sights_in_one_frame_are_one_frame_of_presence():
+def test_two_sights_in_one_frame_are_one_frame_of_presence() -> None:
     track = Track(frames=[0, 0, 2], probabilities=[np.array([0.5])] * 3)
     assert presence(track, 0, 4) == pytest.approx(0.5 * 2 / 4)
 
 
-def test_votes_and_scores_equal_loops_over_the_detections():
+def test_votes_and_scores_equal_loops_over_the_detections() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         count, classes, frames = rng.integers(1, 6), 4, 9
@@ -95,7 +95,7 @@ def test_votes_and_scores_equal_loops_over_the_detections():
     assert vote(Track(scores=[1.0], probabilities=[np.array([0.2, 0.4, 0.4])])) == 1, "a tie"
 
 
-def test_gaps_are_filled_by_the_mask_on_its_way_to_the_next_box():
+def test_gaps_are_filled_by_the_mask_on_its_way_to_the_next_box() -> None:
     boxes = {0: (4, 10, 12, 18), 3: (10, 4, 18, 12), 4: (10, 4, 18, 12), 7: (10, 4, 18, 12)}
     for longest in (0, 1, 2, 5):
         tracks = VideoTracks(TrackOptions(fill_gaps=longest))
@@ -114,7 +114,7 @@ def test_gaps_are_filled_by_the_mask_on_its_way_to_the_next_box():
                 np.testing.assert_array_equal(shown(track["segmentations"][frame]), rectangle(*box))
 
 
-def test_tracking_needs_no_jax():
+def test_tracking_needs_no_jax() -> None:
     code = "from masktrack_jax.tracking import association, tracks; import masktrack_jax.masks.paste"
     code += "; import sys, masktrack_jax.config.inference; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
