@@ -68,7 +68,15 @@ def evaluate_checkpoint():
     if dataset is None:
         raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
     variables = checkpoints.load_variables(CHECKPOINT.value, build_model(config, len(categories)))
-    evaluate_split(config, dataset, categories, variables, OUTPUT.value, DIAGNOSE.value, FRAMES.value)
+    evaluate_split(
+        config,
+        dataset,
+        categories,
+        variables,
+        OUTPUT.value,
+        diagnosed=DIAGNOSE.value,
+        frames_root=FRAMES.value,
+    )
 
 
 if __name__ == "__main__":

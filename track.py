@@ -66,7 +66,12 @@ def main(argv):
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
     network = {"checkpoint": made_of, "device": device}
     summary = track_video(
-        segmenter, FLAGS.input, FLAGS.output, FLAGS.draw_threshold, FLAGS.drop_frames, network
+        segmenter,
+        FLAGS.input,
+        FLAGS.output,
+        draw_threshold=FLAGS.draw_threshold,
+        drop_frames=FLAGS.drop_frames,
+        network=network,
     )
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

@@ -1,6 +1,8 @@
 """Single operations against `units` (mmcv, mmdet) and `units_legacy` (the authors' form)."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,12 +27,12 @@ pool = jax.jit(
 )
 
 
-def continuous(boxes):
+def continuous(boxes: np.ndarray) -> np.ndarray:
     """Boxes that name their last pixel as ours, which end where it ends."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 
-def rows():
+def rows() -> Iterator[Row]:
     yield from coder("units", "", np.asarray, (360, 480), 0.0)
     yield from coder("units", "legacy_", continuous, (360, 480), 1.0)
     yield from coder("units_legacy", "", continuous, (90, 120), 1.0)
@@ -47,7 +49,13 @@ def rows():
     yield Row("units_legacy", "base anchors", 0, largest(anchors, continuous(legacy["base_anchors"])))
 
 
-def coder(name, form, convert, image_size, margin):
+def coder(
+    name: str,
+    form: str,
+    convert: Callable[[np.ndarray], np.ndarray],
+    image_size: tuple[int, int],
+    margin: float,
+) -> Iterator[Row]:
     """Box deltas, and boxes from deltas, clipped to the image; both relative where larger than 1."""
     recorded = arrays(name)
     anchors, objects = convert(recorded["coder_boxes"]), convert(recorded["coder_gt"])
@@ -65,7 +73,7 @@ def coder(name, form, convert, image_size, margin):
         yield Row(name, key, CODER, relative(ours, convert(recorded[key])))
 
 
-def suppression(name, form, convert):
+def suppression(name: str, form: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[Row]:
     recorded = arrays(name)
     order = np.argsort(-recorded["nms_scores"], kind="stable")
     boxes, valid = convert(recorded["nms_boxes"])[order], np.ones(len(order), bool)
@@ -79,7 +87,7 @@ def suppression(name, form, convert):
             yield Row(name, f"{key}: wrong indices", 0, unequal(kept, recorded[key]))
 
 
-def roi_features():
+def roi_features() -> Iterator[Row]:
     """RoIAlign of one level; the boxes reach far out of it."""
     for bins in (7, 14):
         for sampling in (0, 2):
@@ -91,7 +99,7 @@ def roi_features():
         yield _roi_row("units_legacy", key, continuous, bins=bins, sampling=2, aligned=False)
 
 
-def _roi_row(name, key, convert, **options):
+def _roi_row(name: str, key: str, convert: Callable[[np.ndarray], np.ndarray], **options: Any) -> Row:
     recorded = arrays(name)
     feature = recorded["ra_feat"].transpose(0, 2, 3, 1)
     image, boxes = recorded["ra_rois"][:, 0].astype(int), convert(recorded["ra_rois"][:, 1:])
@@ -101,7 +109,7 @@ def _roi_row(name, key, convert, **options):
     return Row(name, key, ROI, largest(nchw(ours), recorded[key]))
 
 
-def preprocessing():
+def preprocessing() -> Iterator[Row]:
     """The resize rule, resized frames and the network's input, from uint8 (f320) and from float32 (f321)."""
     recorded = arrays("units")
     table = recorded["resize_rule"]
@@ -123,7 +131,7 @@ def preprocessing():
             yield Row("units", f"{key}: network input", PIXEL_VALUES, difference)
 
 
-def pasting():
+def pasting() -> Iterator[Row]:
     recorded = arrays("units")
     probabilities, boxes, wanted = (recorded[f"paste_{key}"] for key in ("masks", "boxes", "out"))
     masks = paste_masks(probabilities, boxes, *wanted.shape[1:])

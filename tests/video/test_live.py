@@ -20,7 +20,7 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.files import FrameFolder, VideoWriter, open_video
 from masktrack_jax.video.live import LiveSource, open_source
 from tests.helpers.configs import ROOT
-from tests.inference.test_segmenter import KnownDetector, moving_objects, segmenter_of
+from tests.helpers.moving_objects import KnownDetector, moving_objects, segmenter_of
 from tests.video.test_files import SHIFTED, close_in_colour, encode
 
 NOBODY = SimpleNamespace(signal=None)  # an `Interruption` to which no signal comes
@@ -207,7 +207,7 @@ def test_a_live_run_ends_well_at_ctrl_c(tmp_path, monkeypatch, drop):
 
 
 def test_a_live_run_does_not_go_on_with_what_was_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("masktrack_jax.inference.resume.SAVE_FRAMES", 4)
+    monkeypatch.setattr("masktrack_jax.inference.progress.SAVE_FRAMES", 4)
     camera, source = started(drop=False)
     camera.give(15)
     camera.end()
@@ -215,7 +215,7 @@ def test_a_live_run_does_not_go_on_with_what_was_cut_off(tmp_path, monkeypatch):
     with pytest.raises(IndexError):
         track_video(segmenter_of(moving_objects(8)), "0", tmp_path / "out")
     camera, source = started(drop=False)
-    with pytest.raises(UserError, match=r"out/partial: holds 4 frames of a run that was cut off, and a live"):
+    with pytest.raises(UserError, match=r"out/partial: holds 4 frames of an unfinished run, and a live"):
         track_video(segmenter_of(moving_objects(8)), "0", tmp_path / "out")
 
 

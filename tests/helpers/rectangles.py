@@ -1,0 +1,16 @@
+"""Masks of rectangles for the tests of masks and tracks."""
+
+import numpy as np
+
+from masktrack_jax.masks.paste import decode_masks
+from masktrack_jax.tracking.tracks import RLE
+
+
+def rectangle(x1: int, y1: int, x2: int, y2: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    mask[y1:y2, x1:x2] = 1
+    return mask
+
+
+def shown(rle: RLE, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+    return decode_masks([rle], *size)[0]
