@@ -32,11 +32,11 @@ from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.config.base import base_config
 from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
 from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.json_files import write_json
 from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.models import track_head

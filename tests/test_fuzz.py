@@ -18,10 +18,10 @@ from pycocotools import mask as coco_mask
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.config.base import base_config
 from masktrack_jax.data.images import read_image
+from masktrack_jax.data.json_files import read_json
 from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import read_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.evaluation.validate import validate
 from masktrack_jax.interop import files as weights

@@ -10,7 +10,7 @@ import numpy as np
 
 from masktrack_jax.data.images import bucket_for, fit_size, pad_image, read_image
 from masktrack_jax.data.transforms import draw_transform, transform_boxes, transform_image, transform_mask
-from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.runtime.errors import UserError
 
 # Where a sample comes from: for messages, not for the step.
@@ -243,11 +243,7 @@ class PairLoader:
         height, width = bucket
         masks = np.zeros((self.options.max_objects, height, width // 8), np.uint8)
         for row, found in enumerate(objects):
-            try:
-                mask = decode_segmentation(found.segmentations[frame], video.height, video.width)
-            except UserError as error:
-                raise UserError(f"annotation {found.annotation_id}, frame {frame}: {error}") from None
-            mask = transform_mask(mask, transform)
+            mask = transform_mask(decode_mask(found.segmentations[frame]), transform)
             packed = np.packbits(mask, axis=1)
             masks[row, : packed.shape[0], : packed.shape[1]] = packed
         return masks

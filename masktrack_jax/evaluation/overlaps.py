@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.masks import overlap as masks
+from masktrack_jax.masks.overlap import common_pixels, overlap_ratios
+from masktrack_jax.masks.rle import Rle
+from masktrack_jax.masks.segmentations import BrokenMask, read_tracks
 from masktrack_jax.runtime.errors import UserError
 
 NO_LABELS = (
@@ -85,7 +87,7 @@ class _TracksAndMasks(NamedTuple):
     """Tracks, and for each of them the RLE of every frame, None where there is no mask."""
 
     tracks: Tracks
-    rles: Sequence[Sequence[dict[str, Any] | None]]
+    rles: Sequence[Sequence[Rle | None]]
 
 
 def compute_overlaps(
@@ -222,10 +224,10 @@ def _read_tracks(
     for where, record in located:
         if not isinstance(record.get("segmentations"), list):
             raise UserError(f"{where}: 'segmentations' is missing or not a list")
-    size = video.get("height"), video.get("width")  # None if unknown; only polygons need it
+    size: Any = video.get("height"), video.get("width")  # None if unknown; only polygons need it
     try:
-        found = iter(masks.read_tracks([record["segmentations"] for _, record in located], size))
-    except masks.BrokenMask as error:
+        found = iter(read_tracks([record["segmentations"] for _, record in located], size))
+    except BrokenMask as error:
         where, record = located[error.track]
         raise UserError(f"{where} (video_id {record['video_id']}): {error}") from None
     tracks = {}
@@ -284,10 +286,9 @@ def _intersect(predicted: _TracksAndMasks, labelled: _TracksAndMasks) -> np.ndar
     ratio = np.zeros((frames, len(ours), len(theirs)))
     per_frame = zip(zip_longest(*predicted.rles), zip_longest(*labelled.rles))
     for found, (our_rles, their_rles) in zip(ratio, per_frame):
-        rows = [row for row, rle in enumerate(our_rles) if rle]
-        columns = [column for column, rle in enumerate(their_rles) if rle]
+        rows = {row: rle for row, rle in enumerate(our_rles) if rle}
+        columns = {column: rle for column, rle in enumerate(their_rles) if rle}
         if rows and columns:
-            found[np.ix_(rows, columns)] = masks.overlap_ratios(
-                [our_rles[row] for row in rows], [their_rles[column] for column in columns]
-            )
-    return masks.common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])
+            ratios = overlap_ratios(list(rows.values()), list(columns.values()))
+            found[np.ix_(list(rows), list(columns))] = ratios
+    return common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])

@@ -8,29 +8,26 @@ be the json or a zip that holds it; the annotations may be the public file witho
 """
 
 import argparse
-import io
 import math
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
+from masktrack_jax.data.json_files import RESULTS_MEMBER, ResultsFile, open_results, read_labels
 from masktrack_jax.evaluation.overlaps import Id
-from masktrack_jax.evaluation.results import read_json
 from masktrack_jax.evaluation.vis_ap import MAX_PREDICTIONS
-from masktrack_jax.masks import overlap as masks
+from masktrack_jax.masks import segmentations as masks
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.runtime.findings import Findings
 
-MEMBER = "results.json"  # the servers expect it at the root of the zip
 KEYS = ("video_id", "category_id", "score", "segmentations")
 
 
@@ -49,10 +46,10 @@ def validate(results_path: str | Path, annotations_path: str | Path, progress: b
       UserError: a file cannot be read, or the annotations have no videos and categories.
     """
     videos, categories = _read_annotations(annotations_path)
-    shapes = {video_id: VideoShape(*shape) for video_id, shape in videos.items()}
     findings = Findings()
-    tracks = _read_results(results_path, findings)
-    check_tracks(tracks, shapes, categories, findings, progress)
+    results = open_results(results_path)
+    _check_zip(results, findings)
+    check_tracks(results.content, videos, categories, findings, progress)
     return findings
 
 
@@ -137,11 +134,12 @@ def _check_segmentations(segmentations: object, video: VideoShape, where: str, f
     if all(segmentation is None for segmentation in segmentations):
         findings.error("tracks without a mask in any frame", f"{where}: all null; leave the track out")
         return
+    size: Any = height, width  # None if unknown; only polygons need it
     try:
-        rles, areas = masks.read_track(segmentations, (height, width))  # a track at once is much faster
+        found = masks.read_track(segmentations, size)  # a track at once is much faster
     except ValueError:
-        rles, areas = _read_one_by_one(segmentations, (height, width), where, findings)
-    for frame, (segmentation, rle, area) in enumerate(zip(segmentations, rles, areas)):
+        found = _read_one_by_one(segmentations, size, where, findings)
+    for frame, (segmentation, rle, area) in enumerate(zip(segmentations, found.rles, found.areas)):
         here = f"{where}, frame {frame}"
         if rle is None:
             if segmentation is not None and area == -1:
@@ -152,20 +150,19 @@ def _check_segmentations(segmentations: object, video: VideoShape, where: str, f
             findings.error(
                 "masks that are not compressed RLE", f"{here}: {kind}; the server accepts only compressed RLE"
             )
-        size = list(rle["size"])
-        if None not in (height, width) and size != [height, width]:
+        if None not in (height, width) and list(rle["size"]) != [height, width]:
             findings.error(
                 "masks whose size is not the video's",
-                f"{here}: size {size}, the video has {[height, width]} (height, width)",
+                f"{here}: size {list(rle['size'])}, the video has {[height, width]} (height, width)",
             )
         if area == 0:
             findings.note("masks without a pixel", f"{here}: write null instead")
 
 
 def _read_one_by_one(
-    segmentations: Sequence[Any], size: tuple[int | None, int | None], where: str, findings: Findings
-) -> tuple[list[dict[str, Any] | None], list[int]]:
-    """RLEs and areas as of `masks.read_track`; masks that cannot be decoded are reported and have area -2."""
+    segmentations: Sequence[Any], size: tuple[int, int], where: str, findings: Findings
+) -> masks.TrackMasks:
+    """`masks.read_track`, where masks that cannot be decoded are reported and have an area of -2."""
     rles, areas = [], []
     for frame, segmentation in enumerate(segmentations):
         try:
@@ -176,7 +173,7 @@ def _read_one_by_one(
             rle, area = None, -2
         rles.append(rle)
         areas.append(area)
-    return rles, areas
+    return masks.TrackMasks(rles, np.array(areas, np.int64))
 
 
 def _check_repeated(
@@ -217,56 +214,40 @@ def _note_counts(
             findings.note("videos without tracks", f"video {video_id!r}")
 
 
-def _read_annotations(path):
-    """({video id: (length, height, width)}, set of category ids) of an annotations file."""
-    content = read_json(path)
-    records = {}
+def _read_annotations(path: str | Path) -> tuple[dict[Id, VideoShape], set[Id]]:
+    """The shapes of the videos by id, and the category ids, of an annotations file."""
+    content = read_labels(path)
     for key in ("videos", "categories"):
-        records[key] = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(records[key], list) or not all(
-            isinstance(record, dict) and isinstance(record.get("id"), int | str) for record in records[key]
+        records = content.get(key)
+        if not isinstance(records, list) or not all(
+            isinstance(record, dict) and isinstance(record.get("id"), int | str) for record in records
         ):
             raise UserError(
-                f"{path}: '{key}' is missing or no list of objects with an id; give the annotations file"
+                f"{path}: '{key}' is missing or not a list of objects with an id; give the annotations file"
             )
     videos = {}
-    for video in records["videos"]:
+    for video in content["videos"]:
         names = video.get("file_names")
         length = len(names) if isinstance(names, list) else video.get("length")
-        videos[video["id"]] = (length, video.get("height"), video.get("width"))
-    return videos, {category["id"] for category in records["categories"]}
+        videos[video["id"]] = VideoShape(length, video.get("height"), video.get("width"))
+    return videos, {category["id"] for category in content["categories"]}
 
 
-def _read_results(path, findings):
-    """The content of the json, or of the zip's; its place in the zip is checked."""
-    if Path(path).suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
-        return read_json(path)
-    with _archive(path) as archive:
-        found = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == MEMBER]
-        found = [name for name in found if not name.startswith("__MACOSX/")]
-        if not found:
-            names = ", ".join(archive.namelist()[:5]) or "nothing"
-            raise UserError(f"{path}: holds no {MEMBER} (it holds {names}); zip that file alone")
-        member = min(found, key=len)
-        if member != MEMBER:
-            findings.error(f"zip without {MEMBER} at its root", f"it lies at {member}; zip the file alone")
-        if len(found) > 1:
-            findings.error(f"zip with several {MEMBER}", f"{', '.join(found[:5])}; zip one file alone")
-        for name in archive.namelist():
-            if name not in found:
-                findings.note("other files in the zip", name)
-        return read_json(f"{path}:{member}", lambda: io.TextIOWrapper(archive.open(member), encoding="utf-8"))
-
-
-@contextmanager
-def _archive(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {MEMBER} anew") from None
+def _check_zip(results: ResultsFile, findings: Findings) -> None:
+    """Check the place of results.json in the zip, if the file is a zip."""
+    if not results.found:
+        return
+    member, *_ = results.found
+    if member != RESULTS_MEMBER:
+        findings.error(
+            f"zip without {RESULTS_MEMBER} at its root", f"it lies at {member}; zip the file alone"
+        )
+    if len(results.found) > 1:
+        findings.error(
+            f"zip with several {RESULTS_MEMBER}", f"{', '.join(results.found[:5])}; zip one file alone"
+        )
+    for name in results.others:
+        findings.note("other files in the zip", name)
 
 
 def write_zip(results_path: str | Path, zip_path: str | Path) -> None:
@@ -274,11 +255,11 @@ def write_zip(results_path: str | Path, zip_path: str | Path) -> None:
 
     The same results give the same bytes.
     """
-    entry = zipfile.ZipInfo(MEMBER)  # with a constant date
+    entry = zipfile.ZipInfo(RESULTS_MEMBER)  # with a constant date
     entry.compress_type = zipfile.ZIP_DEFLATED
     if zipfile.is_zipfile(results_path):
         with zipfile.ZipFile(results_path) as archive:
-            content = archive.read(MEMBER)
+            content = archive.read(RESULTS_MEMBER)
     else:
         content = Path(results_path).read_bytes()
     with whole(zip_path, "choose another --zip") as partial, zipfile.ZipFile(partial, "w") as archive:

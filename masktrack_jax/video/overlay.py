@@ -2,12 +2,12 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from masktrack_jax.masks.paste import decode_masks
+from masktrack_jax.masks.rle import Rle, decode_masks
 
 LEGIBLE_LONG_EDGE = 640  # smaller frames are enlarged so that the text is legible
 MASK_OPACITY = 0.45
@@ -52,7 +52,7 @@ def track_color(track_id: int) -> Color:
 
 def draw_tracks(
     frame: np.ndarray,
-    masks: Sequence[dict[str, Any]] | np.ndarray,
+    masks: Sequence[Rle] | np.ndarray,
     boxes: Sequence[Sequence[float]] | np.ndarray,
     names: Sequence[str],
     ids: Sequence[int] | np.ndarray,
@@ -69,7 +69,7 @@ def draw_tracks(
       scale: enlarges frame and drawing together, see `overlay_scale`.
     """
     height, width = frame.shape[:2]
-    if len(masks) and isinstance(masks[0], dict):
+    if not isinstance(masks, np.ndarray):
         masks = decode_masks(masks, height, width)
     size = (width * scale, height * scale)
     canvas = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame.copy()

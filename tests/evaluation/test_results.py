@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from masktrack_jax.evaluation.results import read_ground_truth, read_results, write_metrics, write_results
+from masktrack_jax.data.json_files import read_results
+from masktrack_jax.evaluation.results import read_ground_truth, write_metrics, write_results
 from masktrack_jax.runtime.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from masktrack_jax.masks.paste import decode_masks
+from masktrack_jax.masks.rle import decode_masks
 from masktrack_jax.tracking.tracks import RLE
 
 

@@ -5,13 +5,13 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from masktrack_jax.data.json_files import write_text
 from masktrack_jax.evaluation.diagnosis import plots
 from masktrack_jax.evaluation.diagnosis.corrections import BACKGROUND_IOU, CORRECTIONS
 from masktrack_jax.evaluation.diagnosis.pictures import MAX_TRACKS, draw_strip
 from masktrack_jax.evaluation.diagnosis.report import KINDS, Diagnosis
 from masktrack_jax.evaluation.diagnosis.worst import WorstObject, WorstTrack
 from masktrack_jax.evaluation.overlaps import Id
-from masktrack_jax.evaluation.results import write_text
 from masktrack_jax.video.overlay import track_color
 
 DEFINITIONS = {

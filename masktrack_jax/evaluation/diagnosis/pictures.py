@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_library
 
 from masktrack_jax.data.images import read_image
-from masktrack_jax.masks.overlap import to_rle
+from masktrack_jax.masks.rle import decode_mask
+from masktrack_jax.masks.segmentations import to_rle
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import is_inside
 from masktrack_jax.video.overlay import draw_mask, track_color
@@ -85,8 +85,8 @@ def _masks(records: Sequence[dict[str, Any]], frame: int, video: dict[str, Any])
     for record in records:
         segmentations = record["segmentations"]
         segmentation = segmentations[frame] if frame < len(segmentations) else None
-        size = (video.get("height"), video.get("width"))
-        masks.append(rle_library.decode([to_rle(segmentation, size)])[..., 0] if segmentation else None)
+        size: Any = video.get("height"), video.get("width")  # None if unknown; only polygons need it
+        masks.append(decode_mask(to_rle(segmentation, size, any_size=True)) if segmentation else None)
     return masks
 
 
