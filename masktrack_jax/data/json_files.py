@@ -23,7 +23,7 @@ class ResultsFile(NamedTuple):
     others: tuple[str, ...] = ()
 
 
-def read_json(path: str | Path) -> Any:  # noqa: ANN401 – whatever the file holds
+def read_json(path: str | Path) -> Any:
     """The content of a JSON file in UTF-8, with or without a byte order mark, or in UTF-16 or UTF-32.
 
     Raises UserError for a file that cannot be read or is not JSON.
@@ -59,7 +59,7 @@ def read_results(path: str | Path) -> list[Any]:
     """The tracks in a results file, JSON or a zip that holds results.json; not checked. Raises UserError."""
     tracks = open_results(path).content
     if not isinstance(tracks, list):
-        raise UserError(f"{path}: expected a JSON list of tracks, got {_kind(tracks)}")
+        raise UserError(f"{path}: is not a JSON list of tracks but {_kind(tracks)}; give the results file")
     return tracks
 
 
@@ -130,7 +130,7 @@ def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:
     return UserError(f"{path}: cannot be read ({reason}); check the path")
 
 
-def _parse(path: str | Path, text: bytes) -> Any:  # noqa: ANN401 – whatever the text holds
+def _parse(path: str | Path, text: bytes) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # the garbage collector would walk millions of new objects in vain
     try:
@@ -153,7 +153,7 @@ def _kind(content: object) -> str:
     return kinds.get(type(content), "a number")
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401 – what json cannot write itself
+def _plain(value: Any) -> object:
     """Bytes of an RLE and NumPy scalars as JSON has them."""
     if isinstance(value, bytes):
         return value.decode()

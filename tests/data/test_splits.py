@@ -141,7 +141,9 @@ def test_splits_below_a_root(root, capsys):
     assert validation_split(config) is None
     # Files go before what is found.
     config.data.train_annotations = str(root / "valid" / "instances.json")
-    with pytest.raises(UserError, match=r"valid/instances\.json: has no labels, so there is nothing to train on"):
+    with pytest.raises(
+        UserError, match=r"valid/instances\.json: has no labels, so there is nothing to train on"
+    ):
         training_split(config)
 
 

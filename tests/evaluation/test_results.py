@@ -48,10 +48,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     "content, word",
     [
         (None, "cannot be read"),
-        (b"", "broken json"),
+        (b"", "is not valid JSON"),
         (b'{"videos": [', "line 1 column"),
-        (b"\xff\xfe", "broken json"),
-        (b"3", "expected"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"3", "is not a"),
     ],
 )
 @pytest.mark.parametrize("read", [read_ground_truth, read_results])

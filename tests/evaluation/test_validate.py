@@ -257,12 +257,12 @@ def test_unreadable_files_are_one_line(annotations, tmp_path):
         (tmp_path / "none.zip", r"holds no results\.json \(it holds other\.json\)"),
         (tmp_path / "missing.zip", "cannot be read"),
         (tmp_path / "missing.json", "cannot be read"),
-        (tmp_path / "broken.json", "broken json"),
+        (tmp_path / "broken.json", "is not valid JSON"),
     ]:
         with pytest.raises(UserError, match=match) as caught:
             validate(given, annotations)
         assert given.name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"results\.json: 'videos' is missing"):
+    with pytest.raises(UserError, match=r"results\.json: is not an object with `videos`"):
         validate(annotations, results(tmp_path, CLEAN))
 
 

@@ -37,7 +37,7 @@ def convert(
     videos: str | Path | None = None,
     link: bool = False,
     progress: bool = False,
-    **options: Any,  # noqa: ANN401 – they differ from kind to kind
+    **options: Any,
 ) -> tuple[Path, dict[str, int]]:
     """Convert `input_path`, of a kind in `KINDS`, to the new folder `output`.
 
