@@ -1,6 +1,6 @@
 """The files of an evaluation: ground truth, results in the server's format, metrics."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def read_ground_truth(path: str | Path) -> dict[str, Any]:
     return ground_truth
 
 
-def write_results(path: str | Path, tracks: list[dict[str, Any]]) -> None:
+def write_results(path: str | Path, tracks: Sequence[Mapping[str, object]]) -> None:
     """Write tracks atomically in the format of the servers.
 
     Args:

@@ -55,6 +55,8 @@ class LiveSource:
       live: True.
     """
 
+    height: int
+    width: int
     live, length = True, None
 
     def __init__(self, name: str, frames: Iterator[np.ndarray], fps: float, drop: bool = False) -> None:
