@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from masktrack_jax.checkpoints.categories import match_categories
 from masktrack_jax.data.images import bucket_for, fit_size
+from masktrack_jax.data.json_files import read_results, write_json
 from masktrack_jax.data.splits import ground_truth, validation_split
 from masktrack_jax.data.vis import Video, VisDataset
-from masktrack_jax.evaluation.results import read_results, write_json, write_results
+from masktrack_jax.evaluation.results import write_results
 from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.inference.load import build_segmenters

@@ -8,7 +8,7 @@ from PIL import Image
 
 from masktrack_jax.inference.load import load_segmenter
 from masktrack_jax.inference.track_video import track_video
-from masktrack_jax.masks.paste import decode_masks
+from masktrack_jax.masks.rle import decode_masks
 
 from .inference import SCORES
 from .inputs import make_clip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.inference.tracks_on_disk import StoredTracks
-from masktrack_jax.masks.paste import encode_masks
+from masktrack_jax.masks.rle import encode_masks
 from masktrack_jax.tracking.tracks import LABELS, SCORES, TrackOptions, VideoTracks
 from tests.helpers.tracking import result
 

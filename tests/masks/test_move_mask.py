@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from masktrack_jax.masks.paste import encode_masks, move_mask
+from masktrack_jax.masks.paste import move_mask
+from masktrack_jax.masks.rle import encode_masks
 from tests.helpers.rectangles import rectangle, shown
 
 

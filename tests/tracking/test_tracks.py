@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from masktrack_jax.masks.paste import encode_masks
+from masktrack_jax.masks.rle import encode_masks
 from masktrack_jax.tracking.tracks import (
     Track,
     TrackOptions,
