@@ -63,7 +63,7 @@ class SelectedDetections(NamedTuple):
 
 
 def select_detections(
-    logits: Float[Array, "batch boxes classes+1"],
+    logits: Float[Array, "batch boxes logits"],
     deltas: Float[Array, "batch boxes classes 4"],
     proposals: Float[Array, "batch boxes 4"],
     valid: Bool[Array, "batch boxes"],

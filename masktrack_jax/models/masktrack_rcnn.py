@@ -151,7 +151,7 @@ class MaskTrackRCNN(nn.Module):
 
     def classify(
         self, roi: Float[Array, "rois 7 7 channels"], batch: int
-    ) -> tuple[Float[Array, "{batch} boxes classes+1"], Float[Array, "{batch} boxes classes 4"]]:
+    ) -> tuple[Float[Array, "{batch} boxes logits"], Float[Array, "{batch} boxes classes 4"]]:
         """Class logits, background last, and deltas of the RoI features of `batch` images."""
         logits, deltas = self.box_head(roi)
         return logits.reshape(batch, -1, *logits.shape[1:]), deltas.reshape(batch, -1, *deltas.shape[1:])

@@ -29,8 +29,9 @@ def _backward(
     residuals: Residuals, gradient: Float[Array, "*rows outputs"]
 ) -> tuple[Float[Array, "*rows inputs"], Float[Array, "inputs outputs"]]:
     x, kernel = residuals
+    of_x = gradient @ kernel.T
     inputs, outputs = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
-    return gradient @ kernel.T, lax.dot_general(inputs, outputs, (((0,), (0,)), ((), ())))
+    return of_x, lax.dot_general(inputs, outputs, (((0,), (0,)), ((), ())))
 
 
 product.defvjp(_forward, _backward)

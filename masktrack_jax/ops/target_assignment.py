@@ -21,7 +21,7 @@ class Assignment(NamedTuple):
 class Sample(NamedTuple):
     """Candidates drawn for training. Positives come first."""
 
-    indices: Int[Array, " samples"]  # of candidates
+    rows: Int[Array, " samples"]  # among the candidates
     positive: Bool[Array, " samples"]
     valid: Bool[Array, " samples"]
 
@@ -76,5 +76,5 @@ def sample(
     from_positives = positives[jnp.minimum(slot, len(positives) - 1)]
     from_negatives = negatives[jnp.clip(slot - n_positive, 0, len(negatives) - 1)]
     is_positive = slot < n_positive
-    indices = jnp.where(is_positive, from_positives, from_negatives)
-    return Sample(indices.astype(jnp.int32), is_positive, slot < n_positive + n_negative)
+    rows = jnp.where(is_positive, from_positives, from_negatives)
+    return Sample(rows.astype(jnp.int32), is_positive, slot < n_positive + n_negative)

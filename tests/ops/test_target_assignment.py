@@ -117,14 +117,14 @@ def test_quotas_are_filled_exactly(positives, negatives, wanted):
     n = sum(wanted)
     assert (int(drawn.positive.sum()), int(drawn.valid.sum())) == (wanted[0], n)
     assert np.all(drawn.positive[: wanted[0]]) and np.all(drawn.valid[:n])  # in front, in this order
-    chosen = kind[np.asarray(drawn.indices)[:n]]
+    chosen = kind[np.asarray(drawn.rows)[:n]]
     assert np.all(chosen[: wanted[0]] > 0) and np.all(chosen[wanted[0] :] < 0)
-    assert len(set(np.asarray(drawn.indices)[:n].tolist())) == n
+    assert len(set(np.asarray(drawn.rows)[:n].tolist())) == n
 
 
 def test_more_slots_than_candidates():
     drawn = run_sample(jnp.arange(5.0), np.arange(5) < 2, np.arange(5) >= 3, size=12, max_positive=8)
-    assert drawn.indices[:4].tolist() == [1, 0, 4, 3] and int(drawn.valid.sum()) == 4
+    assert drawn.rows[:4].tolist() == [1, 0, 4, 3] and int(drawn.valid.sum()) == 4
 
 
 def test_the_draw_is_uniform():
@@ -135,7 +135,7 @@ def test_the_draw_is_uniform():
     def count(keys):
         draw = functools.partial(sample, positive=positive, negative=negative, size=64, max_positive=20)
         drawn = jax.vmap(draw)(targets.priorities(keys, 170))
-        hits = jax.vmap(lambda d: jnp.zeros(170).at[d.indices].add(d.valid))(drawn)
+        hits = jax.vmap(lambda d: jnp.zeros(170).at[d.rows].add(d.valid))(drawn)
         return hits.mean(0)
 
     share = np.asarray(count(jax.random.split(jax.random.key(0), 3000)))
@@ -177,8 +177,8 @@ def test_anchor_targets_are_those_of_mmdet(goldens):
     )
     n = len(goldens["rpn_pos_inds"])
     assert np.all(drawn.valid) and int(drawn.positive.sum()) == n
-    np.testing.assert_array_equal(drawn.indices[:n], goldens["rpn_pos_inds"])
-    np.testing.assert_array_equal(drawn.indices[n:], goldens["rpn_neg_inds"])
+    np.testing.assert_array_equal(drawn.rows[:n], goldens["rpn_pos_inds"])
+    np.testing.assert_array_equal(drawn.rows[n:], goldens["rpn_neg_inds"])
     np.testing.assert_allclose(drawn.deltas[:n], goldens["rpn_pos_targets"], atol=2e-6)
 
 
