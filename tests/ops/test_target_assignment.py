@@ -11,7 +11,7 @@ from masktrack_jax.config.base import base_config
 from masktrack_jax.ops.anchors import anchor_grid
 from masktrack_jax.ops.target_assignment import assign, sample
 from masktrack_jax.training import targets
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 from tests.ops.test_boxes import iou_of, random_boxes
 
 RPN = dict(positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3)

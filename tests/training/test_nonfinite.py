@@ -16,7 +16,7 @@ from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import nonfinite as guard
 from masktrack_jax.training import run as loop
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 from tests.training.test_run import plain, rows, same
 
 

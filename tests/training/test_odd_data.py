@@ -22,7 +22,7 @@ from masktrack_jax.training.nonfinite import guarded
 from masktrack_jax.training.run import split_batch
 from masktrack_jax.training.schedule import make_optimizer, trainable
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 SIZE = (64, 96)
 FRAMES = 3

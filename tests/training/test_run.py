@@ -15,7 +15,7 @@ from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import run as loop
 from masktrack_jax.training import start
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 from tests.helpers.interop import quick_initialisation
 
 

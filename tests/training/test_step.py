@@ -14,7 +14,7 @@ from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 LOSSES = ("rpn_cls", "rpn_box", "cls", "box", "mask", "match")
 FROZEN = frozen_names(1)
