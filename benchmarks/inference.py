@@ -139,7 +139,8 @@ def stages(model, variables, images, sizes):
     found = stage("boxes", boxes_of, features, *proposals)
     described = features, found.boxes, found.labels, found.valid
     stage("masks, embeddings", lambda m, *a: m.masks_and_embeddings(*a), *described)
-    work["masks, embeddings"] = heads_work(model, variables, features, int(found.valid.sum()))  # loops count once
+    # Loops count once in the operations of a program.
+    work["masks, embeddings"] = heads_work(model, variables, features, int(found.valid.sum()))
     return calls, work
 
 

@@ -20,7 +20,7 @@ Kernel = Float[Array, "3 3 channels features"]
 Outputs = Float[Array, "batch height width features"]
 
 ROWS = 4  # of the output at a time
-POINTS = (0, 1, -1, 1 / 2, -2)  # and infinity: a small set with little rounding
+POINTS = (0.0, 1.0, -1.0, 1 / 2, -2.0)  # and infinity: a small set with little rounding
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
