@@ -22,7 +22,7 @@ from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import ROOT, load_config
 from tests.helpers.interop import one_line
-from tests.models.test_resnet import randomised
+from tests.helpers.networks import randomised
 
 CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
