@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.video.files import open_video
 from tests.helpers.configs import ROOT
 
@@ -67,7 +67,7 @@ def test_train_leaves_what_it_says(trained):
     assert stdout.count("APs") == 2, "not once more at the end"
     for name in ("AP", "AP50", "HOTA"):
         assert scored[-1][name] == metrics[name]
-    assert checkpoints.read_about(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
+    assert read_metadata(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
 def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):

@@ -10,8 +10,8 @@ import numpy as np
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.masks.paste import encode_pasted
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.tracking.memory import Frame
-from masktrack_jax.tracking.tracks import RLE
 
 Size = tuple[int, int]  # height, width
 
@@ -32,7 +32,7 @@ class FrameDetections:
     probabilities: np.ndarray
     embeddings: np.ndarray
     masks: np.ndarray | None = None
-    rles: list[RLE] | None = None
+    rles: list[Rle] | None = None
 
     @property
     def to_associate(self) -> Frame:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.config.inference import validate_dtype, validate_inference
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
+from masktrack_jax.config.inference import validate_inference
+from masktrack_jax.config.model import validate_dtype
 from masktrack_jax.inference.frames import Resize
 from masktrack_jax.inference.segmenter import Predict, VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
@@ -97,10 +99,10 @@ def load_segmenter(
     changes: {key: value} of the config, such as "inference.tracks.label" or "model.dtype".
     overrides: arguments of the `VideoSegmenter`.
     """
-    about = checkpoints.read_about(path)
-    about.config.model.detections.update(detections or {})
-    about.config.update_from_flattened_dict(changes or {})
-    validate_inference(about.config.inference)
-    validate_dtype(about.config.model.dtype, jax.config.read("jax_enable_x64"))
-    variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
-    return build_segmenter(about.config, about.categories, variables, **overrides)
+    metadata = read_metadata(path)
+    metadata.config.model.detections.update(detections or {})
+    metadata.config.update_from_flattened_dict(changes or {})
+    validate_inference(metadata.config.inference)
+    validate_dtype(metadata.config.model.dtype, jax.config.read("jax_enable_x64"))
+    variables = store.load_variables(path, build_model(metadata.config, len(metadata.categories)))
+    return build_segmenter(metadata.config, metadata.categories, variables, **overrides)

@@ -9,8 +9,8 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.tracking.tracks import (
-    RLE,
     Detection,
     FrameResult,
     Track,
@@ -21,7 +21,7 @@ from masktrack_jax.tracking.tracks import (
     segmentations,
 )
 
-NO_MASK: RLE = {}
+NO_MASK: Rle = {"size": [0, 0], "counts": ""}
 NO_BOX = np.zeros(4, np.float32)
 
 

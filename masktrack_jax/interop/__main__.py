@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if Path(options.output).exists():
         raise UserError(f"{options.output}: exists; remove it or choose another --output")
     # Not at the top: --help need not wait for JAX.
-    from masktrack_jax.checkpoints import store as checkpoints
+    from masktrack_jax.checkpoints import store
     from masktrack_jax.interop.convert import import_weights
 
     imported = import_weights(
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seed=options.seed,
     )
     with whole(options.output) as partial:
-        checkpoints.write_variables(partial, imported.variables, imported.metadata)
+        store.write_variables(partial, imported.variables, imported.metadata)
     print(*imported.lines, options.output, sep="\n")
 
 

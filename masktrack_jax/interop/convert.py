@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
-from masktrack_jax.checkpoints.store import About
+from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.presets import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.interop import files, names, sources
 from masktrack_jax.interop.architecture import config_of
@@ -27,7 +27,7 @@ USUAL = "only Mask R-CNN with ResNet and FPN in its usual form can be read"
 class Imported(NamedTuple):
     """A network made from a file; lines: what was loaded, what was not, and why."""
 
-    metadata: About
+    metadata: Metadata
     variables: dict[str, Any]
     lines: list[str]
 
@@ -80,7 +80,7 @@ def import_weights(
     variables = {p: carry(p, x, values[p], places) if p in values else x for p, x in start.items()}
     title = f"{file.path}: {source}, ResNet-{config.model.backbone.depth}, {told}"
     return Imported(
-        metadata=About(config, ours, file.metadata.step if file.metadata else 0),
+        metadata=Metadata(config, ours, file.metadata.step if file.metadata else 0),
         variables=unflatten_dict(variables, sep="/"),
         lines=[title, *report(file, translated, table, values, Labels(ours, theirs, places))],
     )

@@ -23,15 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, help=".safetensors file to write; must not exist")
     options = parser.parse_args(arguments)
     # Not at the top: --help need not wait for JAX.
-    from masktrack_jax.checkpoints import store as checkpoints
+    from masktrack_jax.checkpoints.metadata import read_metadata
     from masktrack_jax.config.base import base_config
     from masktrack_jax.config.presets import form_differences
     from masktrack_jax.interop.export_weights import export_weights
 
     export_weights(options.checkpoint, options.output)
-    for key, ours, theirs in form_differences(
-        checkpoints.read_about(options.checkpoint).config, base_config()
-    ):
+    for key, ours, theirs in form_differences(read_metadata(options.checkpoint).config, base_config()):
         print(f"these weights go with config.model.{key}={ours}; mmtracking has {theirs}")
     print(options.output)
 

@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.interop import names
 from masktrack_jax.interop.files import OURS
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -44,9 +45,10 @@ def export_weights(checkpoint: str | Path, output: str | Path) -> None:
         raise UserError(f"{output}: give an --output that ends in .safetensors")
     if output.exists():
         raise UserError(f"{output}: exists; remove it or choose another --output")
-    about = checkpoints.read_about(checkpoint)
-    variables = checkpoints.load_variables(checkpoint, build_model(about.config, len(about.categories)))
-    header = {"format": "pt", OURS: json.dumps(checkpoints.describe(*about))}
+    metadata = read_metadata(checkpoint)
+    model = build_model(metadata.config, len(metadata.categories))
+    variables = store.load_variables(checkpoint, model)
+    header = {"format": "pt", OURS: json.dumps(metadata.to_json())}
     with whole(output) as partial:
         try:
             save_file(export_tensors(variables), partial, header)

@@ -12,7 +12,7 @@ import ml_dtypes  # noqa: F401 – bfloat16 for NumPy, which safetensors looks f
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import UNSOUND, Metadata, parse_metadata
 from masktrack_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class WeightsFile(NamedTuple):
     tensors: Tensors
     class_names: list[str] | None
     caffe: bool
-    metadata: checkpoints.About | None
+    metadata: Metadata | None
 
 
 def read(path: str | Path) -> WeightsFile:
@@ -129,10 +129,10 @@ def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
     return None
 
 
-def _metadata(path: Path, text: str) -> checkpoints.About:
+def _metadata(path: Path, text: str) -> Metadata:
     try:
-        return checkpoints.parse_about(json.loads(text))
-    except checkpoints.UNSOUND as error:
+        return parse_metadata(json.loads(text))
+    except UNSOUND as error:
         raise UserError(f"{path}: its header cannot be read ({_first_line(error)}); get it again") from None
 
 

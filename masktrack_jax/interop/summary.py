@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from masktrack_jax.checkpoints.categories import PER_CLASS, plain_names
-from masktrack_jax.config.base import PARTS
+from masktrack_jax.config.training import PARTS
 from masktrack_jax.interop.category_lists import Category
 from masktrack_jax.interop.files import WeightsFile
 from masktrack_jax.interop.names import Entry

@@ -11,27 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from masktrack_jax.masks.paste import move_mask
-
-RLE = dict[str, Any]  # a compressed mask as `masks.paste.encode_masks` returns it
+from masktrack_jax.masks.rle import Rle
+from masktrack_jax.runtime.options import at_least, one_of_table, option
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What becomes of a track's detections; defaults are the authors' and mmtracking's.
+    """What becomes of a track's detections; the defaults are the authors' and mmtracking's."""
 
-    label, score: names in `LABELS` and `SCORES`.
-    fill_gaps: up to so many frames in a row in which an object went unseen between two sights get a mask, see
-        `segmentations`; 0 leaves them empty.
-    """
-
-    label: str = "majority"
-    score: str = "mean"
-    fill_gaps: int = 0
+    label: str = option("majority", "from the detections, see docs/tracking.md", one_of_table(lambda: LABELS))
+    score: str = option("mean", "from the detections, see docs/tracking.md", one_of_table(lambda: SCORES))
+    fill_gaps: int = option(0, "longest gap, in frames, to fill with moved masks", at_least(0))
 
 
 DEFAULT = TrackOptions()
@@ -52,7 +47,7 @@ class FrameResult:
     labels: np.ndarray
     probabilities: np.ndarray
     track_ids: np.ndarray
-    rles: list[RLE]
+    rles: list[Rle]
 
 
 class Detection(NamedTuple):
@@ -61,7 +56,7 @@ class Detection(NamedTuple):
     frame: int
     label: int
     score: float
-    rle: RLE
+    rle: Rle
     box: np.ndarray
     probabilities: np.ndarray
 
@@ -73,7 +68,7 @@ class Track:
     frames: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    rles: list[RLE] = field(default_factory=list)
+    rles: list[Rle] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     probabilities: list[np.ndarray] = field(default_factory=list)
 
@@ -94,7 +89,7 @@ class TrackRecord(TypedDict):
     track_id: int
     category_id: int
     score: float
-    segmentations: list[RLE | None]
+    segmentations: list[Rle | None]
 
 
 class VideoTracks:
@@ -155,7 +150,7 @@ def judge(track: Track, frame_count: int, options: TrackOptions) -> tuple[int, f
 
 def segmentations(
     detections: Iterable[Detection], frame_count: int, longest_gap: int
-) -> Iterator[RLE | None]:
+) -> Iterator[Rle | None]:
     """Yield a track's RLE or None for each frame of the video, while its detections are read in order.
 
     Where a frame has several detections the last one counts. Gaps of up to `longest_gap` frames are filled:

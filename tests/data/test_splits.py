@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.splits import ground_truth, held_out, training_split, validation_split
 from masktrack_jax.data.vis import read_vis

@@ -136,8 +136,8 @@ def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDi
         "usable": usable,
         "anchor_assignment": anchor_assignment,
         "anchors_drawn": drawn,
-        "rpn_logits": logits[0, drawn.index],
-        "rpn_deltas": deltas[0, drawn.index],
+        "rpn_logits": logits[0, drawn.rows],
+        "rpn_deltas": deltas[0, drawn.rows],
         "rpn_proposals": rpn_proposals[0][0],
         "roi_assignment": roi_assignment,
         "rois": jax.tree.map(lambda x: x[0], rois),
@@ -164,7 +164,7 @@ def detail_rows(form: str) -> Iterator[Row]:
     assigned = np.where(found["usable"], indices(found["anchor_assignment"]), -2)
     yield exact("anchors: assigned object", assigned, recorded["rpn_assign_gt_inds"])
     drawn = found["anchors_drawn"]
-    positive, negative = drawn.index[drawn.positive], drawn.index[~drawn.positive & drawn.valid]
+    positive, negative = drawn.rows[drawn.positive], drawn.rows[~drawn.positive & drawn.valid]
     yield exact("anchors: positives drawn", positive, recorded["rpn_pos_inds"])
     yield exact("anchors: negatives drawn", negative, recorded["rpn_neg_inds"])
     n = len(positive)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -23,7 +23,7 @@ def evaluate(data, run, output):
     """Evaluate the checkpoint of `run`."""
     config = tiny(data)
     dataset = training_split(config)
-    variables = checkpoints.load_variables(run, build_model(config, len(dataset.labels)))
+    variables = store.load_variables(run, build_model(config, len(dataset.labels)))
     return splits.evaluate_split(config, dataset, dataset.labels, variables, output)
 
 

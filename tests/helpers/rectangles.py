@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from masktrack_jax.masks.rle import decode_masks
-from masktrack_jax.tracking.tracks import RLE
+from masktrack_jax.masks.rle import Rle, decode_masks
 
 
 def rectangle(x1: int, y1: int, x2: int, y2: int, size: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -12,5 +11,5 @@ def rectangle(x1: int, y1: int, x2: int, y2: int, size: tuple[int, int] = (40, 6
     return mask
 
 
-def shown(rle: RLE, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+def shown(rle: Rle, size: tuple[int, int] = (40, 60)) -> np.ndarray:
     return decode_masks([rle], *size)[0]

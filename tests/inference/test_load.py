@@ -11,8 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.checkpoints.metadata import fingerprint
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, fingerprint
 from masktrack_jax.inference import load
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
@@ -29,8 +29,8 @@ def checkpoint(
     from tests.helpers.configs import load_config
 
     path = tmp_path_factory.mktemp("checkpoint") / "3"
-    about = checkpoints.About(load_config("tiny"), CATEGORIES, 3)
-    checkpoints.write_variables(path, tiny_model[1], about)
+    about = Metadata(load_config("tiny"), CATEGORIES, 3)
+    store.write_variables(path, tiny_model[1], about)
     return path
 
 
@@ -87,7 +87,7 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(
     assert (changed.resize.long_edge, changed.resize.short_edge) == (80, 60)
     assert changed.tracks == TrackOptions(label="vote")
     assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
-    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: use one of"):
+    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: is '.*'; use one of"):
         load.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
 
 
@@ -114,10 +114,10 @@ def test_other_widths_find_what_float32_finds(
 
 def test_other_architectures_are_named(checkpoint: Path, tiny_config: ConfigDict) -> None:
     with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
-        checkpoints.load_variables(checkpoint, build_model(tiny_config, 4))
+        store.load_variables(checkpoint, build_model(tiny_config, 4))
     tiny_config.model.fpn.channels = 24
     with pytest.raises(UserError, match="another architecture"):
-        checkpoints.load_variables(checkpoint, build_model(tiny_config, 3))
+        store.load_variables(checkpoint, build_model(tiny_config, 3))
 
 
 def test_a_truncated_frame_names_its_file(checkpoint: Path, tmp_path: Path) -> None:

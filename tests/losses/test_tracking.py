@@ -17,8 +17,7 @@ TRACK = FrozenConfigDict(base_config().train.track)
 
 
 def options(name, **changes):
-    published = {key: value for key, value in TRACK[name].items() if key != "references"}
-    return published | changes
+    return dict(TRACK[name]) | changes
 
 
 FORMS = {
@@ -147,6 +146,15 @@ ORACLES = {
     "contrastive": contrastive_oracle,
     "quasi_dense": quasi_dense_oracle,
 }
+
+
+def test_match_logits_are_products_after_a_zero():
+    a, b = (np.random.default_rng(5).normal(size=(2, n, 6)).astype("f4") for n in (3, 4))
+    got = tracking.match_logits(a, b)
+    assert got.shape == (2, 3, 5) and not np.any(got[..., 0])
+    for image, i, j in np.ndindex(2, 3, 4):
+        np.testing.assert_allclose(got[image, i, 1 + j], a[image, i] @ b[image, j], rtol=1e-4, atol=1e-5)
+    assert tracking.match_logits(a[0], b[0, :0]).shape == (3, 1)
 
 
 def test_every_loss_is_tried():

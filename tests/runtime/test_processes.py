@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata, read_scores
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import processes as distributed
 from masktrack_jax.runtime.errors import UserError
@@ -159,7 +160,7 @@ def test_a_checkpoint_of_two_processes_is_read_on_one_device(two, alone):
 def test_a_bad_step_stops_both(two):
     said = [line(two, process, f"{process} bad: BadStep ") for process in range(2)]
     assert all(text.startswith("step 5: loss_") for text in said) and said[0] != said[1]
-    assert checkpoints.read_about(two[0] / "bad").step == 4
+    assert read_metadata(two[0] / "bad").step == 4
 
 
 def test_a_split_is_shared_out_and_merged(two, tiny_data, tmp_path):
@@ -180,10 +181,10 @@ def test_scores_on_the_way_are_written_once(two):
     folder = two[0] / "scored"
     table = [json.loads(row) for row in (folder / "validation.jsonl").open()]
     assert table == [{"step": 3, "AP": 0.2}, {"step": 6, "AP": 0.1}]
-    assert checkpoints.read_about(folder / "best").step == 3
-    assert checkpoints.read_scores(folder / "best") == {"AP": 0.2}
-    about = checkpoints.read_about(folder / "best")
-    checkpoints.load_variables(folder / "best", build_model(about.config, len(about.categories)))
+    assert read_metadata(folder / "best").step == 3
+    assert read_scores(folder / "best") == {"AP": 0.2}
+    about = read_metadata(folder / "best")
+    store.load_variables(folder / "best", build_model(about.config, len(about.categories)))
 
 
 def test_an_error_of_one_process_ends_both(two):

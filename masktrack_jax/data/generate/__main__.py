@@ -11,8 +11,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
-from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.runtime import cli
 
 
@@ -38,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; print the path of the annotations."""
+    from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
+
     parser = _parser()
     preset = parser.parse_known_args(arguments)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))

@@ -11,75 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from masktrack_jax.data.generate.textures import PATTERNS, SHAPES, background, shape_alpha, surface
-from masktrack_jax.runtime.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneratorOptions:
-    """What to generate. Video i depends on (seed, i, the options below `seed`) alone."""
-
-    videos: int
-    seed: int = 0
-    height: int = 96  # pixels
-    width: int = 160
-    frames: int = 20  # in each video
-    min_objects: int = 2
-    max_objects: int = 4
-    min_diameter: float = 0.18  # of the frame height
-    max_diameter: float = 0.45
-    categories: tuple[str, ...] = SHAPES
-    same_category: float = 0.8  # probability that two or more objects share a category
-    # Of 8 frames or more, the probability that an object goes out and comes back, and that it is out at first
-    # and comes in; who enters does not leave.
-    leave: float = 0.25
-    enter: float = 0.0
-    speed: float = 1.0  # of the objects, in parts of the usual one
-    pillars: int = 0  # unlabelled walls in the foreground, 0.6 to 1.1 × max_diameter wide
-    min_visible: float = 0.05  # part of its area; an object of which less is seen is not labelled
-    jpeg_quality: int = 92
-
-    def __post_init__(self):
-        object.__setattr__(self, "categories", tuple(self.categories))
-        checks = {
-            "videos": self.videos >= 1,
-            "seed": self.seed >= 0,
-            "height": self.height >= 32,
-            "width": self.width >= 32,
-            "frames": self.frames >= 1,
-            "min_objects": 1 <= self.min_objects <= self.max_objects,
-            "max_objects": self.max_objects <= 250,  # the owner map is uint8
-            "min_diameter": 0 < self.min_diameter <= self.max_diameter,
-            "max_diameter": self.max_diameter <= 0.9,
-            "categories": 0 < len(self.categories) == len(set(self.categories) & set(SHAPES)),
-            "same_category": 0 <= self.same_category <= 1,
-            "leave": 0 <= self.leave <= 1,
-            "enter": 0 <= self.enter <= 1,
-            "speed": 0 < self.speed <= 20,
-            "pillars": 0 <= self.pillars <= 8,
-            "min_visible": 0 <= self.min_visible < 1,
-            "jpeg_quality": 1 <= self.jpeg_quality <= 100,
-        }
-        for name, good in checks.items():
-            if not good:
-                hint = f" (known: {', '.join(SHAPES)})" if name == "categories" else ""
-                raise UserError(f"generator option {name}={getattr(self, name)!r} is out of range{hint}")
-
-
-# Sets in which identities are hard to keep: many objects of one category that cross, hide for long, leave and
-# come back. The first is small enough to learn on a laptop, the second is for a GPU.
-_CROWDED = {
-    "categories": ("circle", "square", "triangle", "star"),
-    "same_category": 1.0,
-    "leave": 0.5,
-    "enter": 0.3,
-    "pillars": 1,
-}
-PRESETS = {
-    "hard": _CROWDED | {"frames": 40, "min_objects": 5, "max_objects": 8, "min_diameter": 0.28, "speed": 1.5},
-    "hard-large": _CROWDED
-    | {"height": 360, "width": 640, "frames": 60, "min_objects": 6, "max_objects": 12, "speed": 1.5},
-}
+from masktrack_jax.data.generate.options import GeneratorOptions
+from masktrack_jax.data.generate.textures import PATTERNS, background, shape_alpha, surface
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,11 +52,10 @@ _POLYGONS = {
     "cross": _cross_points(),
 }
 _DISCS = {"circle": 0.0, "ring": 0.52}  # inner radius of the hole
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 
 def shape_alpha(shape: str, side: int) -> np.ndarray:
-    """Coverage (side, side) float32 in 0..1 of a shape of `SHAPES` in a square of `side` pixels."""
+    """Coverage (side, side) float32 in 0..1 of a shape of `options.SHAPES` in a square of `side` pixels."""
     oversample = 2
     size = side * oversample
     canvas = np.zeros((size, size), np.uint8)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.render import render_frame
-from masktrack_jax.data.generate.scene import GeneratorOptions, sample_scene
+from masktrack_jax.data.generate.scene import sample_scene
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.masks.rle import encode_mask, mask_box
 from masktrack_jax.runtime.errors import UserError

@@ -10,12 +10,12 @@ import sys
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.layouts import find_dataset
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pack.__main__ import main
 from masktrack_jax.data.pack.write import own_name, pack
-from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.splits import read_split, training_split, validation_split
 from masktrack_jax.masks.segmentations import decode_segmentation
