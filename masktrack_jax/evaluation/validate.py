@@ -66,7 +66,6 @@ def check_tracks(
       tracks: the content, a list of objects if it is valid.
       videos: shapes of the videos by id.
       categories: the known category ids.
-      findings: receives errors and notes.
       progress: show a progress bar on a terminal.
     """
     if not isinstance(tracks, list):
@@ -235,17 +234,11 @@ def _read_annotations(path: str | Path) -> tuple[dict[Id, VideoShape], set[Id]]:
 
 def _check_zip(results: ResultsFile, findings: Findings) -> None:
     """Check the place of results.json in the zip, if the file is a zip."""
-    if not results.found:
-        return
-    member, *_ = results.found
-    if member != RESULTS_MEMBER:
-        findings.error(
-            f"zip without {RESULTS_MEMBER} at its root", f"it lies at {member}; zip the file alone"
-        )
-    if len(results.found) > 1:
-        findings.error(
-            f"zip with several {RESULTS_MEMBER}", f"{', '.join(results.found[:5])}; zip one file alone"
-        )
+    found, expected = results.found, RESULTS_MEMBER
+    if found and found[0] != expected:
+        findings.error(f"zip without {expected} at its root", f"it lies at {found[0]}; zip the file alone")
+    if len(found) > 1:
+        findings.error(f"zip with several {expected}", f"{', '.join(found[:5])}; zip one file alone")
     for name in results.others:
         findings.note("other files in the zip", name)
 

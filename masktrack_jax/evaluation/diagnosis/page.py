@@ -14,6 +14,13 @@ from masktrack_jax.evaluation.diagnosis.worst import WorstObject, WorstTrack
 from masktrack_jax.evaluation.overlaps import Id
 from masktrack_jax.video.overlay import track_color
 
+TITLES = {
+    "identities": "identities corrected",
+    "classes": "classes corrected",
+    "masks": "masks corrected",
+    "missed": "missed objects added",
+    "false": "false tracks removed",
+}
 DEFINITIONS = {
     "identities": "all masks assigned to an object go to one track: split tracks are merged, mixed ones cut",
     "classes": "each track gets the class of its main object, with which it overlaps most",
@@ -89,7 +96,7 @@ def make_page(
     """The HTML of the page; see `write_page`."""
     report = diagnosis.report
     pictures = _draw_pictures(diagnosis, ground_truth, results, frames_root)
-    labels = {name: (KINDS[name].capitalize(), _TITLE[name]) for name in CORRECTIONS}
+    labels = {name: (KINDS[name].capitalize(), TITLES[name]) for name in CORRECTIONS}
     body = [
         "<h1>Why is AP not higher?</h1>",
         f'<p class="quiet">{escape(names[1])} evaluated on {escape(names[0])}</p>',
@@ -134,22 +141,13 @@ def make_page(
         f"class. If that IoU is below {BACKGROUND_IOU}, it is a background mask. Each correction changes one "
         "thing:</p><dl>",
         *(f"<dt>{KINDS[name].capitalize()}</dt><dd>{DEFINITIONS[name]}.</dd>" for name in CORRECTIONS),
-        "</dl><p class='quiet'>An object is hidden in frames, between the first and the last in which it is "
-        "visible, without a mask or with a mask smaller than half of its median area. A prediction that "
-        "matches no object counts in the bucket of its own masks.</p>",
+        "</dl><p class='quiet'>Between the first and the last frame in which it is visible, an object is "
+        "hidden where it has no mask, or one smaller than half of its median area. A prediction that matches "
+        "no object counts in the bucket of its own masks.</p>",
     ]
     head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report["summary"])}'
     head += '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f"{head}<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
-
-
-_TITLE = {
-    "identities": "identities corrected",
-    "classes": "classes corrected",
-    "masks": "masks corrected",
-    "missed": "missed objects added",
-    "false": "false tracks removed",
-}
 
 
 def _number(value: float | None) -> str:
