@@ -236,7 +236,7 @@ def _check_zip(results: ResultsFile, findings: Findings) -> None:
     """Check the place of results.json in the zip, if the file is a zip."""
     found, expected = results.found, RESULTS_MEMBER
     if found and found[0] != expected:
-        findings.error(f"zip without {expected} at its root", f"it lies at {found[0]}; zip the file alone")
+        findings.error(f"zip without {expected} at its root", f"it is at {found[0]}; zip the file alone")
     if len(found) > 1:
         findings.error(f"zip with several {expected}", f"{', '.join(found[:5])}; zip one file alone")
     for name in results.others:

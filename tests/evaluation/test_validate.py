@@ -235,7 +235,7 @@ def test_zips_must_hold_the_file_at_their_root(annotations, tmp_path):
     findings = validate(folder, annotations)
     assert list(findings.errors) == ["zip without results.json at its root"]
     assert findings.errors["zip without results.json at its root"][1] == [
-        "it lies at out/results.json; zip the file alone"
+        "it is at out/results.json; zip the file alone"
     ]
     several = validate(zipped(tmp_path / "two.zip", results=CLEAN, out__results=CLEAN), annotations)
     assert list(several.errors) == ["zip with several results.json"]

@@ -108,7 +108,7 @@ def test_null_and_zero_areas_do_not_count_in_the_mean():
 
 
 def test_a_crowd_takes_by_ordinary_iou():
-    # The prediction lies inside the crowd, which is twice as large, or a pixel more.
+    # The prediction is inside the crowd, which is twice as large, or a pixel more.
     crowd, inside = rectangle(0, 0, 21, 1), rectangle(0, 0, 10, 1)
     for width, expected in ((21, 0.5), (20, 1.0)):
         crowd = rectangle(0, 0, width, 1)
