@@ -93,7 +93,7 @@ def test_an_object_that_comes_back_is_known_while_it_is_remembered(
 
 @pytest.mark.parametrize("memory, survives", [("last", False), ("average", True), ("bank", True)])
 def test_a_spoilt_last_sight_before_an_occlusion(memory: str, survives: bool) -> None:
-    """Half hidden, it looks like none of its sights: only a memory of more than the last one recognises it."""
+    """Half hidden, it looks like none of its sights: only a memory of several sights recognises it."""
     options = replace(COSINE, memory=memory, average_rate=0.3, bank_size=5, iou_weight=1.0)
     tracker = Tracker(options)
     for _ in range(8):
