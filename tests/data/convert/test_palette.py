@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.data.convert import __main__ as command
-from masktrack_jax.data.convert.__main__ import convert
+from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.data.convert.writer import in_order
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.convert import (
