@@ -6,7 +6,7 @@ import struct
 import pytest
 from hypothesis import example, given
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.interop import files as weights
 from tests.helpers.mutations import changed, cut_or_flipped, refused_or
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 def safetensors():
     header = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
     header |= {"b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]}}
-    description = checkpoints.describe(base_config(), [(1, "a"), (4, "b")], 3)
+    description = Metadata(base_config(), [(1, "a"), (4, "b")], 3).to_json()
     header |= {"__metadata__": {weights.OURS: json.dumps(description)}}
     return header
 
