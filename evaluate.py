@@ -41,9 +41,9 @@ def main(_: Sequence[str]) -> None:
         score_files(ANNOTATIONS.value, RESULTS.value, OUTPUT.value, **options)
     elif CONFIG.value and CHECKPOINT.value:
         from masktrack_jax.inference.evaluate_checkpoint import evaluate_checkpoint
-        from masktrack_jax.runtime.processes import together
+        from masktrack_jax.runtime.processes import process_group
 
-        with together():
+        with process_group():
             evaluate_checkpoint(CONFIG.value, CHECKPOINT.value, OUTPUT.value, **options)
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")

@@ -7,6 +7,7 @@ Several processes act as one run if MASKTRACK_COORDINATOR is set, see masktrack_
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -14,6 +15,9 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from masktrack_jax.checkpoints.store import Tree
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there is resumed.")
@@ -28,9 +32,9 @@ def main(_: Sequence[str]) -> None:
         return
     if not WORKDIR.value:
         raise UserError("give --workdir, the folder of the run")
-    from masktrack_jax.runtime.processes import together
+    from masktrack_jax.runtime.processes import process_group
 
-    with together():
+    with process_group():
         train_and_score(CONFIG.value, WORKDIR.value)
 
 
@@ -46,7 +50,7 @@ def train_and_score(config: ConfigDict, workdir: str) -> None:
     # Opened before training: its errors show at once.
     split = open_split(config, dataset.labels)
 
-    def evaluate(variables):
+    def evaluate(variables: "Tree") -> dict[str, Any] | None:
         return evaluate_split(config, split, dataset.labels, variables, f"{workdir}/metrics.json")
 
     state = train(config, dataset, workdir, evaluate if split and split.labelled else None)

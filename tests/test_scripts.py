@@ -171,6 +171,31 @@ def test_unknown_config_key(tiny_data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--config.train.lr=1", "no key train.lr; did you mean optimizer.learning_rate?"),
+        ("--config.train.bach_size=2", "no key train.bach_size; did you mean train.batch_size?"),
+        ("--config.model.fpn.chanels", "no key model.fpn.chanels; did you mean model.fpn.channels?"),
+        ("--config.foo=1", "no key foo; train.py --config FILE --print_config lists them all"),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest(tiny_data, tmp_path, flag, words):
+    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", flag, "1")), words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_track_sets_only_some_keys(tmp_path):
+    track = ("track.py", "--input", "x", "--output", tmp_path / "out")
+    words = "no key train.lr; only config.inference and config.model.dtype can be set here"
+    assert_one_line(run(*track, "--config.train.lr=1"), words)
+    assert_one_line(run(*track, "--config.model.dtyp=bfloat16"), "did you mean model.dtype?")
+
+
+def test_a_run_needs_a_folder(tiny_data):
+    assert_one_line(run("train.py", "--config", ROOT / "configs/tiny.py"), "--workdir")
+
+
 def test_values_and_files_that_a_config_cannot_take(tiny_data, tmp_path):
     wrong = train_arguments(tiny_data, tmp_path / "run", "--config.train.steps=many")
     assert_one_line(run("train.py", *wrong), "many")

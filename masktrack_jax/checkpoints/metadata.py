@@ -83,7 +83,7 @@ def read_scores(folder: Path) -> dict[str, float]:
 UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)
 
 
-def parse_metadata(values: Any) -> Metadata:
+def parse_metadata(values: Mapping[str, Any]) -> Metadata:
     """The reverse of `Metadata.to_json`, for older versions too. Raises one of `UNSOUND` for bad values."""
     categories = [(int(i), str(name)) for i, name in values["categories"]]
     missing = set(base_config()) - set(values["config"])
@@ -141,7 +141,7 @@ def _completed(values: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any
     return filled
 
 
-def _alike(value: Any, default: Any) -> bool:
+def _alike(value: object, default: object) -> bool:
     """Whether a value of JSON has the type of a config's default."""
     if isinstance(default, tuple):
         return isinstance(value, list) and all(_alike(x, default[0]) for x in value if default)

@@ -11,7 +11,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -29,13 +28,16 @@ from masktrack_jax.checkpoints.metadata import (
     read_pending,
 )
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import as_global, as_local, is_first, meet
+from masktrack_jax.runtime.processes import as_global, as_local, barrier, is_first
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file through absl
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and failed writes twice, besides raising
 
 
-Tree = Any  # of arrays: parameters and statistics, or shapes in their place
+Tree = Any  # of arrays, or of shapes: parameters and statistics
+State = Any  # a `TrainState`, of a room above
+Network = Any  # a `MaskTrackRCNN`, which this room does not need
+KeyPath = Any  # of a leaf in a tree
 
 
 class Loaded(NamedTuple):
@@ -60,9 +62,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.wait()
@@ -79,7 +79,7 @@ class Checkpoints:
 
     def save(
         self,
-        state: Any,
+        state: State,
         config: ConfigDict,
         categories: Sequence[tuple[int, str]],
         pending: Sequence[Any] = (),
@@ -120,7 +120,7 @@ class Checkpoints:
                 "room and run the same command again, it resumes from the previous checkpoint"
             ) from None
 
-    def restore_newest(self, state: Any, check: Callable[[Metadata], None]) -> tuple[Any, list[Any]]:
+    def restore_newest(self, state: State, check: Callable[[Metadata], None]) -> tuple[State, list[Any]]:
         """The `TrainState` of the newest checkpoint that can be read, and its `pending` metrics.
 
         Newer checkpoints that are damaged are reported and renamed to `damaged-STEP`. `check(metadata)`
@@ -152,10 +152,10 @@ class Checkpoints:
             folder.rename(aside)
             print(f"{error}; renamed to {aside.name}, the run resumes from the previous checkpoint")
         if damaged:
-            meet()
+            barrier()
             self._manager.reload()
 
-    def restore(self, step: int, state: Any) -> Any:
+    def restore(self, step: int, state: State) -> State:
         """The `TrainState` of a step, with the shapes and on the devices of `state`."""
         like = as_global(state)
         progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
@@ -175,12 +175,12 @@ class Checkpoints:
         return as_local(restored)
 
 
-def variables_of(state: Any) -> Tree:
+def variables_of(state: State) -> Tree:
     """The variables of a `TrainState`, without an empty collection of statistics, which Orbax drops too."""
     return {"params": state.params} | ({"batch_stats": state.batch_stats} if state.batch_stats else {})
 
 
-def load_variables(path: str | Path, model: Any) -> Tree:
+def load_variables(path: str | Path, model: Network) -> Tree:
     """Variables of the checkpoint at `path` for `model`, which must have the same shapes."""
     return read_variables(path, jax.eval_shape(model.init_variables, jax.random.key(0)))
 
@@ -227,7 +227,7 @@ def load_matching(
     kept = [name for name in wanted if name.startswith(tuple(whole))]
     values = _by_name(_read(folder, stored))
 
-    def pick(path: Any, value: Any) -> Any:
+    def pick(path: KeyPath, value: Tree) -> Tree:
         name = _name(path)
         return value if name in kept else jnp.asarray(carry(name, value, values[name], matches))
 
@@ -255,7 +255,7 @@ def _read(folder: Path, shapes: Tree) -> Tree:
             raise UserError(f"{folder}: the parameters cannot be read ({first_line(error)})") from None
 
 
-def _name(path: Any) -> str:
+def _name(path: KeyPath) -> str:
     return "/".join(str(key.key) for key in path)
 
 

@@ -3,7 +3,8 @@
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
 from dataclasses import dataclass
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.options import check_options, one_of, option, positive
 from masktrack_jax.tracking.association import AssociationOptions
@@ -25,6 +26,6 @@ class InferenceOptions:
     tracks: TrackOptions = option(TrackOptions())
 
 
-def validate_inference(inference: Any) -> None:
+def validate_inference(inference: ConfigDict) -> None:
     """Raise a UserError naming a key of the `inference` section whose value cannot be used, if any."""
     check_options(InferenceOptions(), inference, "config.inference.")

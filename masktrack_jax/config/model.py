@@ -4,7 +4,8 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.options import (
     Check,
@@ -165,7 +166,7 @@ class ModelOptions:
     detections: DetectionOptions = option(DetectionOptions())
 
 
-def validate_model(model: Any) -> None:
+def validate_model(model: ConfigDict) -> None:
     """Raise a UserError naming a key of the `model` section whose value cannot be used, if there is one."""
     check_options(ModelOptions(), model, "config.model.")
     levels = LEVELS[model.neck]

@@ -4,7 +4,8 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+
+from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.options import (
     Check,
@@ -173,15 +174,14 @@ class OptimizerOptions:
     warmup_factor: float = option(1 / 3, "part of it at the first step")
 
 
-def validate_training(train: Any) -> None:
+def validate_training(train: ConfigDict) -> None:
     """Raise a UserError if keys of the `train` section do not fit together."""
-    require(
-        train.epochs,
-        Check(lambda epochs: train.steps > 0 or epochs > 0, "give a positive number, or train.steps"),
-        "config.train.epochs",
-    )
+    length = Check(lambda epochs: train.steps > 0 or epochs > 0, "give a positive number, or train.steps")
+    require(train.epochs, length, "config.train.epochs")
     for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
-        quota = Check(
-            lambda fraction, samples=drawn.samples: samples * fraction >= 1, "leaves no place for a positive"
-        )
-        require(drawn.positive_fraction, quota, f"config.train.{part}.positive_fraction")
+        key = f"config.train.{part}.positive_fraction"
+        require(drawn.positive_fraction, _room_for_a_positive(drawn.samples), key)
+
+
+def _room_for_a_positive(samples: int) -> Check:
+    return Check(lambda fraction: samples * fraction >= 1, "leaves no place for a positive")

@@ -28,8 +28,7 @@ def evaluate_checkpoint(
     split, or if the checkpoint was trained in another form of the network.
     """
     metadata = read_metadata(checkpoint)
-    for difference in form_differences(validate(config), metadata.config):
-        key, ours, theirs = difference
+    for key, ours, theirs in form_differences(validate(config), metadata.config):
         raise UserError(
             f"{checkpoint}: has config.model.{key}={theirs}, not {ours}; give a --config of its form"
         )

@@ -136,7 +136,7 @@ def evaluate_split(
         else:
             archive = write_submission(results, dataset.annotations_path)
             print(f"{dataset.annotations_path} has no labels: upload {archive} to the data set's server")
-    return processes.from_first(metrics)
+    return processes.broadcast(metrics)
 
 
 def common_categories(categories: Sequence[tuple[int, str]], dataset: VisDataset) -> dict[int, int]:

@@ -75,8 +75,8 @@ def track_video(
       output_dir: created where it does not exist.
       draw_threshold: the overlay shows detections that score at least this.
       drop_frames: process the latest frame of a live source only, one at a time.
-      network: what the segmenter's `predict` was made of and where it runs, for JSON; a run with another one
-        is not resumed.
+      network: identifies the segmenter's `predict`: its checkpoint and device, for JSON. A run with another
+        one is not resumed.
     Raises:
       UserError: the input cannot be read, the output folder cannot be written to, or it holds the progress
         of another run.

@@ -4,8 +4,8 @@
 
 Then train from it (`--config.train.init_from=weights/coco`), or run it if it has a track head. The sources:
 `original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of every version, pytorch style; `torchvision`
-is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride in the 1×1)
-and `detectron2-pytorch` that of its networks trained from torchvision's ResNet.
+is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride in the 1×1),
+and `detectron2-pytorch` the style of its networks trained from torchvision's ResNet.
 """
 
 import argparse

@@ -27,8 +27,8 @@ OURS = "masktrack_jax"  # key of a checkpoint's metadata in the header of an exp
 class WeightsFile(NamedTuple):
     """The content of a file.
 
-    class_names: those of the categories, if the file has them. caffe: the config in the file is of the caffe
-    style. metadata: that of the checkpoint, in a file written by `interop.export`.
+    class_names: of the categories, if the file names them. caffe: the config in the file has the caffe style.
+    metadata: of the exported checkpoint, if `interop.export` wrote the file.
     """
 
     path: Path

@@ -34,7 +34,7 @@ class Translated(NamedTuple):
     """A file in mmdet's names and forms.
 
     tensors, origin: by mmdet's names. num_classes: without the background; None if no layer depends on it.
-    epsilon: that of the file's batch norm.
+    epsilon: of the file's batch norm.
     """
 
     tensors: Tensors
@@ -44,7 +44,7 @@ class Translated(NamedTuple):
 
 
 def translate(file: WeightsFile, source: str, epsilon: float | None = None) -> Translated:
-    """Convert a file. `epsilon` is that of its batch norm, None for the source's own.
+    """Convert a file. `epsilon`: of its batch norm, None for the source's usual one.
 
     Raises a UserError for a file of another source, or if its class layers do not have the source's form.
     """

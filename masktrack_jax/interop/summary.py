@@ -45,7 +45,7 @@ def report(
     values: Mapping[str, np.ndarray],
     labels: Labels,
 ) -> Iterator[str]:
-    """Yield lines on the import of `values` {our name: array}; `table` is that of the whole network."""
+    """Yield lines on the import of `values` {our name: array}; `table` covers the whole network."""
     whole = set(map(part_of, table))
     counts = {part: sum(part_of(path) == part for path in values) for part in PARTS if part in whole}
     yield "loaded: " + ", ".join(f"{part} ({count} tensors)" for part, count in counts.items() if count)

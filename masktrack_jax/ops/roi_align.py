@@ -133,14 +133,17 @@ def _plan(
         start, length = scaled[..., axis], scaled[..., axis + 2] - scaled[..., axis]
         length = jnp.maximum(length, options.min_size)
         reach = math.ceil(options.extent * max(shape[1 - axis] for shape in shapes) / bins) + 1
-        start, length, limit = (x.reshape(-1) for x in (start, length, limit))
-        return _axis_taps(start, length, bins, limit, options.sampling, reach)
+        flat = start.reshape(-1), length.reshape(-1), bins, limit.reshape(-1)
+        return _axis_taps(*flat, options.sampling, reach)
 
-    columns = taps(0, width)
-    rows = taps(1, height)
+    def inside(axis: Axis, limit: Int[Array, "groups boxes"]) -> Axis:
+        """The axis with its first cells before `limit`."""
+        return axis._replace(first=jnp.minimum(axis.first, limit.reshape(-1, 1) - 1), limit=limit.reshape(-1))
+
+    columns, rows = taps(0, width), taps(1, height)
     # A fixed number of samples reads even an empty box.
     rows = rows._replace(weights=rows.weights * valid.reshape(-1, 1, 1))
-    rows, columns = (a._replace(first=jnp.minimum(a.first, a.limit[:, None] - 1)) for a in (rows, columns))
+    rows, columns = inside(rows, height), inside(columns, width)
     return Plan(base.reshape(-1), rows, columns)
 
 

@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.suggest import nearest_key
 
+T = TypeVar("T")
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
@@ -111,7 +112,7 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
     return (named or unknown or [part[0] if part else "?"])[0]
 
 
-def run(main: Callable[..., Any], *args: Any) -> Any:
+def run(main: Callable[..., T], *args: Any) -> T:
     """Run `main(*args)`; a `UserError` becomes one line on stderr and exit status 1."""
     for library in ("jax", "orbax"):  # their messages at INFO are for their authors
         logging.getLogger(library).setLevel(logging.WARNING)

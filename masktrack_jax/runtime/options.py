@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 from masktrack_jax.runtime.errors import UserError
 
+Value = Any  # of an option
+
 
 class Check(NamedTuple):
     """A condition on a value, the words that say which values meet it, and all of them if they are few."""
 
-    passes: Callable[[Any], bool]
+    passes: Callable[[Value], bool]
     allowed: str | Callable[[], str]
-    choices: tuple[Any, ...] = ()
+    choices: tuple[Value, ...] = ()
 
 
 positive = Check(lambda value: value > 0, "must be positive")
@@ -35,12 +37,12 @@ def between(low: float, high: float) -> Check:
     return Check(lambda value: low <= value <= high, f"must be between {low} and {high}")
 
 
-def one_of(*choices: Any) -> Check:
+def one_of(*choices: Value) -> Check:
     """The value is one of `choices`."""
     return Check(lambda value: value in choices, f"use one of {', '.join(map(repr, choices))}", choices)
 
 
-def one_of_table(table: Callable[[], Collection[Any]]) -> Check:
+def one_of_table(table: Callable[[], Collection[Value]]) -> Check:
     """The value is in `table()`, which is called when a value is checked: it may import what it needs."""
     return Check(
         lambda value: value in tuple(table()),
@@ -48,7 +50,7 @@ def one_of_table(table: Callable[[], Collection[Any]]) -> Check:
     )
 
 
-def option(default: Any = MISSING, comment: str = "", check: Check | None = None) -> Any:
+def option(default: Value = MISSING, comment: str = "", check: Check | None = None) -> Value:
     """A field of an options dataclass; without `default` a value is required."""
     return field(default=default, metadata={"comment": comment, "check": check})
 
@@ -57,12 +59,12 @@ class Entry(NamedTuple):
     """One option: its dotted key, default, comment and check."""
 
     key: str
-    default: Any
+    default: Value
     comment: str
     check: Check | None
 
 
-def entries(options: Any, prefix: str = "") -> Iterator[Entry]:
+def entries(options: Value, prefix: str = "") -> Iterator[Entry]:
     """The options of a dataclass in the order of its fields, those of nested sections in their place."""
     for item in fields(options):
         key, default = f"{prefix}{item.name}", getattr(options, item.name)
@@ -72,14 +74,14 @@ def entries(options: Any, prefix: str = "") -> Iterator[Entry]:
             yield Entry(key, default, item.metadata.get("comment", ""), item.metadata.get("check"))
 
 
-def value_at(values: Any, key: str) -> Any:
+def value_at(values: Value, key: str) -> Value:
     """The value at a dotted key of nested mappings or dataclasses."""
     for part in key.split("."):
         values = values[part] if hasattr(values, "items") else getattr(values, part)
     return values
 
 
-def check_options(options: Any, values: Any, prefix: str) -> None:
+def check_options(options: Value, values: Value, prefix: str) -> None:
     """Check `values` by the checks of the dataclass `options`.
 
     Raises a UserError that names the key, after `prefix`, the value found and the values allowed.
@@ -89,7 +91,7 @@ def check_options(options: Any, values: Any, prefix: str) -> None:
             require(value_at(values, entry.key), entry.check, f"{prefix}{entry.key}")
 
 
-def require(value: Any, check: Check, key: str) -> None:
+def require(value: Value, check: Check, key: str) -> None:
     """Raise a UserError about `key` unless its value passes a check."""
     try:
         good = check.passes(value)

@@ -29,7 +29,7 @@ def greedy(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptio
 
 
 def hungarian(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """The one-to-one assignment with the largest Σ confidence^α · (match score − that of "new").
+    """The one-to-one assignment with the largest Σ confidence^α · (match score − match score of "new").
 
     "New" is free to all, so only pairs that are better than "new" are made. α is `score_weight`. The score
     cue must be a factor here: the α log(score) in the match scores is the same in all columns of a row.

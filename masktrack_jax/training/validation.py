@@ -9,7 +9,7 @@ import jax
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import is_first, meet
+from masktrack_jax.runtime.processes import barrier, is_first
 from masktrack_jax.training.metrics import drop_rows_after
 
 
@@ -38,7 +38,7 @@ class Validation:
             if is_first():
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
-            meet()
+            barrier()
             if self._rows.exists():
                 self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
         # Another run in this folder may have left its own.

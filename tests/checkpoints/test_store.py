@@ -1,4 +1,7 @@
-"""Checkpoints come back bit for bit, say what they hold, and refuse what does not fit in one line."""
+"""Checkpoints are restored bit for bit, and what does not fit is refused in one line.
+
+The oracle is the state that was saved.
+"""
 
 import json
 
@@ -9,18 +12,13 @@ import optax
 import pytest
 
 from masktrack_jax.checkpoints import store
-from masktrack_jax.checkpoints.metadata import Metadata, find_step_folder, parse_metadata, read_metadata
-from masktrack_jax.config.inference import validate_inference
-from masktrack_jax.inference.load import PRETRAINED
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.tracking.association import AssociationOptions
-from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import make_optimizer
 from masktrack_jax.training.step import create_train_state
+from tests.helpers.checkpoints import CATEGORIES, one_line
 from tests.helpers.configs import load_config
-
-CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
 def small_state(stats, seed=0):
@@ -77,17 +75,6 @@ def test_about_and_the_newest_steps(tmp_path):
         assert json.loads(about.config.to_json()) == json.loads(config.to_json())
 
 
-def test_what_an_older_description_does_not_say_is_the_papers():
-    """The shipped checkpoint was written before there were other rules than the paper's."""
-    path = find_step_folder(PRETRAINED) / "about" / "metadata"
-    stored = json.loads(path.read_text())["config"]["inference"]
-    assert "similarity" not in stored["association"] and "tracks" not in stored
-    inference = read_metadata(PRETRAINED).config.inference
-    validate_inference(inference)
-    assert AssociationOptions(**inference.association) == AssociationOptions()
-    assert TrackOptions(**inference.tracks) == TrackOptions()
-
-
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory, tiny_model):
     """A checkpoint for inference only, of configs/tiny.py."""
@@ -96,12 +83,6 @@ def tiny_checkpoint(tmp_path_factory, tiny_model):
     about = Metadata(load_config("tiny"), CATEGORIES, 11)
     store.write_variables(folder, variables, about)
     return folder
-
-
-def one_line(error):
-    text = str(error.value)
-    assert "\n" not in text and len(text) < 400
-    return text
 
 
 def test_variables_come_back(tiny_checkpoint, tiny_model):
@@ -128,38 +109,6 @@ def test_another_architecture_is_named(tiny_checkpoint, change, classes, named):
         store.load_variables(tiny_checkpoint, build_model(config, classes))
     text = one_line(error)
     assert text.startswith(f"{tiny_checkpoint}: ") and named in text
-
-
-@pytest.mark.parametrize("over", ["matched", "positives"])
-def test_a_description_of_an_older_version(over):
-    """What had another name is at its place, what is new at its default."""
-    config = json.loads(load_config("tiny").to_json())
-    del config["train"]["track"], config["model"]["neck"], config["model"]["track_head"]["kind"]
-    config["train"]["match_over"] = over
-    about = parse_metadata({"config": config, "categories": [[1, "a"]], "step": 3})
-    wanted = load_config("tiny")
-    wanted.train.track.softmax.over = over
-    assert json.loads(about.config.to_json()) == json.loads(wanted.to_json())
-
-
-def test_folders_without_a_checkpoint(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "unfinished" / "checkpoints" / "5.orbax-checkpoint-tmp" / "about").mkdir(parents=True)
-    for name in ("empty", "none", "unfinished"):
-        with pytest.raises(UserError) as error:
-            read_metadata(tmp_path / name)
-        assert one_line(error).startswith(f"{tmp_path / name}: ")
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"config": {}}', '{"config": {}, "categories": [3], "step": 1}']
-)
-def test_a_broken_description(tmp_path, text):
-    (tmp_path / "about").mkdir()
-    (tmp_path / "about" / "metadata").write_text(text)
-    with pytest.raises(UserError) as error:
-        read_metadata(tmp_path)
-    assert "about" in one_line(error)
 
 
 def test_parameters_that_cannot_be_read(tmp_path):

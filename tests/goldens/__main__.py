@@ -62,13 +62,13 @@ def all_rows() -> Iterator[Row]:
 
 
 def network_rows() -> Iterator[Row]:
-    """What a network's rounding shows in."""
+    """Rows that depend on a network's rounding."""
     yield from inference_rows()
     yield from training_rows(training_steps.step_rows, training_steps.trajectory_rows)
 
 
 def rows_in_float64() -> list[Row]:
-    """`network_rows` of a process that computes in float64."""
+    """`network_rows` from a process that computes in float64."""
     command = [sys.executable, "-m", "tests.goldens", "--as-json"]
     done = subprocess.run(
         command, env=os.environ | {"JAX_ENABLE_X64": "1"}, stdout=subprocess.PIPE, check=True, text=True
@@ -77,7 +77,7 @@ def rows_in_float64() -> list[Row]:
 
 
 def table(rows: Iterable[Row], exact: Iterable[Row]) -> Iterator[str]:
-    """Lines of the table; `exact` are the rows in float64 that there are."""
+    """Lines of the table; `exact` are rows in float64, where there are any."""
     exact = {(row.recording, row.quantity): row.difference for row in exact}
     for row in rows:
         other = exact.get((row.recording, row.quantity))

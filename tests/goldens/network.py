@@ -78,7 +78,7 @@ def checkpoint(form: str) -> Path:
 
 @cache
 def network(form: str) -> tuple[Metadata, dict[str, Any]]:
-    """Config, number of classes, and variables of a form."""
+    """Return the metadata of a form's checkpoint, and its variables."""
     about = read_metadata(checkpoint(form))
     model = build_model(about.config, len(about.categories))
     return about, jax.device_get(store.load_variables(checkpoint(form), model))

@@ -1,4 +1,4 @@
-"""What the network computes on its way, jitted: whole frames, and the heads at given boxes."""
+"""Intermediate results of the network, jitted: for whole frames, and of the heads at given boxes."""
 
 import copy
 from collections.abc import Callable

@@ -103,7 +103,7 @@ class _hashable(tuple):
 
 
 def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDict) -> dict[str, Any]:
-    """What the objective computes on its way, of one image."""
+    """Intermediate results of the objective for one image."""
     features, reference, batch, _ = objective.frame_features(model, batch, jnp.zeros((1, 2), jnp.uint32))
     height, width = batch["image"].shape[1:3]
     size, objects, exists = batch["image_size"][0], batch["boxes"][0], batch["valid"][0]

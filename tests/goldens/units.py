@@ -24,7 +24,7 @@ pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"
 
 
 def continuous(boxes: np.ndarray) -> np.ndarray:
-    """Boxes that name their last pixel as ours, which end where it ends."""
+    """Convert boxes that name their last pixel to ours, which end where it ends."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 

@@ -1,6 +1,6 @@
-"""Small networks as other implementations store them, and what they compute: NumPy, in PyTorch's layouts.
+"""Small networks as other implementations store and compute them: NumPy, in PyTorch's layouts.
 
-Written from the sources' documentation, knowing nothing of masktrack_jax/interop.
+Written from the sources' documentation, independently of masktrack_jax/interop.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Block = Callable[[int, int, int], tuple[str, str]]
 
 
 class Names(NamedTuple):
-    """How a source calls its layers; stages from 1, blocks from 0, convolutions from 1, levels from 0."""
+    """A source's names of its layers; stages from 1, blocks from 0, convolutions from 1, levels from 0."""
 
     stem: tuple  # convolution, norm
     block: Any  # (stage, block, convolution) -> convolution, norm; 0 is the shortcut's
@@ -178,7 +178,7 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, st
 
 
 class Network:
-    """What a state dict of these names computes, in float64."""
+    """The network of a state dict with these names, in float64."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Network:
         return (x - mean) / np.sqrt(var + self.epsilon) * weight + bias
 
     def backbone(self, x: np.ndarray) -> list[np.ndarray]:
-        """C2–C5 of what the source takes as its input (N, 3, H, W)."""
+        """C2–C5 of the source's input (N, 3, H, W)."""
         x = relu(self.conv_norm(self.names.stem, x, 2))
         x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
         x = sliding_window_view(x, (3, 3), axis=(2, 3))[:, :, ::2, ::2].max((-2, -1))
@@ -240,7 +240,7 @@ class Network:
         return self.conv(self.names.rpn[1], x), self.conv(self.names.rpn[2], x)
 
     def boxes(self, roi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class logits and deltas, as they come, of RoI features (M, C, 7, 7)."""
+        """Class logits and deltas, in the source's order, of RoI features (M, C, 7, 7)."""
         x = roi.reshape(len(roi), -1)
         for name in self.names.fcs:
             x = relu(self.linear(name, x))

@@ -99,7 +99,7 @@ def test_other_widths_find_what_float32_finds(
     tiny_config: ConfigDict,
     tiny_images: np.ndarray,
 ) -> None:
-    """With the same float32 parameters: float32 out, scores to about the narrower one's precision."""
+    """The same float32 parameters give float32 outputs, and scores equal to the narrower precision."""
     found = {}
     for width in ("float32", dtype):
         tiny_config.model.dtype = width

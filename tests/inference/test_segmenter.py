@@ -108,7 +108,7 @@ def test_detected_once_and_associated_many_times() -> None:
 
 
 def test_probabilities_and_boxes_come_with_the_tracks_options() -> None:
-    """A label that the detector is less sure of loses the vote, and a gap is filled."""
+    """A label with lower probabilities loses the vote, and a gap is filled."""
     truth = moving_objects(8)
     for t in (4, 5, 6, 7):
         truth[t][1][0] = (truth[t][1][0][0], 0.1, 0, 0)

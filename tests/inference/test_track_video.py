@@ -105,7 +105,7 @@ def test_track_video_keeps_what_is_done_at_a_signal(
 
 
 def test_memory_does_not_grow_with_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four times as many frames: as much memory at its peak, where an RLE a frame would be megabytes more."""
+    """Four times as many frames need the same memory; an RLE a frame would add megabytes."""
     truth = moving_objects(4)
 
     def peak(count: int) -> int:

@@ -198,7 +198,7 @@ def test_values_that_are_no_numbers(load: Load, value: float) -> None:
 
 
 def test_a_detector_without_masks(load: Load) -> None:
-    """Faster R-CNN: the mask head stays, the class layers of boxes are taken."""
+    """Faster R-CNN: the class layers of boxes are taken, the mask head stays at its initialisation."""
     masks = (MMDET.mask(0), MMDET.mask(1), *MMDET.mask_out)
     state = {n: x for n, x in make_state(MMDET, 18, (81, 320, 80)).items() if not n.startswith(masks)}
     _, variables, lines = load(state)
@@ -241,7 +241,7 @@ def test_batch_norm_epsilon(load: Load, epsilon: float) -> None:
 
 
 def test_usual_batch_norm_epsilon(load: Load) -> None:
-    """0 for torchvision's frozen batch norms alone: those of a file that counts batches are not."""
+    """0 for torchvision's frozen batch norms only; batch norms that count batches are not frozen."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
     lines = load(state, "torchvision").lines
     assert line_of(lines, "batch norm: the file's epsilon of 0 ")
@@ -262,7 +262,7 @@ def test_a_variance_of_zero_asks_for_its_epsilon(load: Load) -> None:
 
 
 def test_torchvision_trained_for_other_classes(load: Load, tmp_path: Path) -> None:
-    """Without COCO's gaps the background alone goes out."""
+    """Without COCO's gaps in the ids only the background is removed."""
     state = make_state(TORCHVISION, 18, (4, 16, 4))
     (tmp_path / "names.json").write_text('["a", "b", "c"]')
     _, variables, _ = load(state, "torchvision", file_categories=str(tmp_path / "names.json"))

@@ -153,7 +153,7 @@ def test_without_pytorch(
 
 
 class Trap:
-    """A pickle that makes a file when it is loaded."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -163,7 +163,7 @@ class Trap:
 
 
 class TestPyTorch:
-    """What needs PyTorch: `.pth` files."""
+    """`.pth` files, which need PyTorch."""
 
     @pytest.fixture
     def torch(self) -> ModuleType:

@@ -55,9 +55,8 @@ def test_what_is_not_valid_gets_no_mask_and_embedding(tiny_model, tiny_images):
 
     def all_and_some(model, images, sizes, *arrays):
         features = model.features(images, sizes)
-        return [
-            model.masks_and_embeddings(features, *arrays, which) for which in (jnp.ones_like(valid), valid)
-        ]
+        choices = jnp.ones_like(valid), jnp.asarray(valid)
+        return [model.masks_and_embeddings(features, *arrays, which) for which in choices]
 
     run = jax.jit(nn.apply(all_and_some, model))
     sizes = np.array([[64, 96]] * 2)

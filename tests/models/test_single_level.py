@@ -13,7 +13,7 @@ from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import validate
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
@@ -71,7 +71,8 @@ def test_forward(network, tiny_images):
     assert [x.shape for x in features] == [(2, 2, 3, 64)]
     assert found.masks.shape == (2, 8, 28, 28) and found.embeddings.shape == (2, 8, 16)
     assert found.valid.any() and all(np.all(np.isfinite(x)) for x in found)
-    wanted = roi_align(features, (32,), found.boxes, found.valid, bins=7)
+    options = RoIAlignOptions(**small().model.roi_align)
+    wanted = roi_align(features, (32,), found.boxes, found.valid, options, bins=7, chunk=2)
     np.testing.assert_allclose(pooled.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
     assert np.any(wanted)
 

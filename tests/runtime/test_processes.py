@@ -191,7 +191,7 @@ def test_an_error_of_one_process_ends_both(two):
     """Process 0 waits in a reduction meanwhile."""
     assert [status for status, _, _ in two[1]] == [1, 1]
     assert line(two, 1, "error: ") == "frame.jpg: broken"
-    assert line(two, 0, "error: ") == "process 1 of 2 broke off: frame.jpg: broken"
+    assert line(two, 0, "error: ") == "process 1 of 2 failed: frame.jpg: broken"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_an_error_of_one_process_ends_both(two):
     ],
 )
 def test_an_environment_that_makes_no_sense(values, words):
-    with pytest.raises(UserError, match=words) as caught, distributed.together(values):
+    with pytest.raises(UserError, match=words) as caught, distributed.process_group(values):
         pass
     assert "\n" not in str(caught.value)
 
@@ -225,6 +225,6 @@ def test_rows_are_in_the_order_of_the_processes(monkeypatch, process, rows):
 
 
 def test_alone_nothing_is_shared():
-    with distributed.together({}):
+    with distributed.process_group({}):
         assert distributed.is_first() and distributed.local_rows(8) == slice(0, 8)
-        assert distributed.gather(3) == [3] and distributed.from_first("x") == "x"
+        assert distributed.gather(3) == [3] and distributed.broadcast("x") == "x"

@@ -46,12 +46,12 @@ def test_hungarian_gives_the_second_choice_where_that_is_best_for_both() -> None
     assert ASSIGNMENTS["hungarian"](scores, even, AssociationOptions()).tolist() == [2, 1]
     assert ASSIGNMENTS["in_turn"](scores, even, AssociationOptions()).tolist() == [1, 2]
     assert ASSIGNMENTS["greedy"](scores, even, AssociationOptions()).tolist() == [1, DROPPED]
-    # A confident detection has the say.
+    # A confident detection decides.
     assert ASSIGNMENTS["hungarian"](scores, np.array([1.0, 0.1]), AssociationOptions()).tolist() == [1, 2]
 
 
 def slow_first_choice(scores: np.ndarray, value: np.ndarray) -> list[int]:
-    """Each stands for its best column only; an object goes to the first of highest `value` (n, 1 + k)."""
+    """Each claims its best column only; an object goes to the first claim of highest `value` (n, 1 + k)."""
     best = [max(range(scores.shape[1]), key=lambda j: scores[i, j]) for i in range(len(scores))]
     columns = []
     for i, j in enumerate(best):

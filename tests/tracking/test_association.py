@@ -78,7 +78,7 @@ def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def random_frame(rng: np.random.Generator, objects: list[dict[str, Any]]) -> Frame:
-    """Noisy sights of a few of the objects, some of them twice, in random order."""
+    """Noisy detections of a few objects, some of them twice, in random order."""
     seen = rng.choice(len(objects), rng.integers(0, 8))
     boxes = np.array([objects[i]["box"] for i in seen]).reshape(-1, 4) + rng.normal(0, 3, (len(seen), 4))
     embeddings = np.array([objects[i]["e"] for i in seen]).reshape(-1, EMBEDDING)
@@ -226,14 +226,14 @@ def starts(
     columns: Sequence[int] = (0, 0, 0, 1),
     scores: Sequence[float] = (0.5, 0.9, 0.3, 0.2),
 ) -> list[int]:
-    """Two detections in one place, one apart, and one on top of the third that got object 1."""
+    """Two detections in one place, a third apart, and a fourth on top of the third that got object 1."""
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 11], [50, 0, 60, 10], [51, 0, 61, 10]], np.float32)
     frame = Frame(boxes, np.array(scores, np.float32), np.zeros(4, int), np.zeros((4, 1)))
     return only_good_starts(np.array(columns), frame, options).tolist()
 
 
 def test_a_duplicate_keeps_nobody_out() -> None:
-    """Three in a row, each close to the next: the one in the middle goes, the far end stays."""
+    """Three in a row, each close to the next: the middle one is dropped, the far end stays."""
     boxes = np.array([[0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]], np.float32)
     frame = Frame(boxes, np.array([0.9, 0.8, 0.7]), np.zeros(3, int), np.zeros((3, 1)))
     options = AssociationOptions(duplicate_iou=0.5)
@@ -248,7 +248,7 @@ def test_who_may_start_an_object() -> None:
     assert starts(AssociationOptions(duplicate_iou=0.85)) == [DROPPED, 0, 0, 1]  # 9 / 11 is less
     assert starts(AssociationOptions(duplicate_iou=0.95)) == [0, 0, 0, 1]
     assert starts(AssociationOptions(duplicate_iou=0.5, new_score=0.6)) == [DROPPED, 0, DROPPED, 1]
-    # One that was dropped keeps nobody out, and a tie is the first one's.
+    # A dropped detection excludes no other, and of a tie the first stays.
     dropped = starts(AssociationOptions(duplicate_iou=0.5), columns=(0, DROPPED, 0, 0))
     assert dropped == [0, DROPPED, 0, DROPPED]
     equal = starts(AssociationOptions(duplicate_iou=0.5), scores=(0.9, 0.9, 0.3, 0.2))

@@ -9,7 +9,7 @@ from tests.helpers.tracking import random_frame
 
 
 def slow_look(name: str, sights: list[np.ndarray], options: AssociationOptions) -> list[np.ndarray]:
-    """What is remembered of an object after its sights (embeddings): a list of looks, the newest first."""
+    """The looks remembered of an object after its sights (embeddings), the newest first."""
     if name == "last":
         return [sights[-1]]
     if name == "bank":

@@ -32,7 +32,7 @@ NOTHING_LEARNED = AssociationOptions(
 
 
 def crossing_boxes(frames: int = 60) -> np.ndarray:
-    """Boxes (frames, 4, 4): two pairs whose ways cross, one at right angles, one head-on, large and small."""
+    """Boxes (frames, 4, 4) of two pairs whose paths cross: at right angles, and head-on, large and small."""
     t = np.arange(frames, dtype=float)
     still = np.zeros(frames)
     centres = [(2 * t, still + 60), (still + 60, 2 * (t - 4)), (200 + 2 * t, still), (320 - 2 * t, still)]
@@ -51,7 +51,7 @@ def test_overlaps_alone_track_boxes_that_cross(assignment: str) -> None:
     for now in boxes:
         order = rng.permutation(4)
         seen = now[order] + rng.normal(0, 0.3, (4, 4))
-        noise = rng.normal(0, 10, (4, 3))  # embeddings that say nothing and must not matter
+        noise = rng.normal(0, 10, (4, 3))  # embeddings without information, which must not matter
         ids = tracker.update(Frame(seen, rng.uniform(0.5, 1, 4), np.zeros(4, int), noise))
         for i, track_id in zip(order, ids.tolist()):
             assert names.setdefault(int(i), track_id) == track_id
@@ -93,7 +93,7 @@ def test_an_object_that_comes_back_is_known_while_it_is_remembered(
 
 @pytest.mark.parametrize("memory, survives", [("last", False), ("average", True), ("bank", True)])
 def test_a_spoilt_last_sight_before_an_occlusion(memory: str, survives: bool) -> None:
-    """Half hidden it looks like nothing it was: only a memory of more than the last sight knows it again."""
+    """Half hidden, it looks like none of its sights: only a memory of several sights recognises it."""
     options = replace(COSINE, memory=memory, average_rate=0.3, bank_size=5, iou_weight=1.0)
     tracker = Tracker(options)
     for _ in range(8):
@@ -114,7 +114,7 @@ def test_bank_compare_max_knows_a_look_that_was_seen_once() -> None:
 
 
 def test_a_stale_box_counts_less_and_less() -> None:
-    """A newcomer in the place of one that left takes its identity, unless the place is forgotten by then."""
+    """A newcomer where an object left takes its identity, unless the place is forgotten by then."""
     for iou_frames, away, expected in ((0, 9, 0), (10, 2, 0), (10, 9, 1), (5, 9, 1)):
         tracker = Tracker(replace(COSINE, iou_weight=1.0, iou_frames=iou_frames))
         update(tracker, sight(HERE, 0))
@@ -143,7 +143,7 @@ def test_duplicates_of_another_class_start_no_track() -> None:
     tracker = Tracker(replace(COSINE, label_weight=5.0, duplicate_iou=0.7))
     for _ in range(3):
         assert update(tracker, sight(HERE, 0, 0.4, label=1), sight(HERE, 0, 0.9)) == [DROPPED, 0]
-    # One that passes in front, of its own look, is an object.
+    # Another look in front of it is another object.
     assert update(tracker, sight(HERE, 0), sight((0, 0, 10, 15), 1)) == [0, 1]
 
 
@@ -214,7 +214,7 @@ def test_a_tracker_resumes_from_the_state_of_another(memory: str, after: int, tm
 
 
 def test_the_rule_of_the_docs_takes_one_function_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code in docs/tracking.md as it stands there, chosen by its name."""
+    """The code in docs/tracking.md, unchanged, chosen by its name."""
     text = (ROOT / "docs" / "tracking.md").read_text().split("## Adding an association rule")[1]
     function, line = (part.split("```")[0] for part in text.split("```python\n")[1:3])
     assert function.count("def ") == 1 and len(line.splitlines()) == 1
@@ -224,6 +224,6 @@ def test_the_rule_of_the_docs_takes_one_function_and_one_line(monkeypatch: pytes
     options = replace(NOTHING_LEARNED, similarity=name, new_threshold=-2.0, iou_weight=0.0)
     tracker = Tracker(options)
     assert update(tracker, sight(HERE, 0), sight(THERE, 1)) == [0, 1]
-    # Fast: nothing overlaps any more. A third one is too far from both.
+    # They are fast: nothing overlaps any more. A third one is too far from both.
     near = [(45, 0, 55, 10), (14, 0, 24, 10), (200, 0, 210, 10)]
     assert update(tracker, *(sight(box, 2) for box in near)) == [1, 0, 2]

@@ -24,7 +24,7 @@ def slow_products(
     form: Callable[[np.ndarray], np.ndarray],
     reduce: Callable[[Sequence[float]], float],
 ) -> list[list[float]]:
-    """[detection][object]: products with every look that is held, one by one, then their mean or maximum."""
+    """[detection][object]: products with every held look, one by one, then their mean or maximum."""
     return [
         [
             reduce([sum(map(float, form(e) * form(look))) for look in memory.looks[j, : memory.held[j]]])
@@ -96,7 +96,7 @@ def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("name", sorted(SIMILARITIES))
 @pytest.mark.parametrize("on", list(product([False, True], repeat=5)))
 def test_every_rule_takes_every_cue(name: str, on: tuple[bool, ...]) -> None:
-    """Score, IoU, fading of the IoU, label and label as a constraint: each adds its own and nothing else."""
+    """Score, IoU, fading of the IoU, label, and label as a constraint: each adds its own term only."""
     score, iou, fade, label, constraint = on
     weights = dict(score_weight=0.7 * score, iou_weight=1.5 * iou, label_weight=4.0 * label)
     options = AssociationOptions(similarity=name, **weights, iou_frames=3 * fade, same_label=constraint)

@@ -59,7 +59,7 @@ def test_majority_with_ties_to_the_smallest(labels: list[int], expected: int) ->
 
 
 def test_one_sure_detection_outvotes_two_doubtful_ones_and_scores_are_of_the_class_that_won() -> None:
-    """Two of three say 0, by a hair; weighted by score and probability, 1 wins."""
+    """Two of three labels are 0, narrowly; weighted by score and probability, 1 wins."""
     seen = [(0, 0.3, [0.3, 0.25]), (0, 0.3, [0.3, 0.25]), (1, 0.9, [0.05, 0.9])]
     tracks = {label: VideoTracks(TrackOptions(label, "presence")) for label in ("majority", "vote")}
     for collected in tracks.values():

@@ -15,7 +15,7 @@ from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.validation import beside, recover_variables, replace_variables
-from tests.checkpoints.test_store import CATEGORIES, one_line
+from tests.helpers.checkpoints import CATEGORIES, one_line
 from tests.helpers.configs import load_config
 from tests.training.test_nonfinite import Run, assert_same_end, signalled, steps, tiny
 from tests.training.test_run import Crash, same

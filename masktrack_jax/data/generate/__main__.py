@@ -37,13 +37,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; print the path of the annotations."""
-    from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
-
     parser = _parser()
     preset = parser.parse_known_args(arguments)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))
     values = vars(parser.parse_args(arguments))
     output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
+    from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
+
     print(generate(output, GeneratorOptions(**values), workers=workers))
 
 
