@@ -268,7 +268,7 @@ def write_submission(
     """
     zip_path = zip_path or Path(results_path).with_suffix(".zip")
     findings = validate(results_path, annotations_path, progress=True)
-    findings.conclude(results_path, f"; {zip_path} not written")
+    findings.conclude(str(results_path), f"; {zip_path} not written")
     write_zip(results_path, zip_path)
     return zip_path
 
