@@ -25,7 +25,7 @@ from hypothesis import settings
 
 from tests.helpers.configs import load_config
 
-# Of tests/test_fuzz.py: the same examples each time, unless --hypothesis-profile=long asks for many others.
+# Of the files test_fuzz.py: the same examples each time; --hypothesis-profile=long asks for many others.
 settings.register_profile("short", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=2000, deadline=None, database=None)
 settings.load_profile("short")
@@ -95,7 +95,7 @@ def tiny_images():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A generated data set for configs/tiny.py: the path of its annotations."""
-    from masktrack_jax.data.generate.scene import GeneratorOptions
+    from masktrack_jax.data.generate.options import GeneratorOptions
     from masktrack_jax.data.generate.write import generate
 
     options = GeneratorOptions(videos=4, frames=5, height=64, width=96, seed=1)
