@@ -19,8 +19,8 @@ def map_valid(
 
     `function` takes a chunk of rows of `arrays` and a mask of those that exist. It returns a tree of arrays,
     each row computed from its own row alone. Chunks have the first size of `chunks` as long as enough valid
-    rows are left, then the next size; the last size is used for the remainder, padded. The number of chunks is
-    known on the device only, so there are no reverse-mode gradients.
+    rows are left, then the next size. The last size is used for the remainder, padded. The number of chunks
+    is known on the device only, so there are no reverse-mode gradients.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)

@@ -1,4 +1,4 @@
-"""The network without a pyramid, at small width: shapes, RoI features of C5, training, and starting weights."""
+"""The network without a pyramid, at small width: its shapes, RoI features, training and start."""
 
 import functools
 
