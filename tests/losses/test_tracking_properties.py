@@ -10,7 +10,7 @@ from tests.helpers.track_losses import FORMS, loss_of, make_pair
 
 
 def total(form, key, reference):
-    """The loss as a step takes it: each sum over its count."""
+    """The loss as a training step computes it: each sum over its count."""
     terms, _ = loss_of(form)(key, reference)
     return sum(value / jnp.maximum(count, 1) for value, count in terms.values())
 
@@ -57,7 +57,7 @@ def test_values_and_gradients_are_finite(form, case):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_padding_counts_for_nothing(form):
-    """Neither in the values nor in the gradient, whatever it holds."""
+    """Padding changes neither values nor gradients, whatever it holds."""
     key, reference = make_pair(form)
     wanted = gradients(form, key, reference)
     # Background of a reference frame is a negative for the quasi-dense loss.
@@ -134,7 +134,7 @@ def test_sums_and_counts_of_parts_add_up(form):
 
 @pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("softmax")])
 def test_perfect_embeddings_cost_little_and_are_right(form):
-    """One direction an object, far from the others. (The paper's loss cannot have it: what is new costs.)"""
+    """Every object has a direction of its own. (With the paper's loss new objects always cost something.)"""
     key, reference = make_pair(form)
     directions = 6 * np.eye(20, dtype=np.float32)
     perfect = [

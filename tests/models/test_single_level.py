@@ -1,4 +1,4 @@
-"""The network without a pyramid: heads on C5, at small width and size."""
+"""The network without a pyramid, at small width: its shapes, RoI features, training and start."""
 
 import functools
 
@@ -41,7 +41,7 @@ def network():
 
 
 def test_the_published_numbers():
-    """C5 of a ResNet-50: 2048 channels; anchors of 32, 64 and 128 pixels in three ratios; 256 to compare."""
+    """C5 of a ResNet-50 has 2048 channels; anchors have 32, 64 and 128 pixels; embeddings 256 numbers."""
     config = load_config("single_level_r50_youtubevis2019")
     model = build_model(validate(config), 40)
     params = jax.eval_shape(model.init_variables, jax.random.key(0))["params"]
@@ -101,7 +101,7 @@ def test_a_few_steps_lower_the_loss(network):
 
 
 def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatch, capsys):
-    """Its backbone is taken; the heads read other features and start anew."""
+    """Only its backbone is loaded; the heads read other features and are initialised."""
     quick_initialisation(monkeypatch)
     categories = [(1, "a"), (2, "b"), (3, "c")]
     about = Metadata(load_config("tiny"), categories, 7)
