@@ -80,14 +80,18 @@ def with_polygons():
 
 
 def cocovid(content):
-    """The same annotations, a record a frame and a box, as mmtracking has them."""
-    images = [
-        {"id": 10 * video["id"] + frame, "video_id": video["id"], "frame_id": frame, "file_name": name}
-        | {key: video[key] for key in ("height", "width")}
-        for video in content["videos"]
-        for frame, name in enumerate(video["file_names"])
-    ]
-    box = {"id": 1, "image_id": 70, "instance_id": 5, "category_id": 9, "bbox": [6, 4, 11, 8], "area": 88}
-    box |= {"segmentation": uncompressed(object_mask()), "iscrowd": 0}
-    videos = [{"id": video["id"], "name": "v"} for video in content["videos"]]
-    return {"categories": content["categories"], "videos": videos, "images": images, "annotations": [box]}
+    """The same annotations as mmtracking's converter writes them: a record a frame and a box."""
+    out = {"categories": content["categories"], "videos": [], "images": [], "annotations": []}
+    for video in content["videos"]:
+        size = {"height": video["height"], "width": video["width"]}
+        out["videos"].append({"id": video["id"], "name": video["file_names"][0].split("/")[0], **size})
+        for frame, name in enumerate(video["file_names"]):
+            image = {"id": len(out["images"]) + 1, "video_id": video["id"], "frame_id": frame}
+            out["images"].append(image | size | {"file_name": name})
+            for found in content["annotations"]:
+                if found["video_id"] == video["id"] and found["bboxes"][frame]:
+                    box = {"id": len(out["annotations"]) + 1, "image_id": image["id"], "instance_id": 5}
+                    box |= {"video_id": video["id"], "category_id": found["category_id"], "iscrowd": 0}
+                    box |= {"bbox": found["bboxes"][frame], "area": found["areas"][frame]}
+                    out["annotations"].append(box | {"segmentation": found["segmentations"][frame]})
+    return out

@@ -1,4 +1,4 @@
-"""The generator: the same bytes from the same request, and labels that say what is seen."""
+"""The generator: equal requests give equal bytes, and the labels are the visible pixels."""
 
 import dataclasses
 import filecmp
