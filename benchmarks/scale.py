@@ -18,8 +18,8 @@ import numpy as np
 from common import clock, compiled, load_average, load_config, rounded
 from scale_picture import draw
 
+from masktrack_jax.inference.frames import FrameDetections
 from masktrack_jax.inference.load import build_segmenter
-from masktrack_jax.inference.segmenter import FrameDetections
 from masktrack_jax.models.masktrack_rcnn import build_model
 
 USUAL = {"proposals": 200, "detections": 10, "frames in a batch": 1, "classes": 40, "pixels": (192, 320)}

@@ -198,11 +198,8 @@ def fit(config, head, samples, options, seed):
 def associate(categories, videos, embed, variant):
     """Tracks of all videos by a `Variant`, in the results file's form."""
     segmenter = VideoSegmenter(
-        None,
+        None,  # nothing is detected here
         categories,
-        long_edge=None,  # nothing is detected here
-        short_edge=None,
-        buckets=None,
         association=AssociationOptions(**variant.association),
         tracks=TrackOptions(**variant.tracks),
     )

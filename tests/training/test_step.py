@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.models import masktrack_rcnn
+from masktrack_jax.models import chunked
 from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step
@@ -82,7 +83,7 @@ class Run:
 
     def steps(self, devices, batches, seed=0, parts=1, remat=False):
         """Final state and the metrics of every step, each device's share in `parts` micro-batches."""
-        state, history = self.state(seed), []
+        state, history = on_local_devices(self.state(seed), jax.devices()[:devices]), []
         for batch in batches:
             cut = {name: x.reshape(devices, -1, *x.shape[1:]) for name, x in batch.items()}
             state, metrics = jax.block_until_ready(self.on(devices, parts, remat)(state, cut))
@@ -123,7 +124,7 @@ def test_devices_micro_batches_and_remat_are_no_matter(run, batches, four, devic
 def test_a_mask_head_that_works_in_chunks_is_no_matter(run, batches, four, monkeypatch):
     """As those of 64 channels and more do on a CPU; here in micro-batches on two devices."""
     asked = []
-    monkeypatch.setattr(masktrack_rcnn, "few_products", lambda *shapes: asked.append(shapes) or True)
+    monkeypatch.setattr(chunked, "uses_winograd", lambda *shapes: asked.append(shapes) or True)
     assert_same_steps(run.steps(2, batches, parts=2), four)
     assert asked
 
