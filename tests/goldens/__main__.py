@@ -30,7 +30,7 @@ add up, and in the authors' form a box whose corner lies within that error of a 
 mask. The second column is our float64 run, which leaves only the rounding errors of the recording.
 
 Rows above their tolerance in both columns come from these rounding errors, as far as we can tell. The score
-is that of one detection: it changes by 0.08 per pixel of its proposal's upper edge, so 0.0015 px are
+belongs to one detection: it changes by 0.08 per pixel of its proposal's upper edge, so 0.0015 px are
 enough, and recorded proposals lie up to 0.006 px from ours. A parameter that a step changes only in its
 last digit equals the recording in float32 only (`SGD step`).
 
