@@ -4,7 +4,8 @@
     python -m benchmarks.training --config … --whole --against torchvision
 
 Weights and frames are random, with four objects per frame. Each part is a separate program. The output of the
-parts below is its input, and it computes the gradient for that input too. Prints a table, and then a JSON line.
+parts below is its input, and it computes the gradient for that input too. Prints a table, and then a JSON
+line.
 """
 
 import argparse
