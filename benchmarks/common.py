@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
-from masktrack_jax.models import layers
+from masktrack_jax.models import forms
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ def plain_work(function: Callable[..., Any], *arguments: object) -> float:
 
     Every convolution counts as the plain sum. The body of a loop counts once.
     """
-    chosen, layers.conv3x3 = layers.conv3x3, _plain
+    chosen, forms.conv3x3 = forms.conv3x3, _plain
     try:
         return jax.jit(lambda *a: function(*a)).lower(*arguments).cost_analysis()["flops"]
     finally:
-        layers.conv3x3 = chosen
+        forms.conv3x3 = chosen
 
 
 def _plain(x: jax.Array, kernel: jax.Array, exact: bool) -> jax.Array:

@@ -32,7 +32,7 @@ Outcome = tuple[dict[tuple[str, str], bytes], list[dict[str, Any]]]  # arrays of
 
 def make_data(folder: Path) -> Path:
     """Generate the videos, if they are missing, and return the path of their labels."""
-    from masktrack_jax.data.generate.scene import GeneratorOptions
+    from masktrack_jax.data.generate.options import GeneratorOptions
     from masktrack_jax.data.generate.write import generate
 
     path = folder / "data" / "instances.json"

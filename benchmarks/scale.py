@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.common import Times, Variables, clock, compiled, load_average, load_config, rounded
 from benchmarks.scale_picture import draw
+from masktrack_jax.inference.frames import FrameDetections
 from masktrack_jax.inference.load import build_segmenter
-from masktrack_jax.inference.segmenter import FrameDetections
 from masktrack_jax.models.masktrack_rcnn import build_model
 
 USUAL: dict[str, Any] = {

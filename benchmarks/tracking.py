@@ -31,17 +31,19 @@ from benchmarks.frozen import fit_head, keep_rois
 from benchmarks.tracking_inputs import DetectedVideo, detect_split
 from benchmarks.tracking_variants import HEADS, VARIANTS, Variant
 from configs import hard, hard_large
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.base import base_config
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.json_files import write_json
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import VisDataset, read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.losses.tracking import OVER_ROIS
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime import cli
@@ -141,14 +143,14 @@ def load_detector(preset: str, dataset: VisDataset) -> Detector:
     """Return the detector of a preset; trains it if it is missing or unfinished."""
     path = f"runs/{preset}"
     train(CONFIGS[preset].get_config(), dataset, path)
-    about = checkpoints.read_about(path)
+    about = read_metadata(path)
     model = build_model(about.config, len(about.categories))
-    variables = checkpoints.load_variables(path, model)
+    variables = store.load_variables(path, model)
     return Detector(about.config, model, variables, about.categories)
 
 
 def keep_pairs(detector: Detector, dataset: VisDataset, references: str, pairs: int) -> tuple[Any, ...]:
-    """Return the RoI features (`frozen.keep_rois`) for the losses with these `references`."""
+    """Return the RoI features (`frozen.keep_rois`) for the losses that compare with `references`."""
     head = next(head for head in HEADS if references_of(head) == references)
     config = with_head(detector.config, head)
     size = config.train.batch_size
@@ -161,9 +163,9 @@ def keep_pairs(detector: Detector, dataset: VisDataset, references: str, pairs: 
 
 
 def references_of(head: str) -> str:
-    """Return the `references` of the head's loss."""
+    """Return what the head's loss compares RoIs with: "objects" or "rois" of the reference frame."""
     track = with_head(base_config(), head).train.track
-    return track[track.loss].references
+    return "rois" if track.loss in OVER_ROIS else "objects"
 
 
 def with_head(config: ConfigDict, head: str) -> ConfigDict:
@@ -216,11 +218,8 @@ def associate(
 ) -> list[Json]:
     """Return the tracks of all videos under a variant, in the format of a results file."""
     segmenter = VideoSegmenter(
-        None,
+        None,  # the detections are given
         categories,
-        long_edge=None,  # the detections are given
-        short_edge=None,
-        buckets=None,
         association=AssociationOptions(**variant.association),
         tracks=TrackOptions(**variant.tracks),
     )

@@ -7,10 +7,12 @@
     python train.py --config configs/hard_large.py --workdir runs/hard-large
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference network with group norm and no frozen stage."""
     config = base_config()
     config.model.backbone.update({"norm": "group", "frozen_stages": 0})

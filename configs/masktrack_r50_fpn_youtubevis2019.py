@@ -8,10 +8,12 @@ Not trained here yet. Without `init_from` the network starts from random weights
 frozen first stage then learn little: also set model.backbone.norm="group" and frozen_stages=0.
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The base config is the reference recipe; this adds only the location of the data."""
     config = base_config()
     config.data.update(

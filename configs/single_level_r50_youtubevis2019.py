@@ -7,10 +7,12 @@ From a checkpoint with a pyramid only the backbone is loaded; the heads start fr
 here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference recipe with one level, three anchor sizes and the plain track head."""
     config = reference_config()
     config.model.update(

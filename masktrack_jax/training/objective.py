@@ -94,8 +94,8 @@ def rpn_terms(model, batch, keys, logits, deltas, height, width, options):
     drawn = jax.vmap(one)(
         targets.priorities(keys, len(anchors.boxes)), batch["boxes"], batch["valid"], batch["image_size"]
     )
-    logits = jnp.take_along_axis(logits, drawn.index, axis=1)
-    deltas = jnp.take_along_axis(deltas, drawn.index[..., None], axis=1)
+    logits = jnp.take_along_axis(logits, drawn.rows, axis=1)
+    deltas = jnp.take_along_axis(deltas, drawn.rows[..., None], axis=1)
     return detection.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.data.pairs import PROVENANCE, PairOptions
+from masktrack_jax.checkpoints import store
+from masktrack_jax.data.options import PairOptions
+from masktrack_jax.data.pairs import PROVENANCE
 from masktrack_jax.data.pipeline import steps_per_epoch, training_batches
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
@@ -35,16 +36,16 @@ def train(config, dataset, workdir, evaluate=None):
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     workdir = make_folder(workdir)
     with (
-        checkpoints.Checkpoints(workdir / "checkpoints", keep=config.train.keep_last) as store,
+        store.Checkpoints(workdir / "checkpoints", keep=config.train.keep_last) as checkpoints,
         Interruption(shared=jax.process_count() > 1) as interruption,
     ):
-        step, state, pending = begin(config, dataset.labels, total, workdir, store)
+        step, state, pending = begin(config, dataset.labels, total, workdir, checkpoints)
         start = int(state.step)
         validation = Validation(workdir, evaluate, config, dataset.labels, start, total)
         if validation.due(start):
             validation.make(state)
         if start >= total:
-            end_if_asked(interruption, store, state)
+            end_if_asked(interruption, checkpoints, state)
             return state
         with (
             contextlib.closing(Batches(config, dataset, start, interruption)) as batches,
@@ -53,12 +54,12 @@ def train(config, dataset, workdir, evaluate=None):
             watch = Watch(dataset.videos, config.train.on_nan, interruption)
 
             def save(state):
-                store.save(state, config, dataset.labels, log.pending(int(state.step)))
+                checkpoints.save(state, config, dataset.labels, log.pending(int(state.step)))
 
             run = parallel(step)
             steps = Steps(run, batches, log, watch, validation, interruption, save, config.train, total)
             state = steps.take(state)
-        end_if_asked(interruption, store, state)
+        end_if_asked(interruption, checkpoints, state)
     return state
 
 
@@ -187,11 +188,11 @@ def open_log(config, workdir, start, total, pending):
     )
 
 
-def end_if_asked(interruption, store, state):
+def end_if_asked(interruption, checkpoints, state):
     """Raise SystemExit, when all is written, where a signal ended the run."""
     # One that was noted in the last steps came too late to be agreed upon: the others will be told.
     if (asked := interruption.signal or interruption.noted) is not None:
-        store.wait()
+        checkpoints.wait()
         print(f"{asked.name}: step {state.step} is saved; the same command goes on from there")
         raise SystemExit(exit_status(asked))
 

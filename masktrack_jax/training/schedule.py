@@ -5,6 +5,8 @@ import optax
 
 from masktrack_jax.runtime.errors import UserError
 
+DECAY_FACTOR = 0.1  # of the schedule "steps", at each of `decay_at`
+
 
 def learning_rate(options, total_steps):
     """Learning rate by step: linear warm-up from `warmup_factor`, then steps (÷ 10) or cosine to 0."""
@@ -15,7 +17,7 @@ def learning_rate(options, total_steps):
         return jax.numpy.minimum(grown, 1.0)
 
     if options.schedule == "steps":
-        edges = {int(total_steps * fraction): options.decay_factor for fraction in options.decay_at}
+        edges = {int(total_steps * fraction): DECAY_FACTOR for fraction in options.decay_at}
         decay = optax.piecewise_constant_schedule(1.0, edges)
     elif options.schedule == "cosine":
         decay = optax.cosine_decay_schedule(1.0, total_steps)

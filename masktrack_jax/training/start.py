@@ -5,7 +5,8 @@ from functools import partial
 import jax
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -16,10 +17,10 @@ from masktrack_jax.training.nonfinite import guarded
 from masktrack_jax.training.step import create_train_state, train_step
 
 
-def begin(config, categories, total, workdir, store):
+def begin(config, categories, total, workdir, checkpoints):
     """The step of one device, the state to go on from, and the metrics that were pending there.
 
-    `total`: steps of the whole run; `store`: the `Checkpoints` of `workdir`.
+    `total`: steps of the whole run; `checkpoints`: the `Checkpoints` of `workdir`.
     """
     model = build_model(config, len(categories))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -31,11 +32,11 @@ def begin(config, categories, total, workdir, store):
     step = guarded(
         partial(train_step, model=model, optimizer=optimizer, options=options), config.train.on_nan
     )
-    if store.latest() is None:
+    if checkpoints.latest() is None:
         variables = start_variables(config, variables, categories)
         return step, on_local_devices(create_train_state(run_key, variables, optimizer)), []
     state = on_local_devices(create_train_state(run_key, variables, optimizer))
-    state, pending = store.restore_newest(
+    state, pending = checkpoints.restore_newest(
         state, lambda about: check_same_run(workdir, about, config, categories)
     )
     return step, state, pending
@@ -115,9 +116,9 @@ def start_variables(config, variables, categories):
     """
     if path := config.train.init_from:
         replaceable = REPLACEABLE
-        if checkpoints.read_about(path).config.model.neck != config.model.neck:
+        if read_metadata(path).config.model.neck != config.model.neck:
             replaceable += AFTER_BACKBONE
-        variables, left, matches = checkpoints.load_matching(path, variables, categories, replaceable)
+        variables, left, matches = store.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
         print(f"{path}: {loaded}{'; new categories: ' * bool(new)}{', '.join(new)}")
@@ -130,7 +131,7 @@ def check_form(path, config):
 
     They adapt to other boxes and RoIs, but not to another place of the strides: that is a UserError.
     """
-    for key, ours, theirs in form_differences(config, checkpoints.read_about(path).config):
+    for key, ours, theirs in form_differences(config, read_metadata(path).config):
         if key == "backbone.stride_in_1x1":
             raise UserError(
                 f"{path}: its backbone is of another kind; set config.model.{key}={theirs} (it is {ours})"

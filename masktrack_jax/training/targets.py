@@ -14,9 +14,9 @@ from masktrack_jax.ops.target_assignment import assign, sample
 
 
 class AnchorTargets(NamedTuple):
-    """Sampled anchors (S,): index, positive, valid; and deltas (S, 4) to their objects."""
+    """Sampled anchors (S,): rows, positive, valid; and deltas (S, 4) to their objects."""
 
-    index: jnp.ndarray
+    rows: jnp.ndarray
     positive: jnp.ndarray
     valid: jnp.ndarray
     deltas: jnp.ndarray
@@ -58,8 +58,8 @@ def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
     """`AnchorTargets` of `anchors` (A, 4); `priority` (A,) decides the draw (uniform noise)."""
     target, positive, negative = _assign(anchors, valid, objects, objects_valid, options)
     drawn = _sample(priority, positive, negative, options)
-    mine = objects[target[drawn.index]]
-    deltas = box_ops.encode(jnp.asarray(anchors)[drawn.index], mine, rpn_head.STDS)
+    mine = objects[target[drawn.rows]]
+    deltas = box_ops.encode(jnp.asarray(anchors)[drawn.rows], mine, rpn_head.STDS)
     return AnchorTargets(*drawn, deltas)
 
 
@@ -75,7 +75,7 @@ def roi_targets(priority, proposals, valid, objects, labels, objects_valid, num_
     positive = jnp.concatenate([objects_valid, assigned.positive])
     negative = jnp.concatenate([jnp.zeros_like(objects_valid), assigned.negative])
     drawn = _sample(priority, positive, negative, options)
-    boxes, target = boxes[drawn.index], target[drawn.index]
+    boxes, target = boxes[drawn.rows], target[drawn.rows]
     classes = jnp.where(drawn.positive, labels[target], num_classes)
     deltas = box_ops.encode(boxes, objects[target], box_head.STDS)
     return RoITargets(boxes, classes, target, drawn.positive, drawn.valid, deltas)

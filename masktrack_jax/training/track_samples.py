@@ -28,26 +28,25 @@ def track_terms(head, key, reference, options):
         return samples._replace(features=embeddings.reshape(*roi.shape[:2], -1))
 
     key, reference = embed(key), embed(reference)
-    own = {name: value for name, value in options[options.loss].items() if name != "references"}
-    terms, scores = tracking.LOSSES[options.loss](key, reference, **own)
+    terms, scores = tracking.LOSSES[options.loss](key, reference, **options[options.loss])
     return terms, tracking.accuracy(scores, key, reference)
 
 
 def track_rois(model, frames, proposals, rois, options, pooled=None):
-    """`Samples` of the key and of the reference frames with RoI features, as the loss's `references` say.
+    """`Samples` of the key and of the reference frames with RoI features.
 
-    "objects": the positive RoIs of the box head, and the objects of the reference frame (the paper). The
-    features of the box head are used again where `pooled` (B, S, 7, 7, C) has them, as the authors do;
-    mmtracking draws a second sample of the same distribution.
-    "rois": the positives of a second draw in the key frame, by `train.track.roi`, and all RoIs of such a draw
-    in the reference frame (QDTrack, whose draw balances the objects besides).
+    Most losses compare the positive RoIs of the box head with the objects of the reference frame (the paper).
+    The features of the box head are used again where `pooled` (B, S, 7, 7, C) has them, as the authors do;
+    mmtracking draws a second sample of the same distribution. The losses of `tracking.OVER_ROIS` compare the
+    positives of a second draw in the key frame, by `train.track.roi`, with all RoIs of such a draw in the
+    reference frame (QDTrack, whose draw balances the objects besides).
 
     `frames`: what `objective.frame_features` gives; `proposals` (boxes, valid) and `rois` (`RoITargets`) are
     those of the key frames; `options`: a config's `train`.
     """
     features, reference, batch, keys = frames
     track = options.track
-    if track[track.loss].references == "rois":
+    if track.loss in tracking.OVER_ROIS:
         there = _proposals(model, reference, batch, "reference_")
         draw = [jax.vmap(partial(jax.random.fold_in, data=2 + i))(keys) for i in range(2)]
         quota = targets.max_positives(track.roi)

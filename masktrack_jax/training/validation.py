@@ -6,9 +6,10 @@ import shutil
 
 import jax
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import is_first, meet
+from masktrack_jax.runtime.processes import barrier, is_first
 from masktrack_jax.training.metrics import drop_rows_after
 
 
@@ -37,11 +38,11 @@ class Validation:
             if is_first():
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
-            meet()
+            barrier()
             if self._rows.exists():
                 self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
         # Another run in this folder may have left its own.
-        self._highest = checkpoints.read_scores(self._best).get("AP") if start else None
+        self._highest = read_scores(self._best).get("AP") if start else None
 
     def due(self, step):
         """Whether the state after `step` steps is to be scored and has not been."""
@@ -51,7 +52,7 @@ class Validation:
     def make(self, state):
         """Score `state`, write the row, and keep its parameters where no others scored as high."""
         step = int(state.step)
-        variables = jax.device_get(checkpoints.variables_of(state))
+        variables = jax.device_get(store.variables_of(state))
         scores = self._evaluate(variables)
         self._last = step
         if is_first():
@@ -60,7 +61,7 @@ class Validation:
 
     def _write(self, step, variables, scores):
         if self._config.train.keep_best and (self._highest is None or scores["AP"] > self._highest):
-            about = checkpoints.About(self._config, self._categories, step)
+            about = Metadata(self._config, self._categories, step)
             replace_variables(self._best, variables, about, scores)
             self._highest = scores["AP"]
         # Last: where this row is, all of the above is done.
@@ -85,21 +86,21 @@ def beside(path):
 def recover_variables(path):
     """Finish what `replace_variables` was killed in, between its two renames."""
     for there in beside(path):
-        if there.exists() and not path.exists() and checkpoints.read_scores(there):
+        if there.exists() and not path.exists() and read_scores(there):
             there.rename(path)
 
 
 def replace_variables(path, variables, about, scores):
-    """`checkpoints.write_variables` in the place of what is at `path`, once it is whole, or a UserError."""
+    """`store.write_variables` in the place of what is at `path`, once it is whole, or a UserError."""
     new, old = beside(path)
     try:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        checkpoints.write_variables(new, variables, about, scores)
+        store.write_variables(new, variables, about, scores)
         if path.exists():
             path.rename(old)
         new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     except Exception as error:  # Orbax's own kinds, or what the system says
-        reason = checkpoints.system_reason(error)
+        reason = store.system_reason(error)
         raise UserError(f"{path}: cannot be written ({reason}); make room") from None

@@ -6,7 +6,8 @@ import pytest
 
 from masktrack_jax.data.layouts import find_dataset, find_datasets, find_split, plain_name
 from masktrack_jax.data.splits import ground_truth, read_split
-from masktrack_jax.data.vis import decode_segmentation, read_vis
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 SIZE = {"height": 8, "width": 10}

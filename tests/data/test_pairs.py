@@ -6,13 +6,13 @@ import logging
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.images import read_image
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import (
     FrameCache,
     PairLoader,
-    PairOptions,
     candidates,
     video_bucket,
     warn_of_crowded_frames,

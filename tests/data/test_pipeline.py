@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from masktrack_jax.data import pipeline
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.pairs import PairOptions, candidates
+from masktrack_jax.data.options import PairOptions
+from masktrack_jax.data.pairs import candidates
 from masktrack_jax.data.pipeline import PairSchedule, steps_per_epoch, training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError

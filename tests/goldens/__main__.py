@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # as the tests
@@ -14,7 +15,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # as t
 from contextlib import redirect_stdout
 from itertools import product
 
-from . import inference, training, units
+from . import inference, results, training, training_steps, units
 from .recorded import Row
 
 HEAD = """# Recorded numbers of the published code, and ours
@@ -39,35 +40,35 @@ last digit equals the recording in float32 only (`SGD step`).
 """
 
 
-def inference_rows():
+def inference_rows() -> Iterator[Row]:
     for size in inference.SIZES:
         yield from inference.mmtracking_rows(size)
         for setting in ("default", "loose"):
             yield from inference.original_rows(size, setting)
 
     for size, setting in product(inference.SIZES, ("default", "loose")):
-        yield from inference.results_rows(size, setting)
+        yield from results.results_rows(size, setting)
 
 
-def training_rows(parts):
+def training_rows(*parts: Callable[[str], Iterator[Row]]) -> Iterator[Row]:
     for form, part in product(("mm", "orig"), parts):
-        yield from getattr(training, part)(form)
+        yield from part(form)
 
 
-def all_rows():
+def all_rows() -> Iterator[Row]:
     yield from units.rows()
     yield from inference_rows()
-    yield from training_rows(("detail_rows", "step_rows", "trajectory_rows"))
+    yield from training_rows(training.detail_rows, training_steps.step_rows, training_steps.trajectory_rows)
 
 
-def network_rows():
-    """What a network's rounding shows in."""
+def network_rows() -> Iterator[Row]:
+    """Rows that depend on a network's rounding."""
     yield from inference_rows()
-    yield from training_rows(("step_rows", "trajectory_rows"))
+    yield from training_rows(training_steps.step_rows, training_steps.trajectory_rows)
 
 
-def rows_in_float64():
-    """`network_rows` of a process that computes in float64."""
+def rows_in_float64() -> list[Row]:
+    """`network_rows` from a process that computes in float64."""
     command = [sys.executable, "-m", "tests.goldens", "--as-json"]
     done = subprocess.run(
         command, env=os.environ | {"JAX_ENABLE_X64": "1"}, stdout=subprocess.PIPE, check=True, text=True
@@ -75,8 +76,8 @@ def rows_in_float64():
     return [Row(*values) for values in json.loads(done.stdout)]
 
 
-def table(rows, exact):
-    """Lines of the table; `exact` are the rows in float64 that there are."""
+def table(rows: Iterable[Row], exact: Iterable[Row]) -> Iterator[str]:
+    """Lines of the table; `exact` are rows in float64, where there are any."""
     exact = {(row.recording, row.quantity): row.difference for row in exact}
     for row in rows:
         other = exact.get((row.recording, row.quantity))
@@ -86,7 +87,7 @@ def table(rows, exact):
         yield f"| {row.recording} | {row.quantity} | {' | '.join(cells)} | {above} |"
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     with redirect_stdout(sys.stderr):
         if arguments:
             rows = list(network_rows())

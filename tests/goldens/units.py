@@ -1,5 +1,6 @@
 """Single operations against `units` (mmcv, mmdet) and `units_legacy` (the authors' form)."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -12,25 +13,22 @@ from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import base_anchors
 from masktrack_jax.ops.nms import nms
-from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 
 from .inputs import make_clip
 from .recorded import Row, arrays, largest, nchw, relative, sampled, unequal
 
 CODER, ROI, PIXEL_VALUES = 2e-5, 5e-5, 2e-6
 STDS = {"rpn": rpn_head.STDS, "rcnn": box_head.STDS}
-pool = jax.jit(
-    roi_align,
-    static_argnames=("strides", "bins", "sampling", "aligned", "min_size", "extent", "finest_scale"),
-)
+pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"))
 
 
-def continuous(boxes):
-    """Boxes that name their last pixel as ours, which end where it ends."""
+def continuous(boxes: np.ndarray) -> np.ndarray:
+    """Convert boxes that name their last pixel to ours, which end where it ends."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 
-def rows():
+def rows() -> Iterator[Row]:
     yield from coder("units", "", np.asarray, (360, 480), 0.0)
     yield from coder("units", "legacy_", continuous, (360, 480), 1.0)
     yield from coder("units_legacy", "", continuous, (90, 120), 1.0)
@@ -43,11 +41,17 @@ def rows():
     legacy = arrays("units_legacy")
     boxes = continuous(legacy["coder_boxes"][:32])
     yield Row("units_legacy", "IoU", 1e-6, largest(box_ops.pairwise_iou(boxes, boxes), legacy["iou_plus1"]))
-    anchors = [base_anchors(stride, 8, (0.5, 1, 2), 0.5, True) for stride in (4, 8, 16, 32, 64)]
+    anchors = [base_anchors(stride, 8.0, (0.5, 1.0, 2.0), 0.5, True) for stride in (4, 8, 16, 32, 64)]
     yield Row("units_legacy", "base anchors", 0, largest(anchors, continuous(legacy["base_anchors"])))
 
 
-def coder(name, form, convert, image_size, margin):
+def coder(
+    name: str,
+    form: str,
+    convert: Callable[[np.ndarray], np.ndarray],
+    image_size: tuple[int, int],
+    margin: float,
+) -> Iterator[Row]:
     """Box deltas, and boxes from deltas, clipped to the image; both relative where larger than 1."""
     recorded = arrays(name)
     anchors, objects = convert(recorded["coder_boxes"]), convert(recorded["coder_gt"])
@@ -65,7 +69,7 @@ def coder(name, form, convert, image_size, margin):
         yield Row(name, key, CODER, relative(ours, convert(recorded[key])))
 
 
-def suppression(name, form, convert):
+def suppression(name: str, form: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[Row]:
     recorded = arrays(name)
     order = np.argsort(-recorded["nms_scores"], kind="stable")
     boxes, valid = convert(recorded["nms_boxes"])[order], np.ones(len(order), bool)
@@ -79,29 +83,36 @@ def suppression(name, form, convert):
             yield Row(name, f"{key}: wrong indices", 0, unequal(kept, recorded[key]))
 
 
-def roi_features():
+def roi_features() -> Iterator[Row]:
     """RoIAlign of one level; the boxes reach far out of it."""
     for bins in (7, 14):
         for sampling in (0, 2):
             for aligned in (True, False):
-                options = dict(aligned=aligned, sampling=sampling, min_size=0.0 if aligned else 1.0)
+                options = RoIAlignOptions(56.0, sampling, aligned, 0.0 if aligned else 1.0, extent=5.0)
                 key = f"ra_aligned{aligned:d}_sr{sampling}_o{bins}"
-                yield _roi_row("units", key, np.asarray, bins=bins, **options)
+                yield _roi_row("units", key, np.asarray, options, bins)
         key = f"ra_legacy_sr2_o{bins}"
-        yield _roi_row("units_legacy", key, continuous, bins=bins, sampling=2, aligned=False)
+        options = RoIAlignOptions(56.0, 2, aligned=False, min_size=0.0, extent=5.0)
+        yield _roi_row("units_legacy", key, continuous, options, bins)
 
 
-def _roi_row(name, key, convert, **options):
+def _roi_row(
+    name: str,
+    key: str,
+    convert: Callable[[np.ndarray], np.ndarray],
+    options: RoIAlignOptions,
+    bins: int,
+) -> Row:
     recorded = arrays(name)
     feature = recorded["ra_feat"].transpose(0, 2, 3, 1)
     image, boxes = recorded["ra_rois"][:, 0].astype(int), convert(recorded["ra_rois"][:, 1:])
     valid = np.stack([image == 0, image == 1])
-    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, extent=5.0, **options)
+    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, options, bins=bins, chunk=2)
     ours = np.asarray(ours)[image, np.arange(len(boxes))]
     return Row(name, key, ROI, largest(nchw(ours), recorded[key]))
 
 
-def preprocessing():
+def preprocessing() -> Iterator[Row]:
     """The resize rule, resized frames and the network's input, from uint8 (f320) and from float32 (f321)."""
     recorded = arrays("units")
     table = recorded["resize_rule"]
@@ -123,7 +134,7 @@ def preprocessing():
             yield Row("units", f"{key}: network input", PIXEL_VALUES, difference)
 
 
-def pasting():
+def pasting() -> Iterator[Row]:
     recorded = arrays("units")
     probabilities, boxes, wanted = (recorded[f"paste_{key}"] for key in ("masks", "boxes", "out"))
     masks = paste_masks(probabilities, boxes, *wanted.shape[1:])

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import validate
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 from tests.helpers.interop import quick_initialisation
 from tests.training.test_step import make_batch
 
@@ -70,7 +71,8 @@ def test_forward(network, tiny_images):
     assert [x.shape for x in features] == [(2, 2, 3, 64)]
     assert found.masks.shape == (2, 8, 28, 28) and found.embeddings.shape == (2, 8, 16)
     assert found.valid.any() and all(np.all(np.isfinite(x)) for x in found)
-    wanted = roi_align(features, (32,), found.boxes, found.valid, bins=7)
+    options = RoIAlignOptions(**small().model.roi_align)
+    wanted = roi_align(features, (32,), found.boxes, found.valid, options, bins=7, chunk=2)
     np.testing.assert_allclose(pooled.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
     assert np.any(wanted)
 
@@ -102,8 +104,8 @@ def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatc
     """Its backbone is taken; the heads read other features and start anew."""
     quick_initialisation(monkeypatch)
     categories = [(1, "a"), (2, "b"), (3, "c")]
-    about = checkpoints.About(load_config("tiny"), categories, 7)
-    checkpoints.write_variables(tmp_path / "pyramid", tiny_model[1], about)
+    about = Metadata(load_config("tiny"), categories, 7)
+    store.write_variables(tmp_path / "pyramid", tiny_model[1], about)
     config = small()
     config.train.init_from = str(tmp_path / "pyramid")
     fresh = build_model(config, 3).init_variables(jax.random.key(9))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.data.pairs import PROVENANCE, PairLoader, PairOptions
+from masktrack_jax.data.options import PairOptions
+from masktrack_jax.data.pairs import PROVENANCE, PairLoader
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.training.objective import pair_losses
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 FRAME = ("image", "image_size", "boxes", "valid")
 TARGETS = ("labels", "masks", "matches")

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import nonfinite as guard
 from masktrack_jax.training import run as loop
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 from tests.training.test_run import plain, rows, same
 
 
@@ -229,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops(run, whole, tmp_path, bad):
     for video, key, reference in zip(*columns):
         assert f"{names[video]} {key} and {reference}" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert checkpoints.read_about(tmp_path).step == bad - 1
+    assert read_metadata(tmp_path).step == bad - 1
     assert_same_end(tmp_path, run(tmp_path), whole)
 
 
@@ -245,7 +246,7 @@ def test_such_steps_can_be_skipped(run, whole, tmp_path, caplog):
     with pytest.raises(UserError):
         run(tmp_path / "stopped", poisoned(2))
     skipped = run(tmp_path / "skipped", poisoned(2), on_nan="skip", steps=2)
-    stopped = checkpoints.load_variables(tmp_path / "stopped", build_model(tiny(run.data), 6))
+    stopped = store.load_variables(tmp_path / "stopped", build_model(tiny(run.data), 6))
     assert same(stopped["params"], skipped.params)
 
 
@@ -274,13 +275,13 @@ from tests import conftest
 from tests.training.test_nonfinite import Run
 from masktrack_jax.training import run as loop
 run = Run(sys.argv[1])
-save = loop.checkpoints.Checkpoints.save
+save = loop.store.Checkpoints.save
 def smaller(store, state, *rest):
     if int(state.step) == 4:
         store.wait()
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     save(store, state, *rest)
-loop.checkpoints.Checkpoints.save = smaller
+loop.store.Checkpoints.save = smaller
 from masktrack_jax.runtime import cli
 cli.run(run, __import__("pathlib").Path(sys.argv[2]))
 """
@@ -294,5 +295,5 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(run, whole, tmp_path)
     folder = tmp_path / "run" / "checkpoints"
     line = f"error: {folder}: a checkpoint cannot be written (File too large); make room"
     assert done.stderr.count(line) == 1, done.stderr[-3000:]
-    assert checkpoints.read_about(tmp_path / "run").step == 2
+    assert read_metadata(tmp_path / "run").step == 2
     assert_same_end(tmp_path / "run", run(tmp_path / "run"), whole)

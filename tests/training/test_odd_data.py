@@ -9,12 +9,13 @@ import pytest
 from ml_collections import FrozenConfigDict
 from pycocotools import mask as coco_mask
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.pairs import PairLoader, PairOptions, candidates, warn_of_crowded_frames
+from masktrack_jax.data.json_files import read_json, write_json
+from masktrack_jax.data.options import PairOptions
+from masktrack_jax.data.pairs import PairLoader, candidates, warn_of_crowded_frames
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import read_json, write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
@@ -22,7 +23,7 @@ from masktrack_jax.training.nonfinite import guarded
 from masktrack_jax.training.run import split_batch
 from masktrack_jax.training.schedule import make_optimizer, trainable
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 SIZE = (64, 96)
 FRAMES = 3

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import run as loop
 from masktrack_jax.training import start
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 from tests.helpers.interop import quick_initialisation
 
 
@@ -89,7 +89,7 @@ def test_a_run_leaves_its_files(whole, config):
     assert rates == pytest.approx([2 / 3, 0.01])  # warming up; decayed twice
     assert list((folder / "tensorboard").iterdir())
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"2", "4"}
-    about = checkpoints.read_about(folder)
+    about = read_metadata(folder)
     assert (about.step, about.categories) == (4, categories)
 
 
@@ -197,7 +197,7 @@ def test_starting_from_a_checkpoint_of_other_categories(whole, config, capsys, m
 
 
 def test_length_of_a_run(config):
-    from masktrack_jax.data.pairs import PairOptions
+    from masktrack_jax.data.options import PairOptions
     from masktrack_jax.data.pipeline import steps_per_epoch
     from masktrack_jax.data.vis import read_vis
 
@@ -211,10 +211,11 @@ def test_length_of_a_run(config):
 
 READ = """
 import jax, numpy as np, sys
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.models.masktrack_rcnn import build_model
-about = checkpoints.read_about(sys.argv[1])
-variables = checkpoints.load_variables(sys.argv[1], build_model(about.config, len(about.categories)))
+about = read_metadata(sys.argv[1])
+variables = store.load_variables(sys.argv[1], build_model(about.config, len(about.categories)))
 total = sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(variables["params"]))
 print(jax.device_count(), total)
 """

@@ -16,8 +16,8 @@ from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import pair_losses, pair_rois, sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step, without_gradient
 from masktrack_jax.training.track_samples import track_terms
-from tests.conftest import load_config
-from tests.ops.test_boxes import iou_of
+from tests.helpers.boxes import iou_of
+from tests.helpers.configs import load_config
 from tests.training.test_step import make_batch
 
 

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata, read_scores
 from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.validation import beside, recover_variables, replace_variables
-from tests.checkpoints.test_store import CATEGORIES, one_line
-from tests.conftest import load_config
+from tests.helpers.checkpoints import CATEGORIES, one_line
+from tests.helpers.configs import load_config
 from tests.training.test_nonfinite import Run, assert_same_end, signalled, steps, tiny
 from tests.training.test_run import Crash, same
 
@@ -52,16 +53,16 @@ def table(folder):
 
 def kept(run, folder):
     """The variables of `folder`, and their step."""
-    about = checkpoints.read_about(folder)
+    about = read_metadata(folder)
     model = build_model(about.config, len(about.categories))
-    return jax.device_get(checkpoints.load_variables(folder, model)), about.step
+    return jax.device_get(store.load_variables(folder, model)), about.step
 
 
 def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
     """With a network that really segments the split between the steps."""
     values = scored(0.3, 0.5, 0.4)
     config = tiny(run.data)
-    categories = checkpoints.read_about(whole[0]).categories
+    categories = read_metadata(whole[0]).categories
     split = open_split(config, categories)
 
     def evaluate(variables):
@@ -76,13 +77,13 @@ def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
     best, step = kept(run, tmp_path / "run" / "best")
     assert step == 4 and same(best, kept(run, whole[0] / "checkpoints" / "4")[0])
     assert not same(best["params"], state.params)
-    assert checkpoints.read_about(tmp_path / "run").step == 6  # the newest
+    assert read_metadata(tmp_path / "run").step == 6  # the newest
 
 
 def test_also_after_the_last_step(run, tmp_path):
     run(tmp_path, evaluate=scored(0.2, 0.2), evaluate_every=4)
     assert table(tmp_path) == [(4, 0.2), (6, 0.2)]
-    assert checkpoints.read_about(tmp_path / "best").step == 4  # the first of equals
+    assert read_metadata(tmp_path / "best").step == 4  # the first of equals
     before = (tmp_path / "validation.jsonl").read_text()
     run(tmp_path, evaluate=scored(), evaluate_every=4)  # nothing is left to do
     assert (tmp_path / "validation.jsonl").read_text() == before
@@ -114,7 +115,7 @@ def test_no_row_is_missing_or_double(run, whole, tmp_path, name):
         run(tmp_path, change, evaluate=scored(*before), evaluate_every=2, checkpoint_every=4)
     state = run(tmp_path, evaluate=scored(*after), evaluate_every=2, checkpoint_every=4)
     assert table(tmp_path) == [(2, 0.3), (4, 0.5), (6, 0.4)]
-    assert checkpoints.read_about(tmp_path / "best").step == 4
+    assert read_metadata(tmp_path / "best").step == 4
     assert_same_end(tmp_path, state, whole)
 
 
@@ -126,12 +127,12 @@ def test_going_on_from_before_an_evaluation(run, whole, tmp_path):
         shutil.rmtree(tmp_path / "checkpoints" / step)
     state = run(tmp_path, evaluate=scored(0.45, 0.4), evaluate_every=2)
     assert table(tmp_path) == [(2, 0.3), (4, 0.45), (6, 0.4)]
-    assert checkpoints.read_scores(tmp_path / "best")["AP"] == 0.5
+    assert read_scores(tmp_path / "best")["AP"] == 0.5
     assert_same_end(tmp_path, state, whole)
     # A new run in the folder is another one: its best is its own.
     shutil.rmtree(tmp_path / "checkpoints")
     run(tmp_path, evaluate=scored(0.1), evaluate_every=6)
-    assert table(tmp_path) == [(6, 0.1)] and checkpoints.read_scores(tmp_path / "best")["AP"] == 0.1
+    assert table(tmp_path) == [(6, 0.1)] and read_scores(tmp_path / "best")["AP"] == 0.1
 
 
 def test_what_is_scored_is_saved_and_no_best_if_not_wanted(run, tmp_path):
@@ -150,11 +151,11 @@ def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatc
 
     def replace(step):
         variables = {"params": {"w": jnp.full(3, float(step))}}
-        replace_variables(path, variables, checkpoints.About(config, CATEGORIES, step), {"AP": 0.5})
+        replace_variables(path, variables, Metadata(config, CATEGORIES, step), {"AP": 0.5})
 
     def assert_holds(step):
-        assert (checkpoints.read_about(path).step, checkpoints.read_scores(path)) == (step, {"AP": 0.5})
-        stored = checkpoints.read_variables(path, {"params": {"w": jnp.zeros(3)}})
+        assert (read_metadata(path).step, read_scores(path)) == (step, {"AP": 0.5})
+        stored = store.read_variables(path, {"params": {"w": jnp.zeros(3)}})
         np.testing.assert_array_equal(stored["params"]["w"], step)
         assert [other.name for other in tmp_path.iterdir()] == ["best"]
 
@@ -168,17 +169,17 @@ def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatc
     assert_holds(7)
     shutil.copytree(path, beside(path)[0])
     recover_variables(path)
-    assert checkpoints.read_about(path).step == 7
+    assert read_metadata(path).step == 7
     shutil.rmtree(beside(path)[0])
 
     def refuse(*_):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_variables", refuse)
+        patch.setattr(store, "write_variables", refuse)
         with pytest.raises(UserError, match=r"best: cannot be written \(No space left") as error:
             replace(9)
     one_line(error)
     assert_holds(7)
     (path / "about" / "metadata").write_text("{")
-    assert checkpoints.read_scores(path) == checkpoints.read_scores(tmp_path / "none") == {}
+    assert read_scores(path) == read_scores(tmp_path / "none") == {}

@@ -10,10 +10,12 @@ from PIL import Image
 
 from masktrack_jax.data.generate import __main__ as command
 from masktrack_jax.data.generate import write
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions, render_frame, sample_scene
-from masktrack_jax.data.generate.textures import SHAPES
+from masktrack_jax.data.generate.options import PRESETS, SHAPES, GeneratorOptions
+from masktrack_jax.data.generate.render import render_frame
+from masktrack_jax.data.generate.scene import sample_scene
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.vis import decode_segmentation, read_vis
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 OPTIONS = GeneratorOptions(videos=6, seed=3, height=64, width=96, frames=12, leave=1.0, min_objects=3)
