@@ -9,7 +9,7 @@ line.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,11 +32,13 @@ from benchmarks.common import (
     report,
 )
 from benchmarks.peer import Peer, add_arguments, ratios
+from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, normalise
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import objective, schedule
+from masktrack_jax.training.features import RPNOutputs, frame_proposals
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from masktrack_jax.training.track_samples import propose
+from masktrack_jax.training.targets import RoITargets
 
 
 def main() -> None:
@@ -62,7 +64,8 @@ def main() -> None:
     peer = start_peer(arguments, config) if arguments.against else None
     model, variables = random_network(config)
     batch = random_batch(arguments.pairs, config)
-    calls, work = {}, {}
+    calls: dict[str, Callable[[], object]] = {}
+    work: dict[str, float] = {}
     if not arguments.whole:
         calls, work = parts(model, variables, batch, FrozenConfigDict(config.train))
     calls["step"], compile_s = whole_step(model, variables, config, batch)
@@ -99,7 +102,7 @@ def compare(rows: dict[str, Times], peer: Peer) -> dict[str, Any]:
 
 
 def parts(
-    model: MaskTrackRCNN, variables: Variables, batch: Mapping[str, np.ndarray], options: FrozenConfigDict
+    model: MaskTrackRCNN, variables: Variables, batch: FramePairs, options: FrozenConfigDict
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
     """Return a call of each part and its operations.
 
@@ -107,7 +110,7 @@ def parts(
     """
     calls: dict[str, Callable[[], object]] = {}
     work: dict[str, float] = {}
-    keys = objective.sample_keys(jax.random.key(0), len(batch["image"]), 0)
+    keys = objective.sample_keys(jax.random.key(0), len(batch.key.image), 0)
 
     def value(function: Callable[..., Any], *arguments: object) -> tuple[Any, ...]:
         return jax.jit(nn.apply(function, model))(variables, *arguments)
@@ -123,26 +126,26 @@ def parts(
         calls[name] = partial(program, variables["params"], inputs)
         work[name] = plain_work(gradient, variables["params"], inputs)
 
-    frames = [jnp.concatenate([batch[k], batch[f"reference_{k}"]]) for k in ("image", "image_size")]
-    x = jax.jit(normalise)(*frames)
+    images = jnp.concatenate([frames.image for frames in batch])
+    x = jax.jit(normalise)(images, jnp.concatenate([frames.image_size for frames in batch]))
     part("backbone", lambda m, x: squares(m.backbone(x)), x)
     levels = value(lambda m, x: m.backbone(x), x)
     part("FPN", lambda m, levels: squares(m.fpn(levels)), levels)
     features = tuple(f[: len(keys)] for f in value(lambda m, levels: m.fpn(levels), levels))
-    size = batch["image"].shape[1:3]
     rpn_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
-    def rpn(m: MaskTrackRCNN, f: Sequence[jax.Array]) -> jax.Array:
-        return mean(objective.rpn_terms(m, batch, rpn_keys, *m.rpn_head(f), *size, options.rpn))
+    def rpn(m: MaskTrackRCNN, f: tuple[jax.Array, ...]) -> jax.Array:
+        return mean(objective.rpn_terms(m, batch.key, rpn_keys, RPNOutputs(*m.rpn_head(f)), options.rpn))
 
-    def draw(m: MaskTrackRCNN, f: Sequence[jax.Array]) -> tuple[Any, ...]:
-        return objective.draw_rois(m, batch, roi_keys, *propose(m, m.rpn_head(f), batch), options.roi)
+    def draw(m: MaskTrackRCNN, f: tuple[jax.Array, ...]) -> RoITargets:
+        proposals = frame_proposals(m, RPNOutputs(*m.rpn_head(f)), batch.key)
+        return objective.draw_rois(m, batch.key, roi_keys, proposals, options.roi)
 
     part("RPN", rpn, features)
     rois = value(draw, features)
     part(
         "boxes, masks",
-        lambda m, f: mean(objective.box_and_mask_terms(m, batch, f, rois, options)[0]),
+        lambda m, f: mean(objective.box_and_mask_terms(m, batch.key, f, rois, options).terms),
         features,
     )
     return calls, work
@@ -159,14 +162,14 @@ def mean(terms: Mapping[str, tuple[jax.Array, jax.Array]]) -> jax.Array:
 
 
 def whole_step(
-    model: MaskTrackRCNN, variables: Variables, config: ConfigDict, batch: Mapping[str, np.ndarray]
+    model: MaskTrackRCNN, variables: Variables, config: ConfigDict, batch: FramePairs
 ) -> tuple[Callable[[], object], float]:
     """Return a call that runs one step on one device, and the seconds spent compiling it."""
     mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
     optimizer = schedule.make_optimizer(config.optimizer, 1000, mask)
     state = create_train_state(jax.random.key(1), jax.tree.map(jnp.copy, variables), optimizer)
     step = partial(train_step, model=model, optimizer=optimizer, options=FrozenConfigDict(config.train))
-    batch = {name: array[None] for name, array in batch.items()}
+    batch = jax.tree.map(lambda x: x[None], batch)
     program, seconds = compiled(parallel(step, devices=jax.local_devices()[:1]), state, batch)
 
     def step_once() -> object:
@@ -177,22 +180,29 @@ def whole_step(
     return step_once, seconds
 
 
-def random_batch(pairs: int, config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return a batch of noise with four boxes per frame."""
+def random_batch(pairs: int, config: ConfigDict) -> FramePairs:
+    """Return pairs of noise frames with four boxes each."""
     rng = np.random.default_rng(0)
     height, width = config.data.buckets[0]
     objects = config.data.max_objects
     corners = rng.uniform(0, [width * 0.6, height * 0.6], (pairs, objects, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(40, 130, corners.shape)], -1)
-    batch = {"labels": rng.integers(0, NUM_CLASSES, (pairs, objects)).astype(np.int32)}
-    batch["masks"] = np.full((pairs, objects, height, width // 8), 255, np.uint8)
-    batch["matches"] = np.tile(np.arange(1, objects + 1, dtype=np.int32), (pairs, 1))
-    for prefix in ("", "reference_"):
-        batch[f"{prefix}image"] = rng.integers(0, 256, (pairs, height, width, 3), np.uint8)
-        batch[f"{prefix}image_size"] = np.full((pairs, 2), config.inference.scale[::-1], np.int32)
-        batch[f"{prefix}boxes"] = boxes.astype(np.float32)
-        batch[f"{prefix}valid"] = np.tile(np.arange(objects) < 4, (pairs, 1))
-    return batch
+    targets = FrameTargets(
+        labels=rng.integers(0, NUM_CLASSES, (pairs, objects)).astype(np.int32),
+        masks=np.full((pairs, objects, height, width // 8), 255, np.uint8),
+        matches=np.tile(np.arange(1, objects + 1, dtype=np.int32), (pairs, 1)),
+    )
+
+    def frames(targets: FrameTargets | None) -> Frames:
+        return Frames(
+            image=rng.integers(0, 256, (pairs, height, width, 3), np.uint8),
+            image_size=np.full((pairs, 2), config.inference.scale[::-1], np.int32),
+            boxes=boxes.astype(np.float32),
+            valid=np.tile(np.arange(objects) < 4, (pairs, 1)),
+            targets=targets,
+        )
+
+    return FramePairs(key=frames(targets), reference=frames(None))
 
 
 if __name__ == "__main__":
