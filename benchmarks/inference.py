@@ -10,7 +10,7 @@ then a JSON line. torchvision does not track; our side still computes embeddings
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,8 @@ from masktrack_jax.models import box_head
 from masktrack_jax.models.masktrack_rcnn import Detections, MaskTrackRCNN, normalise
 
 FRAME_SIZE = (720, 1280)  # (height, width) of the encoded masks
+
+Output = TypeVar("Output")  # of a stage
 
 
 def main() -> None:
@@ -133,19 +135,17 @@ def stages(
     config, batch = model.config, len(images)
     calls: dict[str, Callable[[], object]] = {}
     work: dict[str, float] = {}
-    results: dict[str, Any] = {}
 
-    def stage(name: str, function: Callable[..., Any], *arguments: object) -> tuple[Any, ...]:
+    def stage(name: str, function: Callable[..., Output], *arguments: object) -> Output:
         bound = nn.apply(function, model)
         program, _ = compiled(bound, variables, *arguments)
         calls[name] = partial(program, variables, *arguments)
         work[name] = plain_work(bound, variables, *arguments)
-        results[name] = program(variables, *arguments)
-        return results[name]
+        return program(variables, *arguments)
 
     def boxes_of(
-        model: MaskTrackRCNN, features: Sequence[jax.Array], proposals: jax.Array, valid: jax.Array
-    ) -> tuple[jax.Array, ...]:
+        model: MaskTrackRCNN, features: tuple[jax.Array, ...], proposals: jax.Array, valid: jax.Array
+    ) -> box_head.SelectedDetections:
         logits, deltas = model.classify(model.pool(features, proposals, valid, 7), batch)
         options = {**config.detections, "clip_margin": model.clip_margin}
         return box_head.select_detections(logits, deltas, proposals, valid, sizes, **options)
@@ -173,10 +173,11 @@ def heads_work(
     return plain_work(heads, variables, large, small, np.zeros(count, np.int32))
 
 
-def paste(found: Detections, scale: tuple[int, int]) -> list[int]:
+def paste(found: Detections, scale: tuple[int, int]) -> None:
     """Encode the masks of a batch of detections at the size of the frame, and discard them."""
     factor = np.array([FRAME_SIZE[1] / scale[0], FRAME_SIZE[0] / scale[1]] * 2, np.float32)
-    return [encode_pasted(m, b * factor, *FRAME_SIZE) and 0 for m, b in zip(found.masks, found.boxes)]
+    for masks, boxes in zip(found.masks, found.boxes):
+        encode_pasted(masks, boxes * factor, *FRAME_SIZE)
 
 
 if __name__ == "__main__":

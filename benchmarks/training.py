@@ -11,7 +11,7 @@ line.
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,8 @@ from masktrack_jax.training import objective, schedule
 from masktrack_jax.training.features import RPNOutputs, frame_proposals
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 from masktrack_jax.training.targets import RoITargets
+
+Output = TypeVar("Output")  # of a part of the network
 
 
 def main() -> None:
@@ -112,7 +114,7 @@ def parts(
     work: dict[str, float] = {}
     keys = objective.sample_keys(jax.random.key(0), len(batch.key.image), 0)
 
-    def value(function: Callable[..., Any], *arguments: object) -> tuple[Any, ...]:
+    def value(function: Callable[..., Output], *arguments: object) -> Output:
         return jax.jit(nn.apply(function, model))(variables, *arguments)
 
     def part(name: str, function: Callable[..., Any], inputs: object, *arguments: object) -> None:
