@@ -18,11 +18,12 @@ from common import NUM_CLASSES, clock, compiled, load_config, plain_work, produc
 from ml_collections import FrozenConfigDict
 from peer import Peer, add_arguments, ratios
 
+from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import objective, schedule
+from masktrack_jax.training.features import RPNOutputs, frame_proposals
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from masktrack_jax.training.track_samples import propose
 
 
 def main():
@@ -85,7 +86,7 @@ def compare(rows, peer):
 def parts(model, variables, batch, options):
     """{part: call} and {part: operations}: forward and backward, with regard to its inputs and parameters."""
     calls, work = {}, {}
-    keys = objective.sample_keys(jax.random.key(0), len(batch["image"]), 0)
+    keys = objective.sample_keys(jax.random.key(0), len(batch.key.image), 0)
 
     def value(function, *arguments):
         return jax.jit(nn.apply(function, model))(variables, *arguments)
@@ -101,26 +102,26 @@ def parts(model, variables, batch, options):
         calls[name] = partial(program, variables["params"], inputs)
         work[name] = plain_work(gradient, variables["params"], inputs)
 
-    frames = [jnp.concatenate([batch[k], batch[f"reference_{k}"]]) for k in ("image", "image_size")]
-    x = jax.jit(normalise)(*frames)
+    images = jnp.concatenate([frames.image for frames in batch])
+    x = jax.jit(normalise)(images, jnp.concatenate([frames.image_size for frames in batch]))
     part("backbone", lambda m, x: squares(m.backbone(x)), x)
     levels = value(lambda m, x: m.backbone(x), x)
     part("FPN", lambda m, levels: squares(m.fpn(levels)), levels)
     features = tuple(f[: len(keys)] for f in value(lambda m, levels: m.fpn(levels), levels))
-    size = batch["image"].shape[1:3]
     rpn_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
     def rpn(m, f):
-        return mean(objective.rpn_terms(m, batch, rpn_keys, *m.rpn_head(f), *size, options.rpn))
+        return mean(objective.rpn_terms(m, batch.key, rpn_keys, RPNOutputs(*m.rpn_head(f)), options.rpn))
 
     def draw(m, f):
-        return objective.draw_rois(m, batch, roi_keys, *propose(m, m.rpn_head(f), batch), options.roi)
+        proposals = frame_proposals(m, RPNOutputs(*m.rpn_head(f)), batch.key)
+        return objective.draw_rois(m, batch.key, roi_keys, proposals, options.roi)
 
     part("RPN", rpn, features)
     rois = value(draw, features)
     part(
         "boxes, masks",
-        lambda m, f: mean(objective.box_and_mask_terms(m, batch, f, rois, options)[0]),
+        lambda m, f: mean(objective.box_and_mask_terms(m, batch.key, f, rois, options).terms),
         features,
     )
     return calls, work
@@ -142,7 +143,7 @@ def whole_step(model, variables, config, batch):
     optimizer = schedule.make_optimizer(config.optimizer, 1000, mask)
     state = create_train_state(jax.random.key(1), jax.tree.map(jnp.copy, variables), optimizer)
     step = partial(train_step, model=model, optimizer=optimizer, options=FrozenConfigDict(config.train))
-    batch = {name: array[None] for name, array in batch.items()}
+    batch = jax.tree.map(lambda x: x[None], batch)
     program, seconds = compiled(parallel(step, devices=jax.local_devices()[:1]), state, batch)
 
     def step_once():
@@ -154,21 +155,28 @@ def whole_step(model, variables, config, batch):
 
 
 def random_batch(pairs, config):
-    """A batch (pairs, …) of noise with four boxes a frame."""
+    """`FramePairs` of noise with four boxes a frame."""
     rng = np.random.default_rng(0)
     height, width = config.data.buckets[0]
     objects = config.data.max_objects
     corners = rng.uniform(0, [width * 0.6, height * 0.6], (pairs, objects, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(40, 130, corners.shape)], -1)
-    batch = {"labels": rng.integers(0, NUM_CLASSES, (pairs, objects)).astype(np.int32)}
-    batch["masks"] = np.full((pairs, objects, height, width // 8), 255, np.uint8)
-    batch["matches"] = np.tile(np.arange(1, objects + 1, dtype=np.int32), (pairs, 1))
-    for prefix in ("", "reference_"):
-        batch[f"{prefix}image"] = rng.integers(0, 256, (pairs, height, width, 3), np.uint8)
-        batch[f"{prefix}image_size"] = np.full((pairs, 2), config.inference.scale[::-1], np.int32)
-        batch[f"{prefix}boxes"] = boxes.astype(np.float32)
-        batch[f"{prefix}valid"] = np.tile(np.arange(objects) < 4, (pairs, 1))
-    return batch
+    targets = FrameTargets(
+        labels=rng.integers(0, NUM_CLASSES, (pairs, objects)).astype(np.int32),
+        masks=np.full((pairs, objects, height, width // 8), 255, np.uint8),
+        matches=np.tile(np.arange(1, objects + 1, dtype=np.int32), (pairs, 1)),
+    )
+
+    def frames(targets):
+        return Frames(
+            image=rng.integers(0, 256, (pairs, height, width, 3), np.uint8),
+            image_size=np.full((pairs, 2), config.inference.scale[::-1], np.int32),
+            boxes=boxes.astype(np.float32),
+            valid=np.tile(np.arange(objects) < 4, (pairs, 1)),
+            targets=targets,
+        )
+
+    return FramePairs(key=frames(targets), reference=frames(None))
 
 
 if __name__ == "__main__":

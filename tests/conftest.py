@@ -12,9 +12,6 @@ XLA_FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 os.environ["NPROC"] = "16"
 
-import importlib.util
-from pathlib import Path
-
 from jaxtyping import install_import_hook
 
 # Shapes and types in signatures are checked at run time here, and only here.
@@ -26,12 +23,12 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.helpers.configs import ROOT, load_config  # noqa: F401 – ROOT is imported from here
+
 # Of tests/test_fuzz.py: the same examples each time, unless --hypothesis-profile=long asks for many others.
 settings.register_profile("short", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=2000, deadline=None, database=None)
 settings.load_profile("short")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config):
@@ -58,14 +55,6 @@ def goldens():
     from tests.goldens.recorded import arrays
 
     return arrays("units") | arrays("train_A")
-
-
-def load_config(name):
-    """`get_config()` of configs/`name`.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
 
 
 @pytest.fixture

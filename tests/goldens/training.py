@@ -15,12 +15,14 @@ import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
+from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.ops.target_assignment import assign
 from masktrack_jax.training import objective, schedule, targets
+from masktrack_jax.training.features import pair_features
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 
 from .inference import DTYPE, TOLERANCES
@@ -79,20 +81,19 @@ def pair(form):
         labels = recorded["gt_labels"] - 1
     count, seen = len(boxes), len(reference_boxes)
     size = np.array([360, 640], np.int32)
-    batch = {
-        "image": images[0],
-        "image_size": size,
-        "boxes": (boxes + shift).astype(np.float32),
-        "valid": np.ones(count, bool),
-        "labels": np.asarray(labels, np.int32),
-        "masks": recorded["gt_masks_packed"].reshape(count, 384, 80),
-        "matches": np.asarray(matches, np.int32),
-        "reference_image": images[1],
-        "reference_image_size": size,
-        "reference_boxes": np.pad(reference_boxes + shift, ((0, count - seen), (0, 0))).astype(np.float32),
-        "reference_valid": np.arange(count) < seen,
-    }
-    return {name: np.asarray(value)[None] for name, value in batch.items()}
+    labelled = FrameTargets(
+        labels=np.asarray(labels, np.int32),
+        masks=recorded["gt_masks_packed"].reshape(count, 384, 80),
+        matches=np.asarray(matches, np.int32),
+    )
+    key = Frames(images[0], size, (boxes + shift).astype(np.float32), np.ones(count, bool), labelled)
+    reference = Frames(
+        images[1],
+        size,
+        np.pad(reference_boxes + shift, ((0, count - seen), (0, 0))).astype(np.float32),
+        np.arange(count) < seen,
+    )
+    return jax.tree.map(lambda x: np.asarray(x)[None], FramePairs(key, reference))
 
 
 def build(form):
@@ -115,11 +116,12 @@ class _hashable(tuple):
         return np.array(list(self), np.float32)
 
 
-def details(model, batch, options):
+def details(model, pairs, options):
     """What the objective computes on its way, of one image."""
-    features, reference, batch, _ = objective.frame_features(model, batch, jnp.zeros((1, 2), jnp.uint32))
-    height, width = batch["image"].shape[1:3]
-    size, objects, exists = batch["image_size"][0], batch["boxes"][0], batch["valid"][0]
+    keys = jax.random.split(jax.random.key(0), 1)  # unused: see `first_candidates`
+    features, reference, (frames, reference_frames), _ = pair_features(model, pairs, keys)
+    height, width = frames.image.shape[1:3]
+    size, objects, exists = frames.image_size[0], frames.boxes[0], frames.valid[0]
     anchors = model.anchors(height, width)
     logits, deltas = model.rpn_head(features)
     usable = anchors.valid(size) & (anchors.inside(size) | (not options.rpn.inside_only))
@@ -127,30 +129,34 @@ def details(model, batch, options):
     anchor_assignment = assign(
         anchors.boxes, usable, objects, exists, **{name: options.rpn[name] for name in thresholds}
     )
-    order = targets.priorities(jnp.zeros(1), len(anchors.boxes))[0]
+    order = targets.priorities(keys, len(anchors.boxes))[0]
     drawn = targets.anchor_targets(order, anchors.boxes, usable, objects, exists, options.rpn)
-    proposals, valid = model.propose(logits, deltas, anchors, batch["image_size"])
-    rpn_proposals = MaskTrackRCNN.propose(model, logits, deltas, anchors, batch["image_size"])
+    proposals = targets.Proposals(*model.propose(logits, deltas, anchors, frames.image_size))
+    rpn_proposals = MaskTrackRCNN.propose(model, logits, deltas, anchors, frames.image_size)
     roi_assignment = assign(
-        proposals[0], valid[0], objects, exists, **{name: options.roi[name] for name in thresholds}
+        proposals.boxes[0],
+        proposals.valid[0],
+        objects,
+        exists,
+        **{name: options.roi[name] for name in thresholds},
     )
-    rois = objective.draw_rois(model, batch, jnp.zeros(1), proposals, valid, options.roi)
+    rois = objective.draw_rois(model, frames, keys, proposals, options.roi)
     pooled = model.pool(features, rois.boxes, rois.valid, 7)
     classes, box_deltas = model.classify(pooled, 1)
     quota = targets.max_positives(options.roi)
     first = jax.tree.map(lambda x: x[:, :quota], rois)
     crop = resize_masks if model.config.pixel_boxes else crop_masks
-    masks = crop(batch["masks"][0], first.boxes[0], first.target[0], 28)
+    masks = crop(frames.targets.masks[0], first.boxes[0], first.target[0], 28)
     mask_logits = model.mask_logits(features, first.boxes, first.positive, first.labels)
     pooled = pooled.reshape(1, -1, *pooled.shape[1:])[:, :quota]
-    references = model.embed(model.pool(reference, batch["reference_boxes"], batch["reference_valid"], 7), 1)
+    references = model.embed(model.pool(reference, reference_frames.boxes, reference_frames.valid, 7), 1)
     match = match_logits(model.embed(pooled[0], 1), references)
     return {
         "usable": usable,
         "anchor_assignment": anchor_assignment,
         "anchors_drawn": drawn,
-        "rpn_logits": logits[0, drawn.index],
-        "rpn_deltas": deltas[0, drawn.index],
+        "rpn_logits": logits[0, drawn.rows],
+        "rpn_deltas": deltas[0, drawn.rows],
         "rpn_proposals": rpn_proposals[0][0],
         "roi_assignment": roi_assignment,
         "rois": jax.tree.map(lambda x: x[0], rois),
@@ -159,7 +165,7 @@ def details(model, batch, options):
         "masks": masks,
         "mask_logits": mask_logits[0],
         "match": match[0],
-        "matches": batch["matches"][0][first.target[0]],
+        "matches": frames.targets.matches[0][first.target[0]],
     }
 
 
@@ -177,7 +183,7 @@ def detail_rows(form):
     assigned = np.where(found["usable"], indices(found["anchor_assignment"]), -2)
     yield exact("anchors: assigned object", assigned, recorded["rpn_assign_gt_inds"])
     drawn = found["anchors_drawn"]
-    positive, negative = drawn.index[drawn.positive], drawn.index[~drawn.positive & drawn.valid]
+    positive, negative = drawn.rows[drawn.positive], drawn.rows[~drawn.positive & drawn.valid]
     yield exact("anchors: positives drawn", positive, recorded["rpn_pos_inds"])
     yield exact("anchors: negatives drawn", negative, recorded["rpn_neg_inds"])
     n = len(positive)

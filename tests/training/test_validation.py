@@ -1,4 +1,4 @@
-"""Scoring on the way: it changes nothing of the training, leaves a row each time, and keeps the best."""
+"""Validation during a run: it does not change the training, writes one row each time, and keeps the best."""
 
 import json
 import shutil
@@ -9,31 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
 from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.training.validation import beside, recover_variables, replace_variables
-from tests.checkpoints.test_store import CATEGORIES, one_line
-from tests.conftest import load_config
-from tests.training.test_nonfinite import Run, assert_same_end, signalled, steps, tiny
-from tests.training.test_run import Crash, same
+from masktrack_jax.training.validation import recover_variables, replace_variables, temporary_paths
+from tests.helpers.configs import load_config
+from tests.helpers.interop import one_line
+from tests.helpers.training import Crash, assert_same_end, crash_in, same, saved_steps, signalled, tiny
 
-
-@pytest.fixture(scope="module")
-def run(tiny_data):
-    return Run(tiny_data)
-
-
-@pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
-    """Six steps that nobody scored: the folder and the state."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, run(folder)
+CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
 def scored(*values):
-    """`evaluate` that gives these AP in turn; an exception is raised."""
+    """`evaluate` that returns these AP in turn, or raises them if they are exceptions."""
     values = iter(values)
 
     def evaluate(variables):
@@ -52,16 +41,16 @@ def table(folder):
 
 def kept(run, folder):
     """The variables of `folder`, and their step."""
-    about = checkpoints.read_about(folder)
+    about = store.read_about(folder)
     model = build_model(about.config, len(about.categories))
-    return jax.device_get(checkpoints.load_variables(folder, model)), about.step
+    return jax.device_get(store.load_variables(folder, model)), about.step
 
 
 def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
-    """With a network that really segments the split between the steps."""
+    """With a network that really segments the validation split between the steps."""
     values = scored(0.3, 0.5, 0.4)
     config = tiny(run.data)
-    categories = checkpoints.read_about(whole[0]).categories
+    categories = store.read_about(whole[0]).categories
     split = open_split(config, categories)
 
     def evaluate(variables):
@@ -76,28 +65,19 @@ def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
     best, step = kept(run, tmp_path / "run" / "best")
     assert step == 4 and same(best, kept(run, whole[0] / "checkpoints" / "4")[0])
     assert not same(best["params"], state.params)
-    assert checkpoints.read_about(tmp_path / "run").step == 6  # the newest
+    assert store.read_about(tmp_path / "run").step == 6  # the newest
 
 
 def test_also_after_the_last_step(run, tmp_path):
     run(tmp_path, evaluate=scored(0.2, 0.2), evaluate_every=4)
     assert table(tmp_path) == [(4, 0.2), (6, 0.2)]
-    assert checkpoints.read_about(tmp_path / "best").step == 4  # the first of equals
+    assert store.read_about(tmp_path / "best").step == 4  # the first of equals
     before = (tmp_path / "validation.jsonl").read_text()
     run(tmp_path, evaluate=scored(), evaluate_every=4)  # nothing is left to do
     assert (tmp_path / "validation.jsonl").read_text() == before
 
 
-def crash_in(step):
-    def change(at, batch):
-        if at == step:
-            raise Crash
-        return batch
-
-    return change
-
-
-# What breaks off, and the scores of the evaluations before and after.
+# What interrupts the run, and the scores of the evaluations before and after.
 BREAKS = {
     "a signal in a step that is scored": (signalled(4, signal.SIGTERM), [0.3], [0.5, 0.4]),
     "a signal in another step": (signalled(5, signal.SIGTERM), [0.3, 0.5], [0.4]),
@@ -108,53 +88,53 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_no_row_is_missing_or_double(run, whole, tmp_path, name):
+def test_no_row_is_missing_or_repeated(run, whole, tmp_path, name):
     change, before, after = BREAKS[name]
     with pytest.raises((Crash, SystemExit)):
         run(tmp_path, change, evaluate=scored(*before), evaluate_every=2, checkpoint_every=4)
     state = run(tmp_path, evaluate=scored(*after), evaluate_every=2, checkpoint_every=4)
     assert table(tmp_path) == [(2, 0.3), (4, 0.5), (6, 0.4)]
-    assert checkpoints.read_about(tmp_path / "best").step == 4
+    assert store.read_about(tmp_path / "best").step == 4
     assert_same_end(tmp_path, state, whole)
 
 
-def test_going_on_from_before_an_evaluation(run, whole, tmp_path):
-    """The checkpoints after step 2 are gone: its rows too, but not the best parameters."""
+def test_resuming_from_before_an_evaluation(run, whole, tmp_path):
+    """The checkpoints after step 2 are gone, and so are their rows, but not the best parameters."""
     with pytest.raises(SystemExit):
         run(tmp_path, signalled(5, signal.SIGTERM), evaluate=scored(0.3, 0.5), evaluate_every=2)
     for step in "45":
         shutil.rmtree(tmp_path / "checkpoints" / step)
     state = run(tmp_path, evaluate=scored(0.45, 0.4), evaluate_every=2)
     assert table(tmp_path) == [(2, 0.3), (4, 0.45), (6, 0.4)]
-    assert checkpoints.read_scores(tmp_path / "best")["AP"] == 0.5
+    assert store.read_scores(tmp_path / "best")["AP"] == 0.5
     assert_same_end(tmp_path, state, whole)
-    # A new run in the folder is another one: its best is its own.
+    # A new run in the folder ignores the best of the old one.
     shutil.rmtree(tmp_path / "checkpoints")
     run(tmp_path, evaluate=scored(0.1), evaluate_every=6)
-    assert table(tmp_path) == [(6, 0.1)] and checkpoints.read_scores(tmp_path / "best")["AP"] == 0.1
+    assert table(tmp_path) == [(6, 0.1)] and store.read_scores(tmp_path / "best")["AP"] == 0.1
 
 
-def test_what_is_scored_is_saved_and_no_best_if_not_wanted(run, tmp_path):
+def test_scored_states_are_saved_and_the_best_only_if_wanted(run, tmp_path):
     run(tmp_path, evaluate=scored(0.3, 0.4), evaluate_every=3, checkpoint_every=6, keep_best=False)
-    assert steps(tmp_path) == {"3", "6"} and not (tmp_path / "best").exists()
+    assert saved_steps(tmp_path) == {"3", "6"} and not (tmp_path / "best").exists()
     assert np.isclose(table(tmp_path)[0][1], 0.3)
 
 
-def test_there_must_be_something_to_score_on(run, tmp_path):
+def test_a_validation_split_is_needed(run, tmp_path):
     with pytest.raises(UserError, match=r"^config\.train\.evaluate_every: .*val_annotations"):
         run(tmp_path, evaluate_every=2)
 
 
-def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatch):
+def test_variables_are_replaced_atomically(tmp_path, monkeypatch):
     path, config = tmp_path / "best", load_config("tiny")
 
     def replace(step):
         variables = {"params": {"w": jnp.full(3, float(step))}}
-        replace_variables(path, variables, checkpoints.About(config, CATEGORIES, step), {"AP": 0.5})
+        replace_variables(path, variables, store.About(config, CATEGORIES, step), {"AP": 0.5})
 
     def assert_holds(step):
-        assert (checkpoints.read_about(path).step, checkpoints.read_scores(path)) == (step, {"AP": 0.5})
-        stored = checkpoints.read_variables(path, {"params": {"w": jnp.zeros(3)}})
+        assert (store.read_about(path).step, store.read_scores(path)) == (step, {"AP": 0.5})
+        stored = store.read_variables(path, {"params": {"w": jnp.zeros(3)}})
         np.testing.assert_array_equal(stored["params"]["w"], step)
         assert [other.name for other in tmp_path.iterdir()] == ["best"]
 
@@ -163,22 +143,22 @@ def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatc
         assert_holds(step)
 
     # Killed between the two renames, and before the old ones were gone.
-    path.rename(beside(path)[1])
+    path.rename(temporary_paths(path)[1])
     recover_variables(path)
     assert_holds(7)
-    shutil.copytree(path, beside(path)[0])
+    shutil.copytree(path, temporary_paths(path)[0])
     recover_variables(path)
-    assert checkpoints.read_about(path).step == 7
-    shutil.rmtree(beside(path)[0])
+    assert store.read_about(path).step == 7
+    shutil.rmtree(temporary_paths(path)[0])
 
     def refuse(*_):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_variables", refuse)
+        patch.setattr(store, "write_variables", refuse)
         with pytest.raises(UserError, match=r"best: cannot be written \(No space left") as error:
             replace(9)
     one_line(error)
     assert_holds(7)
     (path / "about" / "metadata").write_text("{")
-    assert checkpoints.read_scores(path) == checkpoints.read_scores(tmp_path / "none") == {}
+    assert store.read_scores(path) == store.read_scores(tmp_path / "none") == {}
