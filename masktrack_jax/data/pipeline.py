@@ -4,8 +4,7 @@ processes that load it nor the step at which a run started or resumed has an inf
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -131,12 +130,11 @@ def steps_per_epoch(dataset: VisDataset, options: PairOptions, *, batch_size: in
     return PairSchedule(dataset, options, seed=0, batch_size=batch_size).steps_per_epoch
 
 
+@runtime_checkable
 class BatchIterator(Protocol):
     """An iterator of batches that must be closed."""
 
     def __next__(self) -> PairBatch: ...
-
-    def __iter__(self) -> Iterator[PairBatch]: ...
 
     def close(self) -> None: ...
 
