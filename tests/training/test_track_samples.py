@@ -65,7 +65,7 @@ def compare(model, pairs, loss):
     options = FrozenConfigDict(tiny(loss).train)
     # The boxes stand for the features, which are not needed.
     boxes_in_place = lambda features, boxes, valid, bins: jnp.tile(  # noqa: E731
-        jnp.where(valid[..., None], boxes, 0).reshape(-1, 1, 1, 4), (1, 7, 7, 1)
+        jnp.where(valid[..., None], boxes, 0).reshape(-1, 1, 1, 4), (1, 7, 7, features[0].shape[-1] // 4)
     )
 
     def run(m):
@@ -74,7 +74,7 @@ def compare(model, pairs, loss):
 
     variables = network("fc")[1]
     pair = jax.device_get(jax.jit(nn.apply(run, model))(variables))
-    return [s._replace(features=s.features[:, :, 0, 0]) for s in pair]
+    return [s._replace(features=s.features[:, :, 0, 0, :4]) for s in pair]
 
 
 def key_name(pairs, i, row):
