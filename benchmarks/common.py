@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from masktrack_jax.models import layers
+from masktrack_jax.models import forms
 from masktrack_jax.models.masktrack_rcnn import build_model
 
 NUM_CLASSES = 40
@@ -41,11 +41,11 @@ def compiled(function, *arguments):
 
 def plain_work(function, *arguments):
     """Floating-point operations of `function`, with every convolution as the plain sum; loops count once."""
-    chosen, layers.conv3x3 = layers.conv3x3, _plain
+    chosen, forms.conv3x3 = forms.conv3x3, _plain
     try:
         return jax.jit(lambda *a: function(*a)).lower(*arguments).cost_analysis()["flops"]
     finally:
-        layers.conv3x3 = chosen
+        forms.conv3x3 = chosen
 
 
 def _plain(x, kernel, exact):

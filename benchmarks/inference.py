@@ -128,7 +128,7 @@ def stages(model, variables, images, sizes):
     def boxes_of(model, features, proposals, valid):
         logits, deltas = model.classify(model.pool(features, proposals, valid, 7), batch)
         options = {**config.detections, "clip_margin": model.clip_margin}
-        return box_head.detect(logits, deltas, proposals, valid, sizes, **options)
+        return box_head.select_detections(logits, deltas, proposals, valid, sizes, **options)
 
     x = jax.jit(partial(normalise, dtype=model.dtype))(images, sizes)
     levels = stage("backbone", lambda m, x: m.backbone(x), x)
@@ -136,9 +136,11 @@ def stages(model, variables, images, sizes):
     outputs = stage("RPN head", lambda m, f: m.rpn_head(f), features)
     anchors = model.anchors(*images.shape[1:3])
     proposals = stage("proposals", lambda m, *o: m.propose(*o, anchors, sizes), *outputs)
-    boxes, _, labels, _, valid, _ = stage("boxes", boxes_of, features, *proposals)
-    stage("masks, embeddings", lambda m, *a: m.describe(*a), features, boxes, labels, valid)
-    work["masks, embeddings"] = heads_work(model, variables, features, int(valid.sum()))  # loops count once
+    found = stage("boxes", boxes_of, features, *proposals)
+    described = features, found.boxes, found.labels, found.valid
+    stage("masks, embeddings", lambda m, *a: m.masks_and_embeddings(*a), *described)
+    # Loops count once in the operations of a program.
+    work["masks, embeddings"] = heads_work(model, variables, features, int(found.valid.sum()))
     return calls, work
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from tests.helpers.configs import ROOT, load_config  # noqa: F401 – ROOT is imported from here
+from tests.helpers.configs import load_config
 
 # Of tests/test_fuzz.py: the same examples each time, unless --hypothesis-profile=long asks for many others.
 settings.register_profile("short", max_examples=40, deadline=None, derandomize=True, database=None)

@@ -13,7 +13,7 @@ import pytest
 
 from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.video.files import open_video
-from tests.conftest import ROOT
+from tests.helpers.configs import ROOT
 
 
 def run(script, *arguments, cwd=ROOT):

@@ -1,95 +1,110 @@
 """Losses of the track head: what embeddings of the objects of two frames should look like.
 
-A loss takes the `Samples` of a key and of a reference frame with embeddings (B, N, E) and (B, M, E), and its
-options; it returns its terms {name: (sum, count)} and scores (B, N, M), higher where a key sample and a
-reference sample are more alike, with a column for "new" in front if it has one. Samples of different pairs
-never meet.
+A loss takes the `Samples` of a key and of a reference frame with embeddings, and its options; it returns a
+`TrackLoss`. Samples of different pairs are never compared.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from masktrack_jax.losses.detection import cross_entropy, sum_valid
+from masktrack_jax.losses.detection import Term, cross_entropy, sum_valid
 
 FAR = 1e9  # a distance, or minus a logit, that loses against every other one and is finite
 
 
 class Samples(NamedTuple):
-    """RoIs of one frame of each pair.
+    """RoIs of one frame of each pair."""
 
-    features: (B, N, E) embeddings; before the head (B, N, 7, 7, C) RoI features
-    identity: (B, N) int32, equal for the same object in both frames of a pair; no matter where not positive
-    positive: (B, N) bool, on an object
-    valid: (B, N) bool, on an object or on background
-    """
-
-    features: jnp.ndarray
-    identity: jnp.ndarray
-    positive: jnp.ndarray
-    valid: jnp.ndarray
+    features: Float[
+        Array, "pairs samples embedding"
+    ]  # before the head RoI features (pairs, samples, 7, 7, C)
+    identity: Int[Array, "pairs samples"]  # equal for one object in both frames; arbitrary where not positive
+    positive: Bool[Array, "pairs samples"]  # on an object
+    valid: Bool[Array, "pairs samples"]  # on an object or on background
 
 
-def same_object(key, reference):
-    """(…, N, M) bool: both are on one object."""
+class TrackLoss(NamedTuple):
+    """Terms of a loss by name, and scores: the higher, the more alike are a key and a reference sample."""
+
+    terms: dict[str, Term]
+    scores: Float[Array, "pairs key reference"]  # or with a column for "new object" in front
+
+
+def same_object(key: Samples, reference: Samples) -> Bool[Array, "pairs key reference"]:
+    """Whether a key and a reference sample are on one object."""
     equal = key.identity[..., :, None] == reference.identity[..., None, :]
-    return equal & key.positive[..., :, None] & reference.positive[..., None, :]
+    return jnp.asarray(equal & key.positive[..., :, None] & reference.positive[..., None, :])
 
 
-def unit(x):
-    """Vectors (…, E) of length 1; finite, and of finite gradient, for the zero vector."""
+def unit(x: Float[Array | np.ndarray, "*samples embedding"]) -> Float[Array, "*samples embedding"]:
+    """Vectors scaled to length 1; finite, with a finite gradient, for the zero vector."""
+    x = jnp.asarray(x)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
 
-def products(a, b):
-    """Dot products (…, N, M) of vectors (…, N, E) and (…, M, E)."""
+def products(
+    a: Float[Array | np.ndarray, "*pairs n embedding"], b: Float[Array | np.ndarray, "*pairs m embedding"]
+) -> Float[Array, "*pairs n m"]:
+    """Dot products of every vector of `a` with every vector of `b`."""
     return jnp.einsum("...ne,...me->...nm", a, b)
 
 
-def distances(a, b):
-    """Euclidean distances (…, N, M) of vectors (…, N, E) and (…, M, E); gradient 0 where they are equal."""
+def distances(
+    a: Float[Array | np.ndarray, "*pairs n embedding"], b: Float[Array | np.ndarray, "*pairs m embedding"]
+) -> Float[Array, "*pairs n m"]:
+    """Euclidean distances of every vector of `a` to every vector of `b`; gradient 0 where they are equal."""
     square = jnp.sum((a[..., :, None, :] - b[..., None, :, :]) ** 2, axis=-1)
     apart = square > 0
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
 
 
-def match_logits(embeddings, references):
-    """Logits (…, N, M + 1) of "new object" (0) and of being each of the references.
-
-    `embeddings` (…, N, E), `references` (…, M, E).
-    """
+def match_logits(
+    embeddings: Float[Array | np.ndarray, "*pairs n embedding"],
+    references: Float[Array | np.ndarray, "*pairs m embedding"],
+) -> Float[Array, "*pairs n m+1"]:
+    """Logits of "new object", which is 0, and of being each of the references."""
     logits = products(embeddings, references)
     return jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(1, 0)])
 
 
-def match_targets(same):
-    """Columns (…, N) of the right logits of `match_logits`, from `same` (…, N, M) of `same_object`."""
+def match_targets(same: Bool[Array, "pairs key reference"]) -> Int[Array, "pairs key"]:
+    """Columns of the right logits of `match_logits`, from the result of `same_object`."""
     return jnp.where(same.any(-1), 1 + jnp.argmax(same, axis=-1), 0)
 
 
-def softmax_loss(key, reference, *, over):
-    """The paper's (Yang, Fan, Xu 2019, equations 1 and 2): which object of the reference frame, or new?
+def softmax_loss(key: Samples, reference: Samples, *, over: str) -> TrackLoss:
+    """The paper's loss (Yang, Fan, Xu 2019, equations 1 and 2): which object of the reference frame, or new?
 
-    Cross-entropy of softmax(0, v·r₁, …, v·r_M) for each key RoI v on an object; one sample r an object in
-    the reference frame. `over`: see `match_loss`. Published weight: 1.
+    Cross-entropy of softmax(0, v·r₁, …, v·r_M) for each key RoI v on an object. Each object of the reference
+    frame has one sample r. `over`: see `match_loss`. Published weight: 1.
     """
     logits = match_logits(key.features, reference.features)
     targets = match_targets(same_object(key, reference))
-    return match_loss(logits, targets, key.positive, reference.positive, over), logits
+    return TrackLoss(match_loss(logits, targets, key.positive, reference.positive, over), logits)
 
 
-def match_loss(logits, targets, valid, reference_valid, over="matched"):
-    """Cross-entropy of "which reference object, or new" for positive RoIs, a mean over images.
+def match_loss(
+    logits: Float[Array | np.ndarray, "pairs rois columns"],
+    targets: Int[Array | np.ndarray, "pairs rois"],
+    valid: Bool[Array | np.ndarray, "pairs rois"],
+    reference_valid: Bool[Array | np.ndarray, "pairs objects"],
+    over: str,
+) -> dict[str, Term]:
+    """Cross-entropy of "new" (column 0) or which reference object for valid RoIs, a mean over images.
 
-    `logits` (B, P, M + 1), column 0 "new"; `targets` (B, P); `reference_valid` (B, M). An image's sum over
-    all its positives is divided by the number of those that have a match (`over` "matched", mmtracking's
-    RoIEmbedHead), or of all ("positives", the authors'; an image with a single one counts as 0 there).
+    An image's sum over all its RoIs is divided by the number of RoIs that have a match (`over` "matched",
+    mmtracking's RoIEmbedHead) or of all RoIs ("positives", the authors'; there an image with a single one
+    counts as 0).
     """
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     masked = jnp.where(exists[:, None], logits, -FAR)
     nll = jnp.where(valid, cross_entropy(masked, targets), 0.0).sum(1)
-    positives = valid.sum(1)
+    positives = jnp.sum(valid, 1)
     if over == "positives":
         nll, count = jnp.where(positives > 1, nll, 0.0), positives
     else:
@@ -97,14 +112,16 @@ def match_loss(logits, targets, valid, reference_valid, over="matched"):
     return {"match": (jnp.sum(nll / jnp.maximum(count, 1)), jnp.array(logits.shape[0]))}
 
 
-def triplet_loss(key, reference, *, margin, soft, unit_length):
+def triplet_loss(
+    key: Samples, reference: Samples, *, margin: float, soft: bool, unit_length: bool
+) -> TrackLoss:
     """Batch-hard triplet loss (Hermans, Beyer, Leibe 2017, "In Defense of the Triplet Loss", equation 5).
 
     [margin + max d(a, p) − min d(a, n)]₊ for each anchor a, over the other samples p of its object and the
     samples n of other objects in either frame; d is the Euclidean distance. A mean over the anchors that
-    have both. `soft`: log(1 + exp(max d − min d)) in its place, which needs no margin. `unit_length`: of
-    embeddings divided by their lengths, as a tracker by cosine similarity sees them; the paper does not.
-    Published: margins of 0.1 to 1 and soft (their followers mostly use 0.3), weight 1.
+    have both. `soft` uses log(1 + exp(max d − min d)) instead, which needs no margin. `unit_length` divides
+    embeddings by their lengths, as a tracker by cosine similarity sees them; the paper does not.
+    Published: margins of 0.1 to 1 and soft (later work mostly uses 0.3), weight 1.
     """
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=key.positive.ndim - 1), key, reference)
     x = unit(both.features) if unit_length else both.features
@@ -117,10 +134,10 @@ def triplet_loss(key, reference, *, margin, soft, unit_length):
     anchors = same.any(-1) & other.any(-1)
     losses = jax.nn.softplus(farthest - nearest) if soft else jax.nn.relu(margin + farthest - nearest)
     n = key.positive.shape[-1]
-    return {"match": (sum_valid(losses, anchors), anchors.sum())}, -distance[..., :n, n:]
+    return TrackLoss({"match": (sum_valid(losses, anchors), anchors.sum())}, -distance[..., :n, n:])
 
 
-def contrastive_loss(key, reference, *, margin, unit_length):
+def contrastive_loss(key: Samples, reference: Samples, *, margin: float, unit_length: bool) -> TrackLoss:
     """Pairwise contrastive loss (Hadsell, Chopra, LeCun 2006, equation 4).
 
     ½ d² for a key and a reference sample of one object, ½ [margin − d]₊² for two of different objects; d is
@@ -132,15 +149,17 @@ def contrastive_loss(key, reference, *, margin, unit_length):
     pairs = key.positive[..., :, None] & reference.positive[..., None, :]
     apart = jax.nn.relu(margin - distance)
     losses = 0.5 * jnp.where(same_object(key, reference), distance, apart) ** 2
-    return {"match": (sum_valid(losses, pairs), pairs.sum())}, -distance
+    return TrackLoss({"match": (sum_valid(losses, pairs), jnp.sum(pairs))}, -distance)
 
 
-def quasi_dense_loss(key, reference, *, weight, cosine_margin, negatives_per_positive):
+def quasi_dense_loss(
+    key: Samples, reference: Samples, *, weight: float, cosine_margin: float, negatives_per_positive: int
+) -> TrackLoss:
     """Multi-positive contrastive loss of QDTrack (Pang et al. 2021, section 3.2), also IDOL's.
 
     log(1 + Σ_k⁺ Σ_k⁻ exp(v·k⁻ − v·k⁺)) for each key RoI v whose object is in the reference frame, over the
     reference samples k⁺ of its object and all others k⁻, background too. A mean over an image's v, then over
-    images; published weight 0.25. And `cosine_loss`, of weight 1.
+    images; published weight 0.25. Adds `cosine_loss` with weight 1.
     """
     scores = products(key.features, reference.features)
     same = same_object(key, reference)
@@ -150,14 +169,21 @@ def quasi_dense_loss(key, reference, *, weight, cosine_margin, negatives_per_pos
     losses = weight * jax.nn.softplus(pulled + pushed)
     cosines = products(unit(key.features), unit(reference.features))
     auxiliary = cosine_loss(cosines, same, negative, cosine_margin, negatives_per_positive)
-    return {"match": _mean_of_images(losses, same.any(-1), 1)} | auxiliary, scores
+    return TrackLoss({"match": _mean_of_images(losses, same.any(-1))} | auxiliary, scores)
 
 
-def cosine_loss(cosines, same, negative, margin, negatives_per_positive):
-    """QDTrack's auxiliary loss (section 3.2): cosines (B, N, M) go to 1 where `same`, to 0 where `negative`.
+def cosine_loss(
+    cosines: Float[Array, "pairs key reference"],
+    same: Bool[Array, "pairs key reference"],
+    negative: Bool[Array, "pairs key reference"],
+    margin: float,
+    negatives_per_positive: int,
+) -> dict[str, Term]:
+    """QDTrack's auxiliary loss (section 3.2): cosines approach 1 where `same`, and 0 where `negative`.
 
-    (1 − [c]₊)², and [c − margin]₊² of only the largest, `negatives_per_positive` for each `same`. A mean over
-    an image's pairs, then over images. Published (their code): margin 0.1, 3 negatives a positive.
+    (1 − [c]₊)² of `same`, and [c − margin]₊² of only the largest `negative`, `negatives_per_positive` for
+    each `same`. A mean over an image's pairs, then over images. Published (their code): margin 0.1, 3
+    negatives a positive.
     """
     batch = len(cosines)
     attracted = jnp.where(same, (1 - jnp.clip(cosines, 0, 1)) ** 2, 0.0).sum((1, 2))
@@ -170,18 +196,20 @@ def cosine_loss(cosines, same, negative, margin, negatives_per_positive):
     return {"match_cosine": (jnp.sum(total / jnp.maximum(positives + chosen, 1)), jnp.array(batch))}
 
 
-def _mean_of_images(values, valid, axis):
+def _mean_of_images(values: Float[Array, "pairs samples"], valid: Bool[Array, "pairs samples"]) -> Term:
     """(sum over images of the mean of their `values` where `valid`, number of images)."""
-    totals = jnp.where(valid, values, 0.0).sum(axis)
-    return jnp.sum(totals / jnp.maximum(valid.sum(axis), 1)), jnp.array(len(values))
+    totals = jnp.where(valid, values, 0.0).sum(1)
+    return jnp.sum(totals / jnp.maximum(valid.sum(1), 1)), jnp.array(len(values))
 
 
-def _log_sum_exp(x, mask):
-    """log Σ exp of x (…, M) where `mask`; −FAR where there is none."""
+def _log_sum_exp(
+    x: Float[Array, "*rows columns"], mask: Bool[Array, "*rows columns"]
+) -> Float[Array, "*rows"]:
+    """log Σ exp of x over its last axis where `mask`; −FAR where the mask is empty."""
     return jax.nn.logsumexp(jnp.where(mask, x, -FAR), axis=-1)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., TrackLoss]] = {
     "softmax": softmax_loss,
     "triplet": triplet_loss,
     "contrastive": contrastive_loss,
@@ -189,22 +217,29 @@ LOSSES = {
 }
 
 
-def accuracy(scores, key, reference):
-    """(right, of how many) of a loss's scores: is a key RoI's most similar reference object its own?
+def accuracy(
+    scores: Float[Array | np.ndarray, "pairs key _columns"], key: Samples, reference: Samples
+) -> Term:
+    """(right, count) by a loss's scores: is a key RoI's most similar reference object its own?
 
-    With a column for "new" all RoIs on objects count; without one those whose object is in the reference
-    frame, since nothing says what is new.
+    With a column for "new" all RoIs on objects count. Without one only those count whose object is in the
+    reference frame, since no score says that an object is new.
     """
     same = same_object(key, reference)
     if scores.shape[-1] > same.shape[-1]:
         return match_accuracy(scores, match_targets(same), key.positive, reference.positive)
     best = jnp.argmax(jnp.where(reference.positive[..., None, :], scores, -jnp.inf), axis=-1)
     right = jnp.take_along_axis(same, best[..., None], axis=-1)[..., 0]
-    return sum_valid(right, same.any(-1)), same.any(-1).sum()
+    return sum_valid(right, same.any(-1)), jnp.sum(same.any(-1))
 
 
-def match_accuracy(logits, targets, valid, reference_valid):
-    """How many positives (and of how many) have their highest logit at the right object or "new"."""
+def match_accuracy(
+    logits: Float[Array | np.ndarray, "pairs rois columns"],
+    targets: Int[Array | np.ndarray, "pairs rois"],
+    valid: Bool[Array | np.ndarray, "pairs rois"],
+    reference_valid: Bool[Array | np.ndarray, "pairs objects"],
+) -> Term:
+    """(right, count) of the valid RoIs: is the highest logit that of the right object, or of "new"?"""
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     right = jnp.argmax(jnp.where(exists[:, None], logits, -jnp.inf), axis=-1) == targets
-    return sum_valid(right, valid), valid.sum()
+    return sum_valid(right, valid), jnp.sum(valid)

@@ -1,36 +1,42 @@
 """Box head: two fully connected layers, class logits and class-specific deltas; and its detections."""
 
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.nms import nms
 
 STDS = (0.1, 0.1, 0.2, 0.2)
+BINS = 7  # of the RoI features along each side
 FIRST = 1024  # boxes of all classes that NMS looks at first
 
 
 class BoxHead(nn.Module):
-    """Class logits (M, K + 1), background last, and deltas (M, K, 4) from RoI features (M, 7, 7, C).
+    """Class logits, background last, and deltas of every class.
 
-    Two fully connected layers; with `convs` that many 3×3 convolutions and one such layer, which learns
-    faster from scratch (Wu and He, "Group Normalization", 2018, section 4.2).
+    Two fully connected layers; or with `convs` > 0, that many 3×3 convolutions and one fully connected layer,
+    which learns faster from scratch (Wu and He, "Group Normalization", 2018, section 4.2).
     """
 
     num_classes: int
-    features: int = 1024
-    convs: int = 0
-    norm: str = "none"  # of the convolutions
-    dtype: Any = jnp.float32
+    features: int
+    convs: int
+    norm: str  # of the convolutions
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, roi):
+    def __call__(
+        self, roi: Float[Array, "rois bins bins channels"]
+    ) -> tuple[Float[Array, "rois {self.num_classes}+1"], Float[Array, "rois {self.num_classes} 4"]]:
         x = roi
         for i in range(self.convs):
             channels = roi.shape[-1]
@@ -45,25 +51,33 @@ class BoxHead(nn.Module):
         return logits.astype(jnp.float32), deltas.astype(jnp.float32)
 
 
-def detect(
-    logits,
-    deltas,
-    proposals,
-    valid,
-    image_sizes,
-    *,
-    score_threshold,
-    nms_iou,
-    max_detections,
-    clip_margin=0.0,
-):
-    """Detections of a batch: boxes (B, D, 4), scores (B, D), labels (B, D), class probabilities (B, D, K)
-    without the background's, and validity, by falling score; and whether there were more (B,) before the best
-    D were taken.
+class SelectedDetections(NamedTuple):
+    """Padded detections of a batch, by falling score, without masks and embeddings."""
 
-    `logits` (B, N, K + 1), `deltas` (B, N, K, 4), `proposals` (B, N, 4), `valid` (B, N), `image_sizes`
-    (B, 2), `clip_margin` of `boxes.clip`. NMS runs within each class over all N boxes, so nothing is lost
-    before the best D = `max_detections` are taken.
+    boxes: Float[Array, "batch detections 4"]
+    scores: Float[Array, "batch detections"]
+    labels: Int[Array, "batch detections"]
+    probabilities: Float[Array, "batch detections classes"]  # without the background's
+    valid: Bool[Array, "batch detections"]
+    cut: Bool[Array, " batch"]  # there were more, and these are the best
+
+
+def select_detections(
+    logits: Float[Array, "batch boxes logits"],
+    deltas: Float[Array, "batch boxes classes 4"],
+    proposals: Float[Array, "batch boxes 4"],
+    valid: Bool[Array, "batch boxes"],
+    image_sizes: Int[Array | np.ndarray, "batch 2"],
+    *,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    clip_margin: float,
+) -> SelectedDetections:
+    """The best `max_detections` of each image.
+
+    NMS runs within each class over all boxes, so nothing is lost before the best are taken. `clip_margin`:
+    see `boxes.clip`.
     """
     n, num_classes = deltas.shape[1:3]
     probabilities = jax.nn.softmax(logits)[..., :-1]
@@ -76,32 +90,47 @@ def detect(
     take = jax.vmap(lambda array, places: array[places])
     boxes = take(boxes.reshape(len(boxes), -1, 4), places)
     labels = (places // n).astype(jnp.int32)
-    return boxes, jnp.where(valid, scores, 0.0), labels, take(probabilities, places % n), valid, cut
+    scores = jnp.where(valid, scores, 0.0)
+    return SelectedDetections(boxes, scores, labels, take(probabilities, places % n), valid, cut)
 
 
-def best_of_classes(boxes, scores, nms_iou, count):
-    """Scores (B, D) and places (B, D) in K·N of the best D = `count` that NMS within each class leaves of
-    boxes (B, K, N, 4) with scores (B, K, N), -1 where there is none; and whether it leaves more (B,).
+class Best(NamedTuple):
+    """The best boxes of an image, or with a leading axis of a batch."""
 
-    NMS looks at the best FIRST of all classes of an image, since the fate of a box does not depend on worse
-    ones, and only where these are not enough at the others.
+    scores: Float[Array, "*batch detections"]  # -1 where there are fewer
+    places: Int[Array, "*batch detections"]  # in the flat (classes · boxes)
+    cut: Bool[Array, "*batch"]  # there were more
+
+
+def best_of_classes(
+    boxes: Float[Array, "batch classes boxes 4"],
+    scores: Float[Array, "batch classes boxes"],
+    nms_iou: float,
+    count: int,
+) -> Best:
+    """The best `count` boxes that NMS within each class leaves. Scores of absent boxes are -1.
+
+    NMS looks at the best FIRST boxes of all classes of an image, since the fate of a box does not depend on
+    worse ones. It looks at the others only where these are not enough.
     """
     n, total = scores.shape[-1], scores[0].size
     first = min(total, max(FIRST, count))
 
-    def best(scores, places, kept):
+    def best(scores: Array, places: Array, kept: Array) -> Best:
         scores, picked = lax.top_k(jnp.where(kept, scores, -1.0), count)
-        return scores, places[picked], jnp.sum(kept) > count
+        return Best(scores, places[picked], jnp.sum(kept) > count)
 
-    def of_first(boxes, scores):
+    def of_first(boxes: Float[Array, "classes boxes 4"], scores: Float[Array, "classes boxes"]) -> Best:
         scores, places = lax.top_k(scores.reshape(-1), first)
         return best(scores, places, nms(boxes.reshape(-1, 4)[places], scores >= 0, nms_iou, places // n))
 
-    def of_class(boxes, scores):
+    def of_class(
+        boxes: Float[Array, "boxes 4"], scores: Float[Array, " boxes"]
+    ) -> tuple[Array, Array, Array]:
         scores, order = lax.top_k(scores, n)
         return scores, order, nms(boxes[order], scores >= 0, nms_iou)
 
-    def of_all(boxes, scores):
+    def of_all(boxes: Float[Array, "classes boxes 4"], scores: Float[Array, "classes boxes"]) -> Best:
         scores, order, kept = jax.vmap(of_class)(boxes, scores)
         places = order + n * jnp.arange(len(scores), dtype=order.dtype)[:, None]
         return best(*(x.reshape(-1) for x in (scores, places, kept)))
@@ -109,5 +138,5 @@ def best_of_classes(boxes, scores, nms_iou, count):
     found = jax.vmap(of_first)(boxes, scores)
     if first == total:
         return found
-    enough = found[2] | (jnp.sum(scores >= 0, axis=(1, 2)) <= first)
+    enough = found.cut | (jnp.sum(scores >= 0, axis=(1, 2)) <= first)
     return lax.cond(jnp.all(enough), lambda: found, lambda: jax.vmap(of_all)(boxes, scores))

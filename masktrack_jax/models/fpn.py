@@ -1,29 +1,33 @@
 """Feature pyramid network (Lin et al. 2017): P2–P5 and a subsampled P6."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 
 
-def upsample(x):
+def upsample(x: Float[Array, "batch h w channels"]) -> Float[Array, "batch 2*h 2*w channels"]:
     """Nearest neighbour, twice the size."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 class FPN(nn.Module):
-    """Levels P2–P6 (B, H_l, W_l, `channels`) from C2–C5."""
+    """Levels P2–P6 from C2–C5."""
 
-    channels: int = 256
-    norm: str = "none"
-    dtype: Any = jnp.float32
+    channels: int
+    norm: str
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features):
-        def conv(name, size):
+    def __call__(
+        self, features: Sequence[Float[Array, "batch _rows _columns _channels"]]
+    ) -> tuple[Float[Array, "batch _rows _columns {self.channels}"], ...]:
+        def conv(name: str, size: int) -> ConvNorm:
             return ConvNorm(
                 self.channels, self.norm, size, kernel_init=xavier_uniform, dtype=self.dtype, name=name
             )

@@ -1,62 +1,38 @@
 """Building blocks: convolutions, normalisation, and the published initialisers. NHWC throughout."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax import lax
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from masktrack_jax.ops.fast_matmul import product
-from masktrack_jax.ops.winograd import conv3x3
+from masktrack_jax.models.forms import convolve, multiply
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 xavier_uniform = nn.initializers.xavier_uniform()
 
 
-def few_products(shape, dtype, kernel, strides=(1, 1)):
-    """Whether the convolution of `shape` (B, H, W, C) with `kernel` (h, w, C, K) is one by `conv3x3` here."""
-    batch, height, width, channels = shape
-    plain = kernel[:2] == (3, 3) and strides == (1, 1) and dtype == jnp.float32
-    large = batch * height * width >= 512 and min(channels, kernel[-1]) >= 64
-    return plain and large and jax.default_backend() == "cpu"
-
-
-def convolve(x, kernel, strides, padding, exact=False, **options):
-    """`lax.conv_general_dilated`; on a CPU with half the multiplications where that pays.
-
-    Other machines' libraries choose such forms themselves. `exact`: see `winograd.conv3x3`.
-    """
-    if few_products(x.shape, x.dtype, kernel.shape, strides):
-        return conv3x3(x, kernel, exact)
-    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-
-
-def multiply(x, kernel, dimension_numbers, **options):
-    """`lax.dot_general` of x (…, C) and a kernel (C, K); on a CPU with `product`'s gradient."""
-    if jax.default_backend() == "cpu":
-        return product(x, kernel)
-    return lax.dot_general(x, kernel, dimension_numbers, **options)
-
-
 class Conv(nn.Module):
-    """Convolution `size` × `size` with zero padding of half the size on every side (PyTorch's).
+    """Convolution `size` × `size` with zero padding of half the size on every side, as PyTorch's.
 
-    A 1×1 is written as a matrix product: the same numbers, and on CPU its gradient is several times
-    faster than that of a convolution. `exact`: no form with more rounding than the plain sum's.
+    A 1×1 is written as a matrix product: the same numbers, and on a CPU its gradient is several times
+    faster than a convolution's. `exact` rules out forms with more rounding than the plain sum.
     """
 
     features: int
     size: int = 3
     stride: int = 1
     use_bias: bool = True
-    kernel_init: Any = kaiming_fan_out
-    dtype: Any = jnp.float32
+    kernel_init: Initializer = kaiming_fan_out
+    dtype: DTypeLike = jnp.float32
     exact: bool = False
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "batch _height _width _channels"]
+    ) -> Float[Array, "batch _height _width {self.features}"]:
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
             return nn.Dense(
@@ -84,10 +60,10 @@ class Conv(nn.Module):
 class FrozenBatchNorm(nn.Module):
     """Batch norm in evaluation mode: fixed statistics, trainable scale and bias (epsilon 1e-5)."""
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -100,10 +76,10 @@ class FrozenBatchNorm(nn.Module):
 class GroupNorm(nn.Module):
     """Group norm over 32 groups, or groups of 8 channels where there are fewer than 256 channels."""
 
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch *places channels"]) -> Float[Array, "batch *places channels"]:
         channels = x.shape[-1]
         groups = min(32, max(channels // 8, 1))
         scale = self.param("scale", nn.initializers.ones, (channels,))
@@ -132,12 +108,14 @@ class ConvNorm(nn.Module):
     size: int = 3
     stride: int = 1
     relu: bool = False
-    kernel_init: Any = kaiming_fan_out
-    dtype: Any = jnp.float32
+    kernel_init: Initializer = kaiming_fan_out
+    dtype: DTypeLike = jnp.float32
     exact: bool = False  # see Conv
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "batch _height _width _channels"]
+    ) -> Float[Array, "batch _height _width {self.features}"]:
         normed = self.norm != "none"
         options = (self.stride, not normed, self.kernel_init, self.dtype, self.exact)
         x = Conv(self.features, self.size, *options, name="conv")(x)

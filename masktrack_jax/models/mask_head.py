@@ -1,21 +1,25 @@
 """Mask head (He et al. 2017): convolutions, a deconvolution, one mask a class."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from masktrack_jax.models.layers import ConvNorm, kaiming_fan_out
+
+BINS = 14  # of the RoI features along each side
 
 
 class Deconv(nn.Module):
     """2×2 transposed convolution of stride 2 as one matrix product: its output tiles do not overlap."""
 
     features: int
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "rois rows columns channels"]
+    ) -> Float[Array, "rois 2*rows 2*columns {self.features}"]:
         kernel = self.param("kernel", kaiming_fan_out, (2, 2, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
@@ -25,22 +29,24 @@ class Deconv(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Mask logits (M, 28, 28) of the class `labels` (M,) from RoI features (M, 14, 14, C)."""
+    """Mask logits of each RoI's own class, `labels`."""
 
     num_classes: int
-    convs: int = 4
-    channels: int = 256
-    norm: str = "none"
-    dtype: Any = jnp.float32
+    convs: int
+    channels: int
+    norm: str
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, roi, labels):
+    def __call__(
+        self, roi: Float[Array, "rois rows columns channels"], labels: Int[Array, " rois"]
+    ) -> Float[Array, "rois 2*rows 2*columns"]:
         x = roi
         for i in range(self.convs):
             x = ConvNorm(self.channels, self.norm, 3, relu=True, dtype=self.dtype, name=f"conv{i + 1}")(x)
         x = nn.relu(Deconv(self.channels, self.dtype, name="deconv")(x))
         kernel = self.param("logits_kernel", kaiming_fan_out, (self.channels, self.num_classes))
         bias = self.param("logits_bias", nn.initializers.zeros, (self.num_classes,))
-        # One class a RoI is looked at, so one class a RoI is computed.
+        # Only the mask of the RoI's own class is computed.
         x = jnp.einsum("nhwc,nc->nhw", x, kernel.T[labels].astype(self.dtype))
         return x.astype(jnp.float32) + bias[labels][:, None, None]

@@ -1,10 +1,10 @@
 """ResNet-18/34/50/101 (He et al. 2016)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from masktrack_jax.models.layers import NORMS, ConvNorm, kaiming_fan_out
 
@@ -20,23 +20,24 @@ DEPTHS = {
 class Block(nn.Module):
     """Residual block: two 3×3, or a bottleneck 1×1, 3×3, 1×1 with four times `width` channels out.
 
-    The bottleneck's stride is in its 3×3, as in torchvision and mmdet; `stride_in_1x1`: in its first 1×1, as
-    in the paper and in detectron2's default.
+    The bottleneck's stride is in its 3×3, as in torchvision and mmdet, or with `stride_in_1x1` in its first
+    1×1, as in the paper and in detectron2's default.
     """
 
     width: int
     stride: int
     bottleneck: bool
     norm: str
-    stride_in_1x1: bool = False
-    dtype: Any = jnp.float32
+    stride_in_1x1: bool
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        def conv(name, features, size, stride=1, relu=False):
+    def __call__(
+        self, x: Float[Array, "batch _height _width _channels"]
+    ) -> Float[Array, "batch _height _width _features"]:
+        def conv(name: str, features: int, size: int, stride: int = 1, relu: bool = False) -> ConvNorm:
             # Exact: rounding grows on its way through all the blocks.
-            options = dict(relu=relu, dtype=self.dtype, exact=True)
-            return ConvNorm(features, self.norm, size, stride, **options, name=name)
+            return ConvNorm(features, self.norm, size, stride, relu, dtype=self.dtype, exact=True, name=name)
 
         out = self.width * (4 if self.bottleneck else 1)
         if self.bottleneck:
@@ -56,15 +57,17 @@ class Stem(nn.Module):
     """7×7 convolution of stride 2, normalisation, ReLU, 3×3 max pooling of stride 2.
 
     The convolution runs as a 4×4 of stride 1 on 2×2 blocks of pixels: the same products, on 12 channels
-    in place of 3, which every kind of machine does several times faster. H and W must be even.
+    instead of 3, which all platforms compute several times faster. Height and width must be even.
     """
 
     features: int
     norm: str
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "batch height width 3"]
+    ) -> Float[Array, "batch height//4 width//4 {self.features}"]:
         kernel = self.param("kernel", kaiming_fan_out, (7, 7, 3, self.features))
         kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(4, 2, 4, 2, 3, self.features)
         kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 12, self.features)
@@ -80,11 +83,13 @@ class Stem(nn.Module):
         return max_pool(nn.relu(NORMS[self.norm](self.dtype, name="norm")(x)))
 
 
-def max_pool(x):
-    """3×3 max pooling of stride 2 of x (B, H, W, C) ≥ 0, zero padding of 1, H and W even.
+def max_pool(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height//2 width//2 channels"]:
+    """3×3 max pooling of stride 2 of x ≥ 0, with zero padding of 1. Height and width must be even.
 
-    By maxima of slices, rows and then columns: its gradient is several times faster on CPU than that of a
-    window reduction. (Equal maxima share the gradient.)
+    Computed as maxima of slices, rows and then columns: on a CPU the gradient is several times faster than a
+    window reduction's. Equal maxima share the gradient.
     """
     x = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)))
     x = jnp.maximum(jnp.maximum(x[:, :-1:2], x[:, 1::2]), x[:, 2::2])
@@ -92,23 +97,25 @@ def max_pool(x):
 
 
 class ResNet(nn.Module):
-    """Features C2–C5 (strides 4, 8, 16, 32) of normalised images (B, H, W, 3).
+    """Features C2–C5 (strides 4, 8, 16, 32) of normalised images.
 
-    `frozen_stages` counts from the stem: 1 is the stem and the first stage, as in the reference. Nothing
-    flows back into a frozen stage, so its gradient is not computed either. `stride_in_1x1`: see `Block`.
-    `remat`: of a block only the input is kept for its gradient; the rest is computed again.
+    `frozen_stages` counts from the stem: 1 is the stem and the first stage, as in the reference. No gradient
+    flows into a frozen stage, so none is computed there. `stride_in_1x1`: see `Block`. With `remat` a block
+    keeps only its input for the gradient and computes the rest again.
     """
 
     depth: int
-    width: int = 64
-    norm: str = "frozen_bn"
-    frozen_stages: int = 1
-    stride_in_1x1: bool = False
-    remat: bool = False
-    dtype: Any = jnp.float32
+    width: int
+    norm: str
+    frozen_stages: int
+    stride_in_1x1: bool
+    remat: bool
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "batch height width 3"]
+    ) -> tuple[Float[Array, "batch _rows _columns _channels"], ...]:
         blocks, bottleneck = DEPTHS[self.depth]
         x = Stem(self.width, self.norm, self.dtype, name="stem")(x)
         levels = []
@@ -119,14 +126,14 @@ class ResNet(nn.Module):
                 name = f"stage{stage + 1}_block{block + 1}"
                 options = (stride, bottleneck, self.norm, self.stride_in_1x1, self.dtype)
                 x = kind(self.width * 2**stage, *options, name=name)(x)
-            if stage < self.frozen_stages:  # at every one: each stage's output is also a level
+            if stage < self.frozen_stages:  # after every stage, since its output is also a level
                 x = lax.stop_gradient(x)
             levels.append(x)
         return tuple(levels)
 
 
-def frozen_names(frozen_stages):
-    """Prefixes of the backbone's parameters that `frozen_stages` keeps from training."""
+def frozen_names(frozen_stages: int) -> tuple[str, ...]:
+    """Prefixes of the backbone's parameters that `frozen_stages` excludes from training."""
     if frozen_stages == 0:
         return ()
     return ("stem", *(f"stage{stage + 1}_" for stage in range(frozen_stages)))

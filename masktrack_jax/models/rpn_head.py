@@ -1,15 +1,18 @@
 """Region proposal network (Ren et al. 2015): its head and its proposals."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from masktrack_jax.models.layers import Conv
 from masktrack_jax.ops import boxes as box_ops
+from masktrack_jax.ops.anchors import Anchors
 from masktrack_jax.ops.nms import nms
 
 STDS = (1.0, 1.0, 1.0, 1.0)
@@ -17,14 +20,16 @@ normal_001 = nn.initializers.normal(0.01)
 
 
 class RPNHead(nn.Module):
-    """Objectness logits (B, A) and box deltas (B, A, 4), anchors ordered (level, y, x, of the cell)."""
+    """Objectness logits and box deltas of all anchors, ordered as in `Anchors`."""
 
     channels: int
-    per_cell: int = 3
-    dtype: Any = jnp.float32
+    per_cell: int  # anchors
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features):
+    def __call__(
+        self, features: Sequence[Float[Array, "batch _rows _columns channels"]]
+    ) -> tuple[Float[Array, "batch anchors"], Float[Array, "batch anchors 4"]]:
         conv = Conv(self.channels, 3, kernel_init=normal_001, dtype=self.dtype, name="conv")
         logits = Conv(self.per_cell, 1, kernel_init=normal_001, dtype=self.dtype, name="logits")
         deltas = Conv(self.per_cell * 4, 1, kernel_init=normal_001, dtype=self.dtype, name="deltas")
@@ -38,22 +43,31 @@ class RPNHead(nn.Module):
         )
 
 
-def propose(
-    logits, deltas, anchors, levels, anchor_valid, image_size, *, pre_nms, post_nms, nms_iou, clip_margin=0.0
-):
-    """Proposals of one image: boxes (post_nms, 4) by falling score and their validity.
+def select_proposals(
+    logits: Float[Array, " anchors"],
+    deltas: Float[Array, "anchors 4"],
+    anchors: Anchors,
+    anchor_valid: Bool[Array | np.ndarray, " anchors"],
+    image_size: Int[Array | np.ndarray, "2"],
+    *,
+    pre_nms: int,
+    post_nms: int,
+    nms_iou: float,
+    clip_margin: float,
+) -> tuple[Float[Array, "proposals 4"], Bool[Array, " proposals"]]:
+    """Proposals of one image by falling score, and their validity.
 
-    `logits` (A,), `deltas` (A, 4), `anchors` (A, 4) and `levels` (A,) NumPy constants, `anchor_valid` (A,),
-    `image_size` (2,), `clip_margin` of `boxes.clip`. Of each level the best `pre_nms` are decoded, clipped to
-    the image and suppressed among themselves; the best `post_nms` of all levels remain.
+    The best `pre_nms` boxes of each level are decoded, clipped to the image (by `clip_margin`, see
+    `boxes.clip`) and suppressed among themselves; the best `post_nms` of all levels remain.
     """
+    levels = anchors.levels
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
     all_boxes, all_scores = [], []
     for level in range(int(levels.max()) + 1):
         inside = np.flatnonzero(levels == level)  # a constant, and contiguous
         best, picked = lax.top_k(scores[inside[0] : inside[-1] + 1], min(pre_nms, len(inside)))
         picked += inside[0]
-        boxes = box_ops.decode(jnp.asarray(anchors)[picked], deltas[picked], STDS)
+        boxes = box_ops.decode(jnp.asarray(anchors.boxes)[picked], deltas[picked], STDS)
         boxes = box_ops.clip(boxes, image_size, clip_margin)
         width, height = box_ops.sizes(boxes)
         keep = nms(boxes, (best >= 0) & (width > 0) & (height > 0), nms_iou)

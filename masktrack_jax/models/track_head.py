@@ -1,10 +1,13 @@
-"""Tracking heads: an embedding (M, E) of each of M RoIs, by kind (`model.track_head.kind`)."""
+"""Tracking heads: an embedding of each RoI, by kind (`model.track_head.kind`)."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from masktrack_jax.models.layers import Conv
 
@@ -13,26 +16,26 @@ linear_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class TrackHead(nn.Module):
-    """The paper's (Yang et al. 2019, section 4): two fully connected layers.
+    """The paper's head (Yang et al. 2019, section 4): two fully connected layers.
 
-    Embeddings (M, E) float32 from RoI features (M, 7, 7, C). `relu_last`: mmtracking puts a ReLU after both
-    layers, the authors between them only. With it no product is negative, so "new object" (logit 0) can win
-    only through the other cues. `init_std`: of normal initial weights (the authors': 0.01); 0 is PyTorch's
-    default for linear layers, mmtracking's.
+    `relu_last`: mmtracking puts a ReLU after both layers, the authors between them only. With it no product
+    is negative, so "new object" (logit 0) can win only through the other cues. `init_std`: standard deviation
+    of normal initial weights (the authors': 0.01); 0 is PyTorch's default for linear layers, which mmtracking
+    uses.
     """
 
-    features: int = 1024
-    relu_last: bool = True
-    init_std: float = 0.0
-    dtype: Any = jnp.float32
+    features: int
+    relu_last: bool
+    init_std: float
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, roi):
+    def __call__(self, roi: Float[Array, "rois bins bins channels"]) -> Float[Array, "rois {self.features}"]:
         x = roi.reshape(roi.shape[0], -1)
 
         init = nn.initializers.normal(self.init_std) if self.init_std else linear_default
 
-        def dense(name):
+        def dense(name: str) -> nn.Dense:
             return nn.Dense(self.features, dtype=self.dtype, kernel_init=init, name=name)
 
         x = dense("fc2")(nn.relu(dense("fc1")(x)))
@@ -40,17 +43,16 @@ class TrackHead(nn.Module):
 
 
 class ConvTrackHead(nn.Module):
-    """The plain one: a 3×3 convolution, ReLU, the mean over all places, and a linear layer.
+    """A plain head: a 3×3 convolution, ReLU, the mean over all places, and a linear layer.
 
-    Embeddings (M, E) float32, E the channels of both layers, from RoI features (M, 7, 7, C). Far fewer
-    parameters than two fully connected layers, and the place within the box matters less.
+    It has far fewer parameters than two fully connected layers, and the place within the box matters less.
     """
 
-    features: int = 256
-    dtype: Any = jnp.float32
+    features: int
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, roi):
+    def __call__(self, roi: Float[Array, "rois bins bins channels"]) -> Float[Array, "rois {self.features}"]:
         conv = Conv(self.features, 3, kernel_init=linear_default, dtype=self.dtype, name="conv")
         x = nn.relu(conv(roi)).mean((1, 2))
         x = nn.Dense(self.features, dtype=self.dtype, kernel_init=linear_default, name="fc")(x)
@@ -60,8 +62,8 @@ class ConvTrackHead(nn.Module):
 HEADS = {"fc": TrackHead, "conv": ConvTrackHead}
 
 
-def build_track_head(options, dtype):
-    """The head of a config's `model.track_head`: of the `options` it takes those that its kind has."""
+def build_track_head(options: Mapping[str, Any], dtype: DTypeLike) -> nn.Module:
+    """The head of a config's `model.track_head`. It takes the `options` that its kind has."""
     kind = HEADS[options["kind"]]
     known = {field.name for field in fields(kind)}
     return kind(**{key: value for key, value in options.items() if key in known}, dtype=dtype)

@@ -1,22 +1,49 @@
 """Anchors of feature levels: NumPy constants of the padded image size."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+PAD_MULTIPLE = 32  # the coarsest stride of the backbone
 
 
-def level_shapes(height, width, strides):
+class Anchors(NamedTuple):
+    """Anchors of a padded image size, ordered (level, y, x, size, ratio)."""
+
+    boxes: Float[np.ndarray, "anchors 4"]
+    levels: Int[np.ndarray, " anchors"]
+    origins: Float[np.ndarray, "anchors 2"]  # upper left corners `y, x` of their cells, pixels
+
+    def valid(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
+        """Whether the cell lies in the image padded to a multiple of 32, not in the rest of a bucket."""
+        return jnp.all(self.origins < -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE, axis=-1)
+
+    def inside(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
+        """Whether the whole anchor lies in the image."""
+        return jnp.all((self.boxes[:, :2] >= 0) & (self.boxes[:, 2:] <= image_size[::-1]), axis=-1)
+
+
+def level_shapes(height: int, width: int, strides: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Heights and widths of the pyramid's levels for a padded image of `height` × `width` pixels."""
     return tuple((math.ceil(height / s), math.ceil(width / s)) for s in strides)
 
 
-def base_anchors(stride, scale, ratios, centre=0.0, rounded=False, sizes=(1.0,)):
-    """Anchors (S·R, 4) of the cell at the origin: area (stride · scale · size)², height / width = ratio.
+def base_anchors(
+    stride: int,
+    scale: float,
+    ratios: Sequence[float],
+    centre: float = 0.0,
+    rounded: bool = False,
+    sizes: Sequence[float] = (1.0,),
+) -> Float[np.ndarray, "anchors 4"]:
+    """Anchors of the cell at the origin: area (stride · scale · size)², height / width = ratio.
 
-    Ordered (size, ratio).
-
-    `centre`: where in the cell they sit, 0 its corner (mmdet 2) and 0.5 its middle; `rounded` to whole pixels
-    (both together: mmdet before 2, and so the authors).
+    Ordered (size, ratio). `centre` places them in the cell: 0 at its corner (mmdet 2), 0.5 in its middle.
+    `rounded` rounds them to whole pixels. mmdet before version 2, and so the authors, do both.
     """
     roots = np.tile(np.sqrt(np.asarray(ratios, np.float64)), len(sizes))
     half = 0.5 * stride * scale * np.repeat(np.asarray(sizes, np.float64), len(ratios))
@@ -25,22 +52,24 @@ def base_anchors(stride, scale, ratios, centre=0.0, rounded=False, sizes=(1.0,))
     return np.round(anchors) if rounded else anchors
 
 
-def anchor_grid(height, width, strides, scale, ratios, centre=0.0, rounded=False, sizes=(1.0,)):
-    """All anchors (A, 4) float32 of an image, ordered (level, y, x, size, ratio), and levels (A,) int32."""
-    anchors, levels = [], []
-    for level, ((rows, cols), stride) in enumerate(zip(level_shapes(height, width, strides), strides)):
-        y, x = np.meshgrid(np.arange(rows) * stride, np.arange(cols) * stride, indexing="ij")
+def anchor_grid(
+    height: int,
+    width: int,
+    strides: Sequence[int],
+    scale: float,
+    ratios: Sequence[float],
+    centre: float = 0.0,
+    rounded: bool = False,
+    sizes: Sequence[float] = (1.0,),
+) -> Anchors:
+    """All anchors of an image padded to `height` × `width`. The rest is that of `base_anchors`."""
+    boxes, levels, origins = [], [], []
+    for level, ((rows, columns), stride) in enumerate(zip(level_shapes(height, width, strides), strides)):
+        y, x = np.meshgrid(np.arange(rows) * stride, np.arange(columns) * stride, indexing="ij")
         shift = np.stack([x, y, x, y], axis=-1)[:, :, None]
-        grid = (shift + base_anchors(stride, scale, ratios, centre, rounded, sizes)).reshape(-1, 4)
-        anchors.append(grid.astype(np.float32))
+        cell = base_anchors(stride, scale, ratios, centre, rounded, sizes)
+        grid = (shift + cell).reshape(-1, 4)
+        boxes.append(grid.astype(np.float32))
         levels.append(np.full(len(grid), level, np.int32))
-    return np.concatenate(anchors), np.concatenate(levels)
-
-
-def cell_origins(height, width, strides, per_cell):
-    """Top left corners (A, 2) float32 `y, x` in pixels of the cells of the anchors, `per_cell` to each."""
-    origins = []
-    for (rows, cols), stride in zip(level_shapes(height, width, strides), strides):
-        y, x = np.meshgrid(np.arange(rows) * stride, np.arange(cols) * stride, indexing="ij")
-        origins.append(np.repeat(np.stack([y, x], axis=-1).reshape(-1, 2), per_cell, axis=0))
-    return np.concatenate(origins).astype(np.float32)
+        origins.append(np.repeat(np.stack([y, x], axis=-1).reshape(-1, 2), len(cell), axis=0))
+    return Anchors(np.concatenate(boxes), np.concatenate(levels), np.concatenate(origins).astype(np.float32))

@@ -1,26 +1,33 @@
-"""Boxes are (…, 4) float32 `x1, y1, x2, y2` in pixels, continuous: width = x2 - x1.
+"""Boxes are `x1, y1, x2, y2` in pixels, continuous: width = x2 - x1.
 
-The authors' code names the last pixel inside instead: width = x2 - x1 + 1. With one added to its x2 and y2
-all its arithmetic (IoU, deltas, levels) is the one below, so nothing here has a second form; only its
+The authors' code names the last pixel inside instead: width = x2 - x1 + 1. With one added to its x2 and y2,
+all its arithmetic (IoU, deltas, levels) equals the one below, so nothing here has a second form. Only its
 clipping differs, see `clip`.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 # |log(w / w_anchor)| is limited so that exp() of an untrained delta stays finite; the constant of
-# Fast R-CNN and all that followed.
+# Fast R-CNN and its successors.
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
-def sizes(boxes):
-    """Widths and heights (…,), (…,) of boxes (…, 4)."""
+def sizes(
+    boxes: Float[Array | np.ndarray, "*boxes 4"],
+) -> tuple[Float[Array | np.ndarray, "*boxes"], Float[Array | np.ndarray, "*boxes"]]:
+    """Widths and heights."""
     return boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
 
 
-def pairwise_iou(a, b):
-    """Intersection over union (N, M) of boxes a (N, 4) with b (M, 4); 0 where both are empty."""
+def pairwise_iou(
+    a: Float[Array | np.ndarray, "n 4"], b: Float[Array | np.ndarray, "m 4"]
+) -> Float[Array, "n m"]:
+    """Intersection over union of every box of `a` with every box of `b`; 0 where both are empty."""
     top_left = jnp.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = jnp.minimum(a[:, None, 2:], b[None, :, 2:])
     overlap = jnp.prod(jnp.maximum(bottom_right - top_left, 0), axis=-1)
@@ -29,11 +36,16 @@ def pairwise_iou(a, b):
     return overlap / jnp.maximum(area_a[:, None] + area_b[None] - overlap, 1e-6)
 
 
-def clip(boxes, image_size, margin=0.0):
-    """Boxes (…, 4) clipped to [0, width] × [0, height] of `image_size` (2,) = height, width.
+def clip(
+    boxes: Float[Array | np.ndarray, "*boxes 4"],
+    image_size: Int[Array | np.ndarray, "2"],
+    margin: float = 0.0,
+) -> Float[Array, "*boxes 4"]:
+    """Boxes clipped to [0, width] × [0, height] of `image_size` = height, width.
 
-    `margin`: no upper left corner comes closer to the far border than that many pixels, no lower right one to
-    the near border. 1 is the authors' form: every box names a first and a last pixel of the image.
+    The upper left corner stays at least `margin` pixels before the far border, the lower right one at least
+    `margin` pixels after the near border. 1 is the authors' form: every box names a first and a last pixel of
+    the image.
     """
     height, width = image_size[0], image_size[1]
     limit = jnp.stack([width, height, width, height]).astype(boxes.dtype)
@@ -41,8 +53,12 @@ def clip(boxes, image_size, margin=0.0):
     return jnp.clip(boxes, inward, limit - margin + inward)
 
 
-def encode(anchors, boxes, stds):
-    """Deltas (…, 4) `dx, dy, dw, dh` that take `anchors` (…, 4) to `boxes` (…, 4), over `stds` (4,).
+def encode(
+    anchors: Float[Array | np.ndarray, "*boxes 4"],
+    boxes: Float[Array | np.ndarray, "*boxes 4"],
+    stds: Sequence[float],
+) -> Float[Array, "*boxes 4"]:
+    """Deltas `dx, dy, dw, dh` from `anchors` to `boxes`, divided by the four `stds` (Girshick et al. 2014).
 
     Empty anchors or boxes (padding) give finite deltas.
     """
@@ -54,8 +70,12 @@ def encode(anchors, boxes, stds):
     return jnp.stack([dx, dy, jnp.log(bw / aw), jnp.log(bh / ah)], axis=-1) / jnp.asarray(stds)
 
 
-def decode(anchors, deltas, stds):
-    """Boxes (…, 4) from `anchors` (…, 4) and `deltas` (…, 4) in units of `stds` (4,); not clipped."""
+def decode(
+    anchors: Float[Array | np.ndarray, "*#boxes 4"],
+    deltas: Float[Array | np.ndarray, "*#boxes 4"],
+    stds: Sequence[float],
+) -> Float[Array, "*_boxes 4"]:
+    """Boxes from `anchors` and their `deltas` in units of `stds`: undoes `encode`. Does not clip."""
     deltas = deltas * jnp.asarray(stds)
     width, height = sizes(anchors)
     x = (anchors[..., 0] + anchors[..., 2]) * 0.5 + deltas[..., 0] * width

@@ -1,28 +1,37 @@
-"""Products of matrices whose gradient is fast on a CPU."""
+"""Matrix products whose gradient is fast on a CPU."""
 
 import jax
 from jax import lax
+from jaxtyping import Array, Float
+
+Residuals = tuple[Float[Array, "*rows inputs"], Float[Array, "inputs outputs"]]
 
 
 @jax.custom_vjp
-def product(x, kernel):
-    """x (…, C) times `kernel` (C, K).
+def product(
+    x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]
+) -> Float[Array, "*rows outputs"]:
+    """`x @ kernel`, with the same numbers as JAX's own, in the gradient too.
 
-    The same numbers as JAX's own, its gradient too; but that of the kernel is asked for with both its factors
-    as they lie in memory. JAX's comes out turned, for which XLA first copies the gradient of the output, and
-    the product then runs at half its rate.
+    The gradient of the kernel is a product of two factors as they lie in memory. JAX's own comes out
+    transposed: XLA first copies the gradient of the output, and the product runs at half its rate.
     """
     return x @ kernel
 
 
-def _forward(x, kernel):
+def _forward(
+    x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]
+) -> tuple[Float[Array, "*rows outputs"], Residuals]:
     return product(x, kernel), (x, kernel)
 
 
-def _backward(residuals, gradient):
+def _backward(
+    residuals: Residuals, gradient: Float[Array, "*rows outputs"]
+) -> tuple[Float[Array, "*rows inputs"], Float[Array, "inputs outputs"]]:
     x, kernel = residuals
-    rows = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
-    return gradient @ kernel.T, lax.dot_general(*rows, (((0,), (0,)), ((), ())))
+    of_x = gradient @ kernel.T
+    inputs, outputs = (a.reshape(-1, a.shape[-1]) for a in (x, gradient))
+    return of_x, lax.dot_general(inputs, outputs, (((0,), (0,)), ((), ())))
 
 
 product.defvjp(_forward, _backward)

@@ -3,34 +3,45 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from masktrack_jax.ops.boxes import pairwise_iou
 
 
 class Assignment(NamedTuple):
-    """`target` (N,) int32: index of the assigned object; `positive`, `negative` (N,) bool."""
+    """The object that each candidate learns from. Candidates may be neither positive nor negative."""
 
-    target: jnp.ndarray
-    positive: jnp.ndarray
-    negative: jnp.ndarray
+    target: Int[Array, " candidates"]  # indices of objects
+    positive: Bool[Array, " candidates"]
+    negative: Bool[Array, " candidates"]
 
 
 class Sample(NamedTuple):
-    """`index` (S,) int32 into the candidates; `positive`, `valid` (S,) bool. Positives come first."""
+    """Candidates drawn for training. Positives come first."""
 
-    index: jnp.ndarray
-    positive: jnp.ndarray
-    valid: jnp.ndarray
+    rows: Int[Array, " samples"]  # among the candidates
+    positive: Bool[Array, " samples"]
+    valid: Bool[Array, " samples"]
 
 
-def assign(boxes, valid, targets, targets_valid, *, positive_iou, negative_iou, min_positive_iou):
-    """Max-IoU assignment of candidates `boxes` (N, 4) to objects `targets` (G, 4).
+def assign(
+    boxes: Float[Array | np.ndarray, "candidates 4"],
+    valid: Bool[Array, " candidates"],
+    targets: Float[Array, "objects 4"],
+    targets_valid: Bool[Array, " objects"],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    min_positive_iou: float,
+) -> Assignment:
+    """Max-IoU assignment of candidates to objects (mmdet's MaxIoUAssigner).
 
-    Positive: best IoU at least `positive_iou`; negative: best IoU below `negative_iou`. Besides, every
+    Positive: best IoU at least `positive_iou`; negative: best IoU below `negative_iou`. In addition, every
     object takes the candidates that share its own best IoU if that is at least `min_positive_iou`
-    ("low-quality matches"; where two objects claim a candidate, the later one has it, as in mmdet's
-    MaxIoUAssigner). Without objects every valid candidate is negative.
+    ("low-quality matches"; where two objects claim a candidate, the later one takes it). Without objects
+    every valid candidate is negative.
     """
     iou = jnp.where(targets_valid[None] & valid[:, None], pairwise_iou(boxes, targets), -1.0)
     best = jnp.max(iou, axis=1)
@@ -43,12 +54,18 @@ def assign(boxes, valid, targets, targets_valid, *, positive_iou, negative_iou, 
     return Assignment(jnp.where(claimed, last_claim, target).astype(jnp.int32), positive, negative)
 
 
-def sample(priority, positive, negative, *, size, max_positive):
-    """Draw `size` of N candidates: up to `max_positive` positives, negatives for the rest.
+def sample(
+    priority: Float[Array, " candidates"],
+    positive: Bool[Array | np.ndarray, " candidates"],
+    negative: Bool[Array | np.ndarray, " candidates"],
+    *,
+    size: int,
+    max_positive: int,
+) -> Sample:
+    """Draw `size` candidates: up to `max_positive` positives, negatives for the rest.
 
-    `priority` (N,) orders the candidates, highest first: uniform noise for a random draw. Fewer
-    candidates than `size` leave the last slots invalid. A positive always sits in the first
-    `max_positive` slots.
+    `priority` orders the candidates, highest first: uniform noise for a random draw. Fewer candidates than
+    `size` leave the last slots invalid. A positive always sits in the first `max_positive` slots.
     """
     n = priority.shape[0]
     _, positives = lax.top_k(jnp.where(positive, priority, -jnp.inf), min(max_positive, n))
@@ -59,5 +76,5 @@ def sample(priority, positive, negative, *, size, max_positive):
     from_positives = positives[jnp.minimum(slot, len(positives) - 1)]
     from_negatives = negatives[jnp.clip(slot - n_positive, 0, len(negatives) - 1)]
     is_positive = slot < n_positive
-    index = jnp.where(is_positive, from_positives, from_negatives)
-    return Sample(index.astype(jnp.int32), is_positive, slot < n_positive + n_negative)
+    rows = jnp.where(is_positive, from_positives, from_negatives)
+    return Sample(rows.astype(jnp.int32), is_positive, slot < n_positive + n_negative)

@@ -1,24 +1,33 @@
-"""Work on the rows of padded arrays that exist, in time that goes with their number."""
+"""Work on the valid rows of padded arrays, in time that goes with their number."""
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 
-def map_valid(function, valid, arrays, chunks):
-    """`function` of the rows of `arrays` (M, …) where `valid` (M,); zeros elsewhere.
+def map_valid(
+    function: Callable[[PyTree, Bool[Array, " chunk"]], PyTree],
+    valid: Bool[Array | np.ndarray, " rows"],
+    arrays: PyTree,
+    chunks: Sequence[int],
+) -> PyTree:
+    """`function` of the valid rows of `arrays`; zeros elsewhere.
 
-    `function` takes a tree of (n, …) arrays like `arrays` and which of its rows exist (n,), and returns a
-    tree of (n, …) arrays, each row of its own row alone. n is the first of `chunks` as long as so many valid
-    rows are left, then the next, and in the end the last, filled up: steps whose number is known on the
-    device only, so not for reverse-mode gradients.
+    `function` takes a chunk of rows of `arrays` and a mask of those that exist. It returns a tree of arrays,
+    each row computed from its own row alone. The length of a chunk is the first of `chunks` as long as that
+    many valid rows are left, then the next, and in the end the last, filled up. The number of chunks is known
+    on the device only, so there are no reverse-mode gradients.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)
     order = jnp.concatenate([order, jnp.full(max(chunks), m, order.dtype)])  # M is no row: never written
     count = jnp.sum(valid)
 
-    def part(first, chunk):
+    def part(first: Int[Array, ""] | int, chunk: int) -> tuple[Int[Array, " chunk"], PyTree]:
         rows = lax.dynamic_slice(order, (first,), (chunk,))
         taken = jax.tree.map(lambda x: x.at[rows].get(mode="clip"), arrays)
         exist = first + jnp.arange(chunk) < count
@@ -26,10 +35,10 @@ def map_valid(function, valid, arrays, chunks):
 
     shapes = jax.eval_shape(lambda: part(0, chunks[-1])[1])
     outputs = jax.tree.map(lambda x: jnp.zeros((m, *x.shape[1:]), x.dtype), shapes)
-    done = 0
+    done: Array | int = 0
     for place, chunk in enumerate(chunks, start=1):
 
-        def write(i, outputs, done=done, chunk=chunk):
+        def write(i: Array, outputs: PyTree, done: Array | int = done, chunk: int = chunk) -> PyTree:
             rows, values = part(done + i * chunk, chunk)
             return jax.tree.map(lambda out, value: out.at[rows].set(value, mode="drop"), outputs, values)
 
@@ -40,11 +49,13 @@ def map_valid(function, valid, arrays, chunks):
     return outputs
 
 
-def map_present(function, valid, arrays, chunk):
-    """As `map_valid`, with reverse-mode gradients; `function` takes the (`chunk`, …) arrays alone.
+def map_present(
+    function: Callable[[PyTree], PyTree], valid: Bool[Array | np.ndarray, " rows"], arrays: PyTree, chunk: int
+) -> PyTree:
+    """`map_valid` with reverse-mode gradients; `function` takes a chunk of `chunk` rows alone.
 
-    All M rows are cut into chunks, the valid ones first, and a chunk without a valid row is passed over, in
-    the gradient too. What is kept for the gradient is that of M rows.
+    All rows are cut into chunks, the valid ones first. A chunk without a valid row is skipped, in the
+    gradient too. The memory kept for the gradient is that of all rows.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)
@@ -52,14 +63,14 @@ def map_present(function, valid, arrays, chunk):
     taken = jax.tree.map(lambda x: x.at[order].get(mode="clip"), arrays)
     exist = jnp.arange(order.size).reshape(-1, chunk) < jnp.sum(valid)
 
-    def nothing(rows):
+    def nothing(rows: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, rows))
 
-    def part(chunk):
+    def part(chunk: tuple[PyTree, Bool[Array, " chunk"]]) -> PyTree:
         rows, exist = chunk
         return lax.cond(exist[0], function, nothing, rows)
 
-    def back(values):
+    def back(values: Shaped[Array, "chunks chunk ..."]) -> Shaped[Array, "_rows ..."]:
         shown = jnp.where(
             exist.reshape(-1, *(1,) * (values.ndim - 2)), values.reshape(-1, *values.shape[2:]), 0
         )

@@ -1,54 +1,69 @@
 """3×3 convolutions with half the multiplications (Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2016), along the rows only.
 
-Four rows of the output are made of six products in place of twelve: F(4, 3). Along one axis the sums before
-and after the products are few and go over whole rows of memory, so that they cost little beside them.
+Four rows of the output take six products instead of twelve: F(4, 3). Along one axis the sums before and
+after the products are few and go over whole rows of memory, so they cost little beside the products.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float
+
+Images = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "3 3 channels features"]
+Outputs = Float[Array, "batch height width features"]
 
 ROWS = 4  # of the output at a time
-POINTS = (0, 1, -1, 1 / 2, -2)  # and infinity: of the small sets one with little rounding
+POINTS = (0.0, 1.0, -1.0, 1 / 2, -2.0)  # and infinity: a small set with little rounding
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def matrices(rows, taps, points):
-    """A (rows, n), G (n, taps) and B (n, n), n = rows + taps - 1, such that A ((G g) ∘ (B d)) is the
-    correlation (rows,) of d (n,) with g (taps,): Toom and Cook's interpolation at `points` (n - 1,) and
-    infinity.
+class Matrices(NamedTuple):
+    """A (`to_output`), G (`to_kernel`) and B (`to_input`) of a product of polynomials.
+
+    A ((G g) ∘ (B d)) is the correlation of d (n,) with g (taps,), n = rows + taps - 1.
     """
 
-    def powers(count):
+    to_output: Float[np.ndarray, "rows n"]
+    to_kernel: Float[np.ndarray, "n taps"]
+    to_input: Float[np.ndarray, "n n"]
+
+
+def matrices(rows: int, taps: int, points: Sequence[float]) -> Matrices:
+    """Toom and Cook's interpolation at the n - 1 `points` and infinity."""
+
+    def powers(count: int) -> Float[np.ndarray, "n {count}"]:
         infinity = np.arange(count) == count - 1
         return np.concatenate([np.power.outer(np.array(points, np.float64), np.arange(count)), [infinity]])
 
     into = np.linalg.inv(powers(rows + taps - 1)).T
     into[np.abs(into) < 1e-12] = 0
     scale = np.abs(into).max(axis=1, keepdims=True)
-    return powers(rows).T, powers(taps) * scale, into / scale
+    return Matrices(powers(rows).T, powers(taps) * scale, into / scale)
 
 
 TO_OUTPUT, TO_KERNEL, TO_INPUT = matrices(ROWS, 3, POINTS)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv3x3(x, kernel, exact=False):
-    """The convolution (B, H, W, K) of x (B, H, W, C) with `kernel` (3, 3, C, K), zero padding of 1.
+def conv3x3(x: Images, kernel: Kernel, exact: bool = False) -> Outputs:
+    """3×3 convolution with zero padding of 1.
 
-    In float32 its rounding is about three times that of the plain sum. Where that would be too much (`exact`)
-    or gradients are asked for it is the plain sum, since the rounding shows in the recorded course of a
-    training. The gradients are made of few products in any case: XLA's own gradient of the kernel, whose sums
-    run over whole images, is the slowest part of a step on a CPU.
+    In float32 its rounding is about three times that of the plain sum. With `exact`, and whenever gradients
+    are computed, the output is the plain sum: the rounding would show in the recorded course of a training.
+    The gradients use few products in any case. XLA's own gradient of the kernel, whose sums run over whole
+    images, is the slowest part of a training step on a CPU.
     """
     return plain_conv3x3(x, kernel) if exact else _fewer_products(x, kernel)
 
 
-def _fewer_products(x, kernel):
+def _fewer_products(x: Images, kernel: Kernel) -> Outputs:
     batch, height, width, _ = x.shape
     strips = -(-height // ROWS)
     padded = jnp.pad(x, ((0, 0), (1, strips * ROWS + 1 - height), (0, 0), (0, 0)))
@@ -64,26 +79,26 @@ def _fewer_products(x, kernel):
     return outputs.reshape(batch, strips * ROWS, width, -1)[:, :height]
 
 
-def plain_conv3x3(x, kernel):
-    """The same as one convolution."""
+def plain_conv3x3(x: Images, kernel: Kernel) -> Outputs:
+    """`conv3x3` as one convolution of XLA."""
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
 
 
-def _forward(x, kernel, exact):
+def _forward(x: Images, kernel: Kernel, exact: bool) -> tuple[Outputs, tuple[Images, Kernel]]:
     return plain_conv3x3(x, kernel), (x, kernel)
 
 
-def _backward(exact, residuals, gradient):
+def _backward(exact: bool, residuals: tuple[Images, Kernel], gradient: Outputs) -> tuple[Images, Kernel]:
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     return _fewer_products(gradient, turned), _kernel_gradient(x, gradient)
 
 
-def _kernel_gradient(x, gradient):
-    """That of the kernel (3, 3, C, K) as products of matrices, six in place of twelve of three each.
+def _kernel_gradient(x: Images, gradient: Outputs) -> Kernel:
+    """Gradient of the kernel as matrix products: six instead of twelve for every four rows.
 
-    XLA's own is of convolutions: no faster, and on a CPU 18 times slower within a conditional. What is
-    `stored` is not merged into the products, which would read it again and again.
+    XLA's own gradient is a convolution: no faster, and on a CPU 18 times slower within a conditional.
+    `stored` keeps XLA from merging an array into the products, which would read it again and again.
     """
     _, height, width, channels = x.shape
     strips, stored = -(-height // ROWS), lax.optimization_barrier
@@ -93,7 +108,7 @@ def _kernel_gradient(x, gradient):
     turned = stored(tall.transpose(3, 0, 1, 2))
     outputs = [turned[:, :, i::ROWS] for i in range(ROWS)]
 
-    def product(into, out):
+    def product(into: np.ndarray, out: np.ndarray) -> Array:
         rows = stored(_weighted(into, inputs))
         shifted = jnp.concatenate([rows[:, :, i : i + width] for i in range(3)], -1)
         columns = stored(_weighted(out, outputs).reshape(len(turned), -1))
@@ -107,6 +122,6 @@ def _kernel_gradient(x, gradient):
 conv3x3.defvjp(_forward, _backward)
 
 
-def _weighted(weights, arrays):
-    """The sum of arrays with constant weights, without those of weight 0."""
-    return sum(float(weight) * array for weight, array in zip(weights, arrays) if weight)
+def _weighted(weights: Float[np.ndarray, " n"], arrays: Iterable[Array]) -> Array:
+    """Sum of arrays with constant weights; skips weights of 0."""
+    return cast(Array, sum(float(weight) * array for weight, array in zip(weights, arrays) if weight))

@@ -1,6 +1,5 @@
 """What the losses of a batch are computed from: feature levels of both frames of each pair, and proposals."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,17 +9,15 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from masktrack_jax.data.batches import FramePairs, Frames
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
 from masktrack_jax.training.targets import Proposals
-
-Levels = Sequence[Float[Array, "batch _height _width channels"]]
 
 
 class PairFeatures(NamedTuple):
     """Feature levels of the frames of `pairs`, and a key for each pair."""
 
-    key: Levels
-    reference: Levels
+    key: Pyramid
+    reference: Pyramid
     pairs: FramePairs
     keys: Key[Array, " batch"]
 

@@ -10,19 +10,19 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.data.batches import FramePairs, Frames
 from masktrack_jax.losses import detection
+from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.training import targets
 from masktrack_jax.training.features import (
-    Levels,
     PairFeatures,
     RPNOutputs,
     frame_proposals,
     pair_features,
 )
 from masktrack_jax.training.targets import AnchorTargets, Objects, Proposals, RoITargets
-from masktrack_jax.training.track_samples import Fraction, RoIFeatures, Terms, track_rois, track_terms
+from masktrack_jax.training.track_samples import RoIFeatures, Terms, track_rois, track_terms
 
 
 def sample_keys(key: PRNGKeyArray, n: int, offset: int | Int[Array, ""]) -> Key[Array, " n"]:
@@ -126,12 +126,12 @@ class HeadTerms(NamedTuple):
     """Losses of the box and mask heads."""
 
     terms: Terms
-    accuracy: Fraction  # of the class of foreground RoIs
+    accuracy: Term  # of the class of foreground RoIs
     pooled: RoIFeatures  # of the box head
 
 
 def box_and_mask_terms(
-    model: MaskTrackRCNN, frames: Frames, levels: Levels, rois: RoITargets, options: ConfigDict
+    model: MaskTrackRCNN, frames: Frames, levels: Pyramid, rois: RoITargets, options: ConfigDict
 ) -> HeadTerms:
     """Losses of the box and mask heads at the sampled RoIs."""
     pooled = model.pool(levels, rois.boxes, rois.valid, 7)
@@ -146,7 +146,7 @@ def box_and_mask_terms(
     return HeadTerms(terms, accuracy, pooled.reshape(*rois.valid.shape, *pooled.shape[1:]))
 
 
-def mask_terms(model: MaskTrackRCNN, frames: Frames, levels: Levels, rois: RoITargets) -> Terms:
+def mask_terms(model: MaskTrackRCNN, frames: Frames, levels: Pyramid, rois: RoITargets) -> Terms:
     """Mask loss of the positive RoIs."""
     labels = jnp.where(rois.positive, rois.labels, 0)
     logits = model.mask_logits(levels, rois.boxes, rois.positive, labels)

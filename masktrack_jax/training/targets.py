@@ -95,8 +95,8 @@ def anchor_targets(
     """Sample anchors and assign objects to them. The highest `priority` (uniform noise) is drawn first."""
     target, positive, negative = _assign(anchors, valid, objects, objects_valid, options)
     drawn = _sample(priority, positive, negative, options)
-    mine = objects[target[drawn.index]]
-    deltas = box_ops.encode(jnp.asarray(anchors)[drawn.index], mine, rpn_head.STDS)
+    mine = objects[target[drawn.rows]]
+    deltas = box_ops.encode(jnp.asarray(anchors)[drawn.rows], mine, rpn_head.STDS)
     return AnchorTargets(*drawn, deltas)
 
 
@@ -118,7 +118,7 @@ def roi_targets(
     positive = jnp.concatenate([objects.valid, assigned.positive])
     negative = jnp.concatenate([jnp.zeros_like(objects.valid), assigned.negative])
     drawn = _sample(priority, positive, negative, options)
-    boxes, target = boxes[drawn.index], target[drawn.index]
+    boxes, target = boxes[drawn.rows], target[drawn.index]
     classes = jnp.where(drawn.positive, objects.labels[target], num_classes)
     deltas = box_ops.encode(boxes, objects.boxes[target], box_head.STDS)
     return RoITargets(boxes, classes, target, drawn.positive, drawn.valid, deltas)

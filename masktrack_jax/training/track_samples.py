@@ -9,24 +9,24 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from masktrack_jax.data.batches import FramePairs, Frames
 from masktrack_jax.losses import tracking
+from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
 from masktrack_jax.training import targets
-from masktrack_jax.training.features import Levels, PairFeatures, RPNOutputs, frame_proposals
+from masktrack_jax.training.features import PairFeatures, RPNOutputs, frame_proposals
 from masktrack_jax.training.targets import Objects, Proposals, RoITargets
 
-Fraction = tuple[Num[Array, ""], Num[Array, ""]]  # (sum, count): their quotient is a mean
-Terms = dict[str, Fraction]
+Terms = dict[str, Term]
 Head = Callable[[Float[Array, "rois 7 7 channels"]], Float[Array, "rois features"]]
 RoIFeatures = Float[Array, "batch rois 7 7 channels"]
 
 
-def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDict) -> tuple[Terms, Fraction]:
+def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDict) -> tuple[Terms, Term]:
     """Terms and accuracy of the tracking loss that `options`, a config's `train.track`, name.
 
     `key` and `reference` hold RoI features, which `head` turns into embeddings.
@@ -39,9 +39,8 @@ def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDic
 
     key, reference = embed(key), embed(reference)
     own = {name: value for name, value in options[options.loss].items() if name != "references"}
-    losses: dict[str, Callable] = tracking.LOSSES
-    terms, scores = losses[options.loss](key, reference, **own)
-    return terms, tracking.accuracy(scores, key, reference)
+    loss = tracking.LOSSES[options.loss](key, reference, **own)
+    return loss.terms, tracking.accuracy(loss.scores, key, reference)
 
 
 def track_rois(
@@ -130,7 +129,7 @@ def _draw(
 
 def _pool(
     model: MaskTrackRCNN,
-    levels: Levels,
+    levels: Pyramid,
     boxes: Float[Array, "batch rois 4"],
     valid: Bool[Array, "batch rois"],
 ) -> RoIFeatures:

@@ -17,7 +17,7 @@ from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import make_optimizer
 from masktrack_jax.training.step import create_train_state
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 

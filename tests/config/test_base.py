@@ -8,7 +8,7 @@ from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.schedule import learning_rate, make_optimizer
 from masktrack_jax.training.start import _leaves
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))

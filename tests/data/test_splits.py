@@ -13,7 +13,7 @@ from masktrack_jax.data.vis import read_vis
 from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 
 # Of the folders 00000 to 00199, those whose names' CRC-32 (as gzip writes it) 10 divides.
 TENTH = [

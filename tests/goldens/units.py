@@ -12,17 +12,14 @@ from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import base_anchors
 from masktrack_jax.ops.nms import nms
-from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 
 from .inputs import make_clip
 from .recorded import Row, arrays, largest, nchw, relative, sampled, unequal
 
 CODER, ROI, PIXEL_VALUES = 2e-5, 5e-5, 2e-6
 STDS = {"rpn": rpn_head.STDS, "rcnn": box_head.STDS}
-pool = jax.jit(
-    roi_align,
-    static_argnames=("strides", "bins", "sampling", "aligned", "min_size", "extent", "finest_scale"),
-)
+pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"))
 
 
 def continuous(boxes):
@@ -43,7 +40,7 @@ def rows():
     legacy = arrays("units_legacy")
     boxes = continuous(legacy["coder_boxes"][:32])
     yield Row("units_legacy", "IoU", 1e-6, largest(box_ops.pairwise_iou(boxes, boxes), legacy["iou_plus1"]))
-    anchors = [base_anchors(stride, 8, (0.5, 1, 2), 0.5, True) for stride in (4, 8, 16, 32, 64)]
+    anchors = [base_anchors(stride, 8.0, (0.5, 1.0, 2.0), 0.5, True) for stride in (4, 8, 16, 32, 64)]
     yield Row("units_legacy", "base anchors", 0, largest(anchors, continuous(legacy["base_anchors"])))
 
 
@@ -84,19 +81,20 @@ def roi_features():
     for bins in (7, 14):
         for sampling in (0, 2):
             for aligned in (True, False):
-                options = dict(aligned=aligned, sampling=sampling, min_size=0.0 if aligned else 1.0)
+                options = RoIAlignOptions(56.0, sampling, aligned, 0.0 if aligned else 1.0, extent=5.0)
                 key = f"ra_aligned{aligned:d}_sr{sampling}_o{bins}"
-                yield _roi_row("units", key, np.asarray, bins=bins, **options)
+                yield _roi_row("units", key, np.asarray, options, bins)
         key = f"ra_legacy_sr2_o{bins}"
-        yield _roi_row("units_legacy", key, continuous, bins=bins, sampling=2, aligned=False)
+        options = RoIAlignOptions(56.0, 2, aligned=False, min_size=0.0, extent=5.0)
+        yield _roi_row("units_legacy", key, continuous, options, bins)
 
 
-def _roi_row(name, key, convert, **options):
+def _roi_row(name, key, convert, options, bins):
     recorded = arrays(name)
     feature = recorded["ra_feat"].transpose(0, 2, 3, 1)
     image, boxes = recorded["ra_rois"][:, 0].astype(int), convert(recorded["ra_rois"][:, 1:])
     valid = np.stack([image == 0, image == 1])
-    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, extent=5.0, **options)
+    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, options, bins=bins, chunk=2)
     ours = np.asarray(ours)[image, np.arange(len(boxes))]
     return Row(name, key, ROI, largest(nchw(ours), recorded[key]))
 

@@ -1,14 +1,12 @@
-"""Where the repository is, and its configs."""
+"""The repository's folder and the published configs, for tests."""
 
 import importlib.util
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def load_config(name: str) -> ConfigDict:
+def load_config(name):
     """`get_config()` of configs/`name`.py."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

@@ -23,7 +23,7 @@ CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_model):
     """A checkpoint for inference of the tiny network, as a folder."""
-    from tests.conftest import load_config
+    from tests.helpers.configs import load_config
 
     path = tmp_path_factory.mktemp("checkpoint") / "3"
     about = checkpoints.About(load_config("tiny"), CATEGORIES, 3)

@@ -21,7 +21,7 @@ from masktrack_jax.inference.tracks_on_disk import StoredTracks
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.video.files import FrameFolder, VideoWriter, open_video
-from tests.conftest import ROOT
+from tests.helpers.configs import ROOT
 from tests.helpers.track_known import FRAMES
 from tests.inference.test_segmenter import CATEGORIES, RESIZE, moving_objects, segmenter_of
 

@@ -15,9 +15,9 @@ from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_main
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 from tests.helpers.interop import one_line
-from tests.models.test_resnet import randomised
+from tests.helpers.networks import randomised
 
 CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 

@@ -1,5 +1,7 @@
 """Losses against direct formulas, recorded values of mmtracking, and finite differences."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def rpn_case(rng, shape=(2, 9)):
 
 def test_rpn_losses_are_the_formulas():
     logits, deltas, positive, wanted, valid = case = rpn_case(np.random.default_rng(0))
-    got = detection.rpn_losses(*case)
+    got = detection.rpn_losses(*case, 0.0)
     assert set(got) == {"rpn_cls", "rpn_box"}
     rows = list(zip(*np.nonzero(valid)))
     np.testing.assert_allclose(
@@ -59,7 +61,7 @@ def box_case(rng, shape=(2, 8), classes=3):
 
 def test_box_losses_are_the_formulas():
     logits, deltas, labels, positive, wanted, valid = case = box_case(np.random.default_rng(1))
-    got = detection.box_losses(*case)
+    got = detection.box_losses(*case, 0.0)
     rows = list(zip(*np.nonzero(valid)))
     np.testing.assert_allclose(
         value(got["cls"]), np.mean([nll(logits[r], labels[r]) for r in rows]), rtol=1e-5
@@ -112,7 +114,9 @@ def test_match_loss_has_a_normaliser_for_each_image():
     logits, targets, _, _ = case = match_case(np.random.default_rng(3))
     first = sum(nll(logits[0, r], targets[0, r]) for r in range(3)) / 2  # two of three have a match
     second = sum(nll(logits[1, r, :2], 0) for r in range(2)) / 1  # none has: at least one
-    np.testing.assert_allclose(value(tracking.match_loss(*case)["match"]), (first + second) / 3, rtol=1e-5)
+    np.testing.assert_allclose(
+        value(tracking.match_loss(*case, "matched")["match"]), (first + second) / 3, rtol=1e-5
+    )
 
 
 def test_match_accuracy_counts_positives():
@@ -125,8 +129,8 @@ def test_match_accuracy_counts_positives():
 
 
 CASES = {
-    "rpn": (detection.rpn_losses, rpn_case, (0, 1, 3), 4),
-    "box": (detection.box_losses, box_case, (0, 1, 4), 5),
+    "rpn": (partial(detection.rpn_losses, beta=0.0), rpn_case, (0, 1, 3), 4),
+    "box": (partial(detection.box_losses, beta=0.0), box_case, (0, 1, 4), 5),
     "mask": (
         detection.mask_loss,
         lambda rng: (
@@ -137,7 +141,7 @@ CASES = {
         (0, 1),
         2,
     ),
-    "match": (tracking.match_loss, match_case, (0,), 2),
+    "match": (partial(tracking.match_loss, over="matched"), match_case, (0,), 2),
 }
 
 
@@ -191,7 +195,7 @@ def test_losses_give_mmtracking_numbers(goldens):
     positive = np.arange(64) < len(goldens["rpn_pos_inds"])
     deltas, wanted = np.zeros((2, 64, 4), "f4")
     deltas[positive], wanted[positive] = goldens["rpn_pos_reg"], goldens["rpn_pos_targets"]
-    got = detection.rpn_losses(goldens["rpn_sel_logits"], deltas, positive, wanted, np.ones(64, bool))
+    got = detection.rpn_losses(goldens["rpn_sel_logits"], deltas, positive, wanted, np.ones(64, bool), 0.0)
     np.testing.assert_allclose(value(got["rpn_cls"]), goldens["loss/loss_rpn_cls"], rtol=2e-6)
     np.testing.assert_allclose(value(got["rpn_box"]), goldens["loss/loss_rpn_bbox"], rtol=2e-6)
 
@@ -199,7 +203,7 @@ def test_losses_give_mmtracking_numbers(goldens):
     positive, everything = labels < 40, np.ones(128, bool)
     deltas = goldens["roi_bbox_pred"].reshape(128, 40, 4)
     got = detection.box_losses(
-        goldens["roi_cls_score"], deltas, labels, positive, goldens["roi_bbox_targets"], everything
+        goldens["roi_cls_score"], deltas, labels, positive, goldens["roi_bbox_targets"], everything, 0.0
     )
     np.testing.assert_allclose(value(got["cls"]), goldens["loss/loss_cls"], rtol=2e-6)
     np.testing.assert_allclose(value(got["box"]), goldens["loss/loss_bbox"], rtol=2e-6)
@@ -215,7 +219,7 @@ def test_losses_give_mmtracking_numbers(goldens):
         np.ones((1, 3), bool),
     )
     np.testing.assert_allclose(
-        value(tracking.match_loss(*arguments)["match"]), goldens["loss/loss_match"], rtol=2e-6
+        value(tracking.match_loss(*arguments, "matched")["match"]), goldens["loss/loss_match"], rtol=2e-6
     )
     right, count = tracking.match_accuracy(*arguments)
     assert float(right) / float(count) == pytest.approx(float(goldens["loss/match_accuracy"]) / 100)

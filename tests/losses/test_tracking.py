@@ -149,6 +149,15 @@ ORACLES = {
 }
 
 
+def test_match_logits_are_products_after_a_zero():
+    a, b = (np.random.default_rng(5).normal(size=(2, n, 6)).astype("f4") for n in (3, 4))
+    got = tracking.match_logits(a, b)
+    assert got.shape == (2, 3, 5) and not np.any(got[..., 0])
+    for image, i, j in np.ndindex(2, 3, 4):
+        np.testing.assert_allclose(got[image, i, 1 + j], a[image, i] @ b[image, j], rtol=1e-4, atol=1e-5)
+    assert tracking.match_logits(a[0], b[0, :0]).shape == (3, 1)
+
+
 def test_every_loss_is_tried():
     assert {form.split(" ")[0] for form in FORMS} == set(tracking.LOSSES) == set(ORACLES)
 

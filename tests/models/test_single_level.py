@@ -16,7 +16,7 @@ from masktrack_jax.ops.roi_align import roi_align
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
-from tests.conftest import load_config
+from tests.helpers.configs import load_config
 from tests.helpers.interop import quick_initialisation
 from tests.helpers.pairs import make_pairs, over_devices
 

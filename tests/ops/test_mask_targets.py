@@ -2,18 +2,19 @@
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks, unpack_bits
-from tests.ops.test_boxes import random_boxes
-from tests.ops.test_roi_align import slow_roi_align
+from tests.helpers.boxes import random_boxes
+from tests.helpers.roi_align import slow_roi_align
 
 run = jax.jit(crop_masks, static_argnums=3)
 
 
 def test_unpack_bits_is_numpys():
     packed = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(unpack_bits(packed), np.unpackbits(packed, axis=-1))
+    np.testing.assert_array_equal(unpack_bits(jnp.asarray(packed)), np.unpackbits(packed, axis=-1))
 
 
 def test_crop_is_roi_align_of_the_mask():

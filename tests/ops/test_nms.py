@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.ops.nms import nms
-from tests.ops.test_boxes import iou_of, random_boxes
+from tests.helpers.boxes import iou_of, random_boxes
 
 run = jax.jit(nms, static_argnums=2)
 

@@ -7,43 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from masktrack_jax.ops.roi_align import CHUNK, roi_align, roi_levels
-from tests.ops.test_boxes import random_boxes
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align, roi_levels
+from tests.helpers.boxes import random_boxes
+from tests.helpers.roi_align import slow_roi_align
 
 STRIDES = (4, 8, 16, 32)
 HEIGHT, WIDTH = 96, 160
 FINEST = 10.0  # so that boxes of these images are of all four levels
-
-
-def bilinear(feature, y, x):
-    """Value (C,) at a point of a map (H, W, C): 0 more than a cell outside, the border's value near it."""
-    height, width, _ = feature.shape
-    if y < -1 or y > height or x < -1 or x > width:
-        return 0.0
-    y, x = max(y, 0.0), max(x, 0.0)
-    y0, x0 = min(int(y), height - 1), min(int(x), width - 1)
-    y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    fy = y - y0 if y1 > y0 else 0.0
-    fx = x - x0 if x1 > x0 else 0.0
-    top = (1 - fx) * feature[y0, x0] + fx * feature[y0, x1]
-    return (1 - fy) * top + fy * ((1 - fx) * feature[y1, x0] + fx * feature[y1, x1])
-
-
-def slow_roi_align(feature, stride, box, bins, sampling):
-    """RoIAlign (P, P, C) of one box on one level: He et al. 2017 with the half-pixel shift of "aligned"."""
-    x1, y1, x2, y2 = (float(v) / stride - 0.5 for v in box)
-    bin_h, bin_w = (y2 - y1) / bins, (x2 - x1) / bins
-    rows = sampling or math.ceil(bin_h)
-    columns = sampling or math.ceil(bin_w)
-    out = np.zeros((bins, bins, feature.shape[-1]))
-    for i in range(bins):
-        for j in range(bins):
-            for s in range(rows):
-                for t in range(columns):
-                    y = y1 + (i + (s + 0.5) / rows) * bin_h
-                    x = x1 + (j + (t + 0.5) / columns) * bin_w
-                    out[i, j] += bilinear(feature, y, x) / (rows * columns)
-    return out
+CHUNK = 2
+ADAPTIVE = RoIAlignOptions(FINEST, sampling=0, aligned=True, min_size=0.0)
 
 
 def level_of(box, finest_scale, count=4):
@@ -73,7 +45,7 @@ def hard_boxes(rng, n):
     return np.concatenate([np.array(special, np.float32), random_boxes(rng, n, HEIGHT, WIDTH)])[:n]
 
 
-run = jax.jit(roi_align, static_argnames=("strides", "bins", "finest_scale", "sampling"))
+run = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"))
 
 
 @pytest.mark.parametrize("sampling, bins", [(0, 7), (2, 7), (0, 14)])
@@ -84,7 +56,8 @@ def test_roi_align_is_the_definition(sampling, bins):
     boxes = np.stack([hard_boxes(rng, n), hard_boxes(rng, n)[::-1], hard_boxes(rng, n)])
     valid = rng.random((batch, n)) < 0.8
     assert n * batch > CHUNK and (n * batch) % CHUNK  # more than one chunk, the last not full
-    got = run(features, STRIDES, boxes, valid, bins=bins, finest_scale=FINEST, sampling=sampling)
+    options = ADAPTIVE._replace(sampling=sampling)
+    got = run(features, STRIDES, boxes, valid, options, bins=bins, chunk=CHUNK)
     seen = set()
     for b in range(batch):
         for i in range(n):
@@ -103,17 +76,25 @@ def test_the_number_of_boxes_changes_nothing(n):
     rng = np.random.default_rng(5)
     features, boxes = pyramid(rng, batch=1), hard_boxes(rng, 17)[None]
     valid = np.ones((1, 17), bool)
-    options = dict(bins=7, finest_scale=FINEST)
+    options = dict(options=ADAPTIVE, bins=7, chunk=CHUNK)
     every = run(features, STRIDES, boxes, valid, **options)
     some = run(features, STRIDES, boxes[:, :n], valid[:, :n], **options)
     np.testing.assert_allclose(some, every[:, :n], atol=1e-6)
+
+
+def test_the_size_of_chunks_changes_nothing():
+    """One chunk of all boxes, as on accelerators, against chunks of `CHUNK`."""
+    rng = np.random.default_rng(5)
+    features, boxes, valid = pyramid(rng, batch=1), hard_boxes(rng, 17)[None], np.ones((1, 17), bool)
+    small, whole = (run(features, STRIDES, boxes, valid, ADAPTIVE, bins=7, chunk=n) for n in (CHUNK, 256))
+    np.testing.assert_allclose(whole, small, atol=1e-6)
 
 
 def test_boxes_read_the_images_they_name():
     rng = np.random.default_rng(6)
     features, boxes = pyramid(rng), hard_boxes(rng, 12)
     images, valid = rng.integers(0, 2, 12).astype("i4"), np.ones((2, 12), bool)
-    options = dict(bins=7, finest_scale=FINEST)
+    options = dict(options=ADAPTIVE, bins=7, chunk=CHUNK)
     named = run(features, STRIDES, boxes[None], valid[:1], images=images[None], **options)[0]
     own = run(features, STRIDES, np.stack([boxes] * 2), valid, **options)
     assert 0 < images.sum() < 12 and np.any(own[0] != own[1])
@@ -128,7 +109,7 @@ def test_levels_by_size():
 
 def grads_of(features, boxes, valid, weights, bins=7):
     def total(features):
-        pooled = roi_align(features, STRIDES, boxes, valid, bins=bins, finest_scale=FINEST)
+        pooled = roi_align(features, STRIDES, boxes, valid, ADAPTIVE, bins=bins, chunk=CHUNK)
         return jnp.sum(pooled * weights)
 
     return jax.jit(jax.value_and_grad(total))(features)
@@ -146,7 +127,7 @@ def test_gradient_is_the_transpose():
     product = sum(np.vdot(np.float64(f), np.float64(g)) for f, g in zip(features, gradient))
     np.testing.assert_allclose(value, product, rtol=1e-4)
     # The same gradient serves other features: it is that of a linear map, not of this one point.
-    pooled = run(other, STRIDES, boxes, valid, bins=7, finest_scale=FINEST)
+    pooled = run(other, STRIDES, boxes, valid, ADAPTIVE, bins=7, chunk=CHUNK)
     there = np.vdot(np.float64(pooled), np.float64(weights))
     product = sum(np.vdot(np.float64(f), np.float64(g)) for f, g in zip(other, gradient))
     np.testing.assert_allclose(there, product, rtol=1e-4, atol=1e-3)
@@ -160,7 +141,8 @@ def test_gradient_by_differences_of_the_loop():
     weights = rng.normal(size=(1, 3, 2, 2, 1)).astype(np.float32)
 
     def total(feature):
-        return jnp.sum(roi_align((feature,), (4,), boxes, np.ones((1, 3), bool), bins=2) * weights)
+        pooled = roi_align((feature,), (4,), boxes, np.ones((1, 3), bool), ADAPTIVE, bins=2, chunk=CHUNK)
+        return jnp.sum(pooled * weights)
 
     gradient = jax.jit(jax.grad(total))(feature)
     for cell in np.ndindex(5, 6):
@@ -175,7 +157,8 @@ def test_no_gradient_reaches_boxes():
     features, boxes = pyramid(rng, batch=1), random_boxes(rng, 3, HEIGHT, WIDTH)[None]
 
     def total(boxes):
-        return jnp.sum(roi_align(features, STRIDES, boxes, np.ones((1, 3), bool), bins=7))
+        exist = np.ones((1, 3), bool)
+        return jnp.sum(roi_align(features, STRIDES, boxes, exist, ADAPTIVE, bins=7, chunk=CHUNK))
 
     assert not np.any(jax.jit(jax.grad(total))(boxes))
 
@@ -184,7 +167,7 @@ def test_bfloat16_rounds_only_input_and_output():
     rng = np.random.default_rng(10)
     features = tuple(jnp.asarray(f, jnp.bfloat16) for f in pyramid(rng))
     boxes, valid = np.stack([hard_boxes(rng, 20)] * 2), np.ones((2, 20), bool)
-    options = dict(bins=7, finest_scale=FINEST)
+    options = dict(options=ADAPTIVE, bins=7, chunk=CHUNK)
     got = run(features, STRIDES, boxes, valid, **options)
     assert got.dtype == jnp.bfloat16
     exact = run(tuple(f.astype(jnp.float32) for f in features), STRIDES, boxes, valid, **options)

@@ -17,7 +17,7 @@ from masktrack_jax.checkpoints import store as checkpoints
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import processes as distributed
 from masktrack_jax.runtime.errors import UserError
-from tests.conftest import ROOT
+from tests.helpers.configs import ROOT
 from tests.helpers.distributed_worker import evaluate
 from tests.helpers.training import READ, TIMES, Run, places, rows, saved_steps
 

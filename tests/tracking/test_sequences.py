@@ -10,7 +10,7 @@ from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
 from masktrack_jax.tracking.association import AssociationOptions, Tracker
 from masktrack_jax.tracking.memory import MEMORIES
 from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou
-from tests.conftest import ROOT
+from tests.helpers.configs import ROOT
 
 COSINE = AssociationOptions(
     similarity="cosine",

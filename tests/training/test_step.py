@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.models import masktrack_rcnn
+from masktrack_jax.models import chunked
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
@@ -88,7 +88,7 @@ def test_devices_micro_batches_and_remat_do_not_matter(run, batches, four, devic
 def test_a_mask_head_that_works_in_chunks_does_not_matter(run, batches, four, monkeypatch):
     """As those of 64 channels and more do on a CPU; here in micro-batches on two devices."""
     asked = []
-    monkeypatch.setattr(masktrack_rcnn, "few_products", lambda *shapes: asked.append(shapes) or True)
+    monkeypatch.setattr(chunked, "uses_winograd", lambda *shapes: asked.append(shapes) or True)
     assert_same_steps(run.steps(2, batches, parts=2), four)
     assert asked
 

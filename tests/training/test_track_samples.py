@@ -18,7 +18,7 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 from masktrack_jax.training.track_samples import track_terms
 from tests.helpers.configs import load_config
 from tests.helpers.pairs import make_pairs, over_devices
-from tests.ops.test_boxes import iou_of
+from tests.helpers.boxes import iou_of
 
 
 def tiny(loss="softmax", kind="fc", only="track_head"):

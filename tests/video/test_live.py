@@ -19,7 +19,7 @@ from masktrack_jax.inference.track_video import track_video
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.files import FrameFolder, VideoWriter, open_video
 from masktrack_jax.video.live import LiveSource, open_source
-from tests.conftest import ROOT
+from tests.helpers.configs import ROOT
 from tests.inference.test_segmenter import KnownDetector, moving_objects, segmenter_of
 from tests.video.test_files import SHIFTED, close_in_colour, encode
 

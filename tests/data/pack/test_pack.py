@@ -21,7 +21,7 @@ from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.splits import read_split, training_split, validation_split
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
-from tests.conftest import ROOT, load_config
+from tests.helpers.configs import ROOT, load_config
 
 OPTIONS = PairOptions(
     scales=[(96, 64), (72, 48)], buckets=[(64, 96)], max_objects=3, both_ways=True, jitter=0.2

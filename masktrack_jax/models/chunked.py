@@ -1,0 +1,88 @@
+"""Heads in chunks of boxes, in time that goes with the number of valid boxes: which chunks, and why.
+
+Arrays have room for the most boxes that a frame may have, and most frames have far fewer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from masktrack_jax.models import box_head, mask_head
+from masktrack_jax.models.forms import forms, uses_winograd
+from masktrack_jax.ops.valid_rows import map_present, map_valid
+
+# Detections get their masks and embeddings in large chunks, and the last ones in chunks of a quarter. A chunk
+# has at least LEAST_CHUNK rows, since a product of few rows is slow, and there are at most MOST_CHUNKS large
+# ones, since a GPU waits for each.
+LEAST_CHUNK, MOST_CHUNKS, LARGER = 4, 25, 4
+LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # the same of positive RoIs that the mask head learns from
+
+
+def chunk_sizes(count: int) -> tuple[int, int]:
+    """Sizes of the large and of the last chunks of up to `count` detections."""
+    small = min(count, max(LEAST_CHUNK, -(-count // (LARGER * MOST_CHUNKS))))
+    return min(count, LARGER * small), small
+
+
+def masks_and_embeddings(
+    pool: Callable[..., Float[Array, "..."]],
+    heads: tuple[mask_head.MaskHead, nn.Module],
+    boxes: Float[Array, "batch boxes 4"],
+    labels: Int[Array, "batch boxes"],
+    valid: Bool[Array, "batch boxes"],
+) -> tuple[Float[Array, "batch boxes 28 28"], Float[Array, "batch boxes embedding"]]:
+    """Masks and embeddings of the valid boxes by the mask and track heads; zeros for the others.
+
+    `pool`: (boxes, valid, bins, images) → RoI features, as `MaskTrackRCNN.pool`. Without gradients.
+    """
+    shape = valid.shape
+    images = jnp.broadcast_to(jnp.arange(shape[0], dtype=jnp.int32)[:, None], shape)
+    rows = [x.reshape(-1, *x.shape[2:]) for x in (boxes, labels, images)]
+    mask, track = map(_unbound, heads)
+
+    def masks(rows: list[Array], exist: Bool[Array, " chunk"]) -> Float[Array, "chunk 28 28"]:
+        boxes, labels, images = rows
+        roi = pool(boxes[None], exist[None], mask_head.BINS, images[None])
+        return jax.nn.sigmoid(mask(roi, labels))
+
+    def embeddings(rows: list[Array], exist: Bool[Array, " chunk"]) -> Float[Array, "chunk embedding"]:
+        boxes, _, images = rows
+        roi = pool(boxes[None], exist[None], box_head.BINS, images[None])
+        return track(roi)
+
+    chunks = chunk_sizes(valid.size)
+    # The time of the paper's track head is that of reading its parameters: rows that do not exist cost
+    # nothing, so all its chunks are large.
+    parts = (masks, chunks), (embeddings, chunks[:1])
+    found = [map_valid(part, valid.reshape(-1), rows, sizes) for part, sizes in parts]
+    of_masks, of_embeddings = (x.reshape(*shape, *x.shape[1:]) for x in found)
+    return of_masks, of_embeddings
+
+
+def mask_logits(
+    head: mask_head.MaskHead,
+    roi: Float[Array, "rois rows columns channels"],
+    labels: Int[Array, " rois"],
+    valid: Bool[Array, " rois"],
+) -> Float[Array, "rois _height _width"]:
+    """Mask logits of the valid RoIs, each for its own label, with gradients; the others are arbitrary.
+
+    A large head takes time by the valid RoIs, in its gradient too.
+    """
+    chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
+    kernel = (3, 3, roi.shape[-1], head.channels)
+    # Skipping a chunk takes a conditional.
+    if not forms().conditional_gradient and not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
+        return head(roi, labels)
+    unbound = _unbound(head)
+    return map_present(lambda rows: unbound(*rows), valid, (roi, labels), chunk)
+
+
+def _unbound(head: nn.Module) -> Callable[..., Any]:
+    """A head as a function. Bound Flax modules cannot be called within a loop or conditional of JAX."""
+    module, variables = head.unbind()
+    return lambda *arrays: module.apply(variables, *arrays)

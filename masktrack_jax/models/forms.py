@@ -1,0 +1,76 @@
+"""Which form of a computation runs on which platform. No other module asks for the platform.
+
+All forms of a computation give the same numbers up to rounding; they differ in time.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from masktrack_jax.ops.fast_matmul import product
+from masktrack_jax.ops.winograd import conv3x3
+
+
+class Forms(NamedTuple):
+    """The forms of one kind of platform."""
+
+    winograd: bool  # large 3×3 convolutions by `winograd.conv3x3`
+    product_gradient: bool  # matrix products by `fast_matmul.product`
+    conditional_gradient: bool  # gradients of XLA's own convolutions are fast within a conditional
+    roi_chunk: int  # boxes that `roi_align` pools at a time
+
+
+# A chunk of boxes had better stay in a CPU's cache. XLA's own gradient of a convolution is up to 18 times
+# slower on a CPU within a conditional than outside.
+CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi_chunk=2)
+# The libraries of accelerators choose the form of a product themselves, and a GPU wants few large steps.
+ACCELERATOR = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
+
+
+def forms() -> Forms:
+    """The forms of the platform that JAX runs on."""
+    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+
+
+def uses_winograd(
+    shape: Sequence[int], dtype: DTypeLike, kernel: Sequence[int], strides: Sequence[int] = (1, 1)
+) -> bool:
+    """Whether `convolve` takes `conv3x3` for images of `shape` (NHWC) and a kernel of shape `kernel` (HWIO).
+
+    It halves the multiplications, which pays for large convolutions only.
+    """
+    batch, height, width, channels = shape
+    plain = tuple(kernel[:2]) == (3, 3) and tuple(strides) == (1, 1) and dtype == jnp.float32
+    large = batch * height * width >= 512 and min(channels, kernel[-1]) >= 64
+    return plain and large and forms().winograd
+
+
+def convolve(
+    x: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    exact: bool = False,
+    **options: Any,
+) -> Float[Array, "batch _height _width features"]:
+    """`lax.conv_general_dilated` in the platform's form. `exact`: see `winograd.conv3x3`."""
+    if uses_winograd(x.shape, x.dtype, kernel.shape, strides):
+        return conv3x3(x, kernel, exact)
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def multiply(
+    x: Float[Array, "*rows channels"],
+    kernel: Float[Array, "channels features"],
+    dimension_numbers: Any,
+    **options: Any,
+) -> Float[Array, "*rows features"]:
+    """`lax.dot_general` of `x` and a kernel in the platform's form."""
+    if forms().product_gradient:
+        return product(x, kernel)
+    return lax.dot_general(x, kernel, dimension_numbers, **options)

@@ -1,0 +1,32 @@
+"""The feature pyramid against its diagram."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from masktrack_jax.models.fpn import FPN, upsample
+from tests.helpers.networks import apply, conv_of, randomised, shapes_of
+
+
+def test_fpn_is_its_diagram():
+    """Lin et al. 2017: laterals, nearest upsampling and sum from the top, 3×3, and P6 from P5."""
+    rng = np.random.default_rng(5)
+    features = tuple(rng.normal(size=(2, 32 // s, 48 // s, 3 * s)).astype("f4") for s in (1, 2, 4, 8))
+    module = FPN(channels=7, norm="none")
+    params = randomised(shapes_of(module, features))["params"]
+
+    def at(name, x):
+        return conv_of(params[name], x)
+
+    inner = at("lateral5", features[3])
+    wanted = [at("output5", inner)]
+    for i in (4, 3, 2):
+        inner = at(f"lateral{i}", features[i - 2]) + np.repeat(np.repeat(inner, 2, 1), 2, 2)
+        wanted.insert(0, at(f"output{i}", inner))
+    got = apply(module, {"params": params}, features)
+    for level, expected in zip(got, [*wanted, wanted[-1][:, ::2, ::2]], strict=True):
+        np.testing.assert_allclose(level, expected, atol=1e-4)
+
+
+def test_upsample_repeats_cells():
+    x = np.arange(12.0).reshape(1, 2, 3, 2)
+    np.testing.assert_array_equal(upsample(jnp.asarray(x)), np.repeat(np.repeat(x, 2, 1), 2, 2))
