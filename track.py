@@ -1,23 +1,26 @@
-"""Segments and tracks the objects of a video.
+"""Segment and track the objects of a video.
 
 python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
 python track.py [--checkpoint DIR] --input CAMERA_NUMBER_OR_URL_OR_- --output DIR [--drop_frames]
 
-DIR/partial has what there is while it runs; after a break the same command goes on, see docs/videos.md.
+DIR/partial holds the results so far; after an interruption the same command resumes, see docs/videos.md.
 
---config.inference.association.assignment=hungarian and the like set keys of config.inference, see
-docs/tracking.md, and --config.model.dtype=bfloat16 the numbers of the computation (float64 with
-JAX_ENABLE_X64=1); the others are as in the checkpoint.
+Flags such as --config.inference.association.assignment=hungarian set keys of config.inference, see
+docs/tracking.md. --config.model.dtype=bfloat16 sets the type of the computation (float64 needs
+JAX_ENABLE_X64=1). All other values are those of the checkpoint.
 """
+
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from absl import flags
 
-from masktrack_jax.config.inference import inference_config
+from masktrack_jax.config.inference import InferenceOptions
 from masktrack_jax.runtime import cli
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-    "checkpoint", None, "Folder of a checkpoint; else a small network that knows generated shapes only."
+    "checkpoint", None, "Folder of a checkpoint; by default a small network for generated shapes only."
 )
 flags.DEFINE_string(
     "input",
@@ -29,26 +32,24 @@ flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and fr
 flags.DEFINE_float(
     "score_threshold",
     None,
-    "Leave out detections that score no more than this; else as in the checkpoint.",
+    "Leave out detections that score no more than this; by default as in the checkpoint.",
     lower_bound=0,
     upper_bound=1,
 )
 flags.DEFINE_integer(
-    "max_detections", None, "Keep so many detections of a frame; else as in the checkpoint.", lower_bound=1
+    "max_detections",
+    None,
+    "Most detections of a frame; by default as in the checkpoint.",
+    lower_bound=1,
 )
 flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
-flags.DEFINE_bool(
-    "drop_frames",
-    False,
-    "Look at the latest frame of a live source only; those that came before are left out.",
-)
-DEFAULTS = {"inference": inference_config(), "model": {"dtype": "float32"}}
-CHANGES = cli.run(cli.define_config, DEFAULTS, "What differs from the checkpoint's.")
+flags.DEFINE_bool("drop_frames", False, "Process only the latest frame of a live source, skip the others.")
+DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32"}}
+CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
 
-def main(argv):
+def main(_: Sequence[str]) -> None:
     """Load the checkpoint, track the video and say where the results are."""
-    del argv
     # Not at the top: --help and a mistyped flag need not wait for JAX.
     import jax
 
@@ -66,7 +67,12 @@ def main(argv):
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
     network = {"checkpoint": made_of, "device": device}
     summary = track_video(
-        segmenter, FLAGS.input, FLAGS.output, FLAGS.draw_threshold, FLAGS.drop_frames, network
+        segmenter,
+        FLAGS.input,
+        FLAGS.output,
+        draw_threshold=FLAGS.draw_threshold,
+        drop_frames=FLAGS.drop_frames,
+        network=network,
     )
     print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
 

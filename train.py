@@ -1,49 +1,63 @@
 """Train MaskTrack R-CNN and evaluate it.
 
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
+python train.py --config configs/demo.py --print_config
 
-Several processes are one run where MASKTRACK_COORDINATOR is set, see masktrack_jax/runtime/processes.py.
+Several processes act as one run if MASKTRACK_COORDINATOR is set, see masktrack_jax/runtime/processes.py.
 """
 
-from absl import flags
-from ml_collections import config_flags
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from masktrack_jax.checkpoints.store import Tree
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there goes on.", required=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there is resumed.")
+PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print every key of the config and exit.")
 flags.mark_flag_as_required("config")
 
 
-def main(_):
-    """Do it as one of the processes of a run, see masktrack_jax/runtime/processes.py, or alone."""
-    from masktrack_jax.runtime.processes import together
+def main(_: Sequence[str]) -> None:
+    """Train, as one of the processes of a run or alone; or print the config."""
+    if PRINT_CONFIG.value:
+        print(*config_lines(CONFIG.value), sep="\n")
+        return
+    if not WORKDIR.value:
+        raise UserError("give --workdir, the folder of the run")
+    from masktrack_jax.runtime.processes import process_group
 
-    with together():
-        train_and_score()
+    with process_group():
+        train_and_score(CONFIG.value, WORKDIR.value)
 
 
-def train_and_score():
-    """Train, and score the validation split: on the way, or else then."""
+def train_and_score(config: ConfigDict, workdir: str) -> None:
+    """Train, and score the validation split: every `train.evaluate_every` steps, or once at the end."""
     from masktrack_jax.checkpoints.store import variables_of
     from masktrack_jax.config.base import validate
     from masktrack_jax.data.splits import training_split
     from masktrack_jax.inference.split import evaluate_split, open_split
     from masktrack_jax.training.run import train
 
-    config = validate(CONFIG.value)
-    dataset = training_split(config)
-    # What is wrong with the validation split shows now, not after the training.
+    dataset = training_split(validate(config))
+    # Opened before training: its errors show at once.
     split = open_split(config, dataset.labels)
 
-    def evaluate(variables):
-        return evaluate_split(config, split, dataset.labels, variables, f"{WORKDIR.value}/metrics.json")
+    def evaluate(variables: "Tree") -> dict[str, Any] | None:
+        return evaluate_split(config, split, dataset.labels, variables, f"{workdir}/metrics.json")
 
-    state = train(config, dataset, WORKDIR.value, evaluate if split and split.labelled else None)
+    state = train(config, dataset, workdir, evaluate if split and split.labelled else None)
     if split and not config.train.evaluate_every:
         evaluate(variables_of(state))
-    print(f"checkpoints, metrics.jsonl, tensorboard: {WORKDIR.value}")
+    print(f"checkpoints, metrics.jsonl, tensorboard: {workdir}")
 
 
 if __name__ == "__main__":
-    cli.launch(main)
+    cli.launch(main, config_keys)

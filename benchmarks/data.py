@@ -14,9 +14,9 @@ from pathlib import Path
 
 from common import load_average, load_config, rounded
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import read_vis
 

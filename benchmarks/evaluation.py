@@ -20,9 +20,10 @@ import time
 import numpy as np
 from pycocotools import mask as rle_library
 
+from masktrack_jax.data.json_files import read_results
 from masktrack_jax.evaluation.identity import identity_metrics
 from masktrack_jax.evaluation.overlaps import compute_overlaps
-from masktrack_jax.evaluation.results import read_ground_truth, read_results
+from masktrack_jax.evaluation.results import read_ground_truth
 from masktrack_jax.evaluation.vis_ap import average_precision
 
 HEIGHT, WIDTH, CATEGORIES, OBJECTS = 720, 1280, 40, 4

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from masktrack_jax.data.batches import PairBatch
+from masktrack_jax.data.batches import FramePairs
 from masktrack_jax.losses.tracking import Samples
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.models.track_head import build_track_head
@@ -47,7 +47,7 @@ class HeadState(NamedTuple):
 def keep_rois(
     model: MaskTrackRCNN,
     variables: Params,
-    batches: Iterable[PairBatch],
+    batches: Iterable[FramePairs],
     options: ConfigDict,
     seed: int = 0,
     dtype: np.typing.DTypeLike = np.float16,
@@ -60,9 +60,9 @@ def keep_rois(
     options = FrozenConfigDict(options)
     run = jax.jit(nn.apply(partial(pair_rois, options=options), model))
     parts, seen = [], 0
-    for batch in batches:
-        n = len(batch.key.image)
-        found = run(variables, batch.pairs, sample_keys(jax.random.key(seed), n, seen))
+    for pairs in batches:
+        n = len(pairs.key.image)
+        found = run(variables, pairs, sample_keys(jax.random.key(seed), n, seen))
         found = [s._replace(features=s.features.astype(dtype)) for s in jax.device_get(found)]
         parts.append(KeptRois(*found))
         seen += n

@@ -28,7 +28,7 @@ TIMES = {"frames_per_second", "data_wait"}
 
 
 def make_data(folder):
-    from masktrack_jax.data.generate.scene import GeneratorOptions
+    from masktrack_jax.data.generate.options import GeneratorOptions
     from masktrack_jax.data.generate.write import generate
 
     path = folder / "data" / "instances.json"

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 from common import load_average, rounded
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.plots import curves

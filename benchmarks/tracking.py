@@ -28,17 +28,19 @@ from benchmarks.frozen import fit_head, keep_rois
 from benchmarks.tracking_inputs import see_split
 from benchmarks.tracking_variants import HEADS, VARIANTS
 from configs import hard, hard_large
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.base import base_config
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.json_files import write_json
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.losses.tracking import OVER_ROIS
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import cli
@@ -132,29 +134,30 @@ def load_detector(preset, dataset):
     """The `Detector` of a preset, trained where it is missing or not at its end."""
     path = f"runs/{preset}"
     train(CONFIGS[preset].get_config(), dataset, path)
-    about = checkpoints.read_about(path)
+    about = read_metadata(path)
     model = build_model(about.config, len(about.categories))
-    variables = checkpoints.load_variables(path, model)
+    variables = store.load_variables(path, model)
     return Detector(about.config, model, variables, about.categories)
 
 
 def keep_pairs(detector, dataset, references, pairs):
-    """`Samples` of RoI features for the losses with these `references` (`frozen.keep_rois`)."""
+    """`Samples` of RoI features for the losses that compare to `references` (`frozen.keep_rois`)."""
     head = next(head for head in HEADS if learning(head) == references)
     config = with_head(detector.config, head)
     size = config.train.batch_size
     batches = training_batches(dataset, PairOptions.from_config(config.data), seed=7, batch_size=size)
     some = tqdm(islice(batches, pairs // size), f"{references} to learn from", pairs // size, disable=None)
     try:
-        return keep_rois(detector.model, detector.variables, some, config.train)
+        stream = (batch.pairs for batch in some)
+        return keep_rois(detector.model, detector.variables, stream, config.train)
     finally:
         batches.close()
 
 
 def learning(head):
-    """The `references` of the head's loss."""
+    """What the head's loss compares RoIs to: "objects" of the reference frame, or "rois" drawn there."""
     track = with_head(base_config(), head).train.track
-    return track[track.loss].references
+    return "rois" if track.loss in OVER_ROIS else "objects"
 
 
 def with_head(config, head):

@@ -10,10 +10,12 @@ AP 0.234, AP50 0.418 on 24 unseen videos, after some 6 minutes of training on 2 
 varies: AP 0.195 to 0.286 with other seeds and other rounding in the gradients.
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The small network of the generated data, trained for a few minutes."""
     config = base_config()
     config.model.update(

@@ -9,10 +9,12 @@ which generates the videos and then runs
 AP 0.694, AP50 0.906 on 60 unseen videos. `masktrack_jax/pretrained/generated` is what came out.
 """
 
+from ml_collections import ConfigDict
+
 from configs.demo import get_config as demo_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The demo's recipe with a narrower backbone and a finer mask head."""
     config = demo_config()
     config.model.backbone.width = 40

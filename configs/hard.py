@@ -9,11 +9,13 @@
 
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 import masktrack_jax
 from configs.generated import get_config as generated_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The network of `generated`, taught crowds and walls."""
     config = generated_config()
     config.data.root = "data/hard"

@@ -6,10 +6,12 @@ python -m masktrack_jax.data.generate --preset hard-large --seed 22 --videos 100
 python train.py --config configs/hard_large.py --workdir runs/hard-large
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference network with group norm, all of it trained."""
     config = base_config()
     config.model.backbone.update({"norm": "group", "frozen_stages": 0})

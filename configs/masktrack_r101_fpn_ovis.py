@@ -6,10 +6,12 @@
 Not trained here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_ovis import get_config as r50_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The R50's with ResNet-101."""
     config = r50_config()
     config.model.backbone.depth = 101

@@ -6,10 +6,12 @@
 Not trained here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference recipe with ResNet-101."""
     config = reference_config()
     config.model.backbone.depth = 101

@@ -8,10 +8,12 @@ Not trained here yet. Without `init_from` the network starts at random, where fr
 frozen first stage learn little: then set model.backbone.norm="group" and frozen_stages=0 as well.
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference recipe is the base; what is here is where the data lies."""
     config = base_config()
     config.data.update(

@@ -6,10 +6,12 @@
 The paper reports 30.3 AP on the validation server. Not trained here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as mmtracking_config
 from masktrack_jax.config.presets import original_form
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """mmtracking's config with the values in which the authors differ."""
     return original_form(mmtracking_config())

@@ -6,10 +6,12 @@
 The detector is that of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
 from masktrack_jax.config.presets import recommended_tracking
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference recipe with other tracking."""
     return recommended_tracking(reference_config())

@@ -6,10 +6,12 @@
 Of a checkpoint with a pyramid the backbone is taken, and the heads start anew. Not trained here yet.
 """
 
+from ml_collections import ConfigDict
+
 from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """The reference recipe with one level, three sizes of anchors and the plain track head."""
     config = reference_config()
     config.model.update(

@@ -6,10 +6,12 @@
 It learns next to nothing; see configs/demo.py for a network that does.
 """
 
+from ml_collections import ConfigDict
+
 from masktrack_jax.config.base import base_config
 
 
-def get_config():
+def get_config() -> ConfigDict:
     """Frames of 64 × 96 pixels, ResNet-18 of width 8, pyramid of 16 channels."""
     config = base_config()
     config.model.update(

@@ -95,7 +95,7 @@ def tiny_images():
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A generated data set for configs/tiny.py: the path of its annotations."""
-    from masktrack_jax.data.generate.scene import GeneratorOptions
+    from masktrack_jax.data.generate.options import GeneratorOptions
     from masktrack_jax.data.generate.write import generate
 
     options = GeneratorOptions(videos=4, frames=5, height=64, width=96, seed=1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.lint.dataset import lint
@@ -267,7 +267,7 @@ def test_polygons(outlines):
 
 def description():
     config = base_config()
-    return json.loads(json.dumps(checkpoints.describe(config, [(1, "a"), (4, "b")], 3)))
+    return json.loads(json.dumps(Metadata(config, [(1, "a"), (4, "b")], 3).to_json()))
 
 
 @given(changed(description()))
@@ -275,7 +275,7 @@ def test_descriptions_of_checkpoints(folder, content):
     """What is read has every key of a config, each of the kind that it must be."""
     (folder / "step" / "about").mkdir(parents=True, exist_ok=True)
     (folder / "step" / "about" / "metadata").write_text(json.dumps(content))
-    about = refused_or(checkpoints.read_about, folder / "step")
+    about = refused_or(read_metadata, folder / "step")
     if about is not None:
         assert all(isinstance(name, str) for _, name in about.categories)
         build_model(about.config, max(len(about.categories), 1))

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.video.files import open_video
 from tests.helpers.configs import ROOT
 
@@ -67,7 +67,7 @@ def test_train_leaves_what_it_says(trained):
     assert stdout.count("APs") == 2, "not once more at the end"
     for name in ("AP", "AP50", "HOTA"):
         assert scored[-1][name] == metrics[name]
-    assert checkpoints.read_about(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
+    assert read_metadata(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
 def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
@@ -169,6 +169,31 @@ def test_unknown_config_key(tiny_data, tmp_path):
         run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "no key foo;"
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--config.train.lr=1", "no key train.lr; did you mean optimizer.learning_rate?"),
+        ("--config.train.bach_size=2", "no key train.bach_size; did you mean train.batch_size?"),
+        ("--config.model.fpn.chanels", "no key model.fpn.chanels; did you mean model.fpn.channels?"),
+        ("--config.foo=1", "no key foo; train.py --config FILE --print_config lists them all"),
+    ],
+)
+def test_an_unknown_key_suggests_the_nearest(tiny_data, tmp_path, flag, words):
+    assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", flag, "1")), words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_track_sets_only_some_keys(tmp_path):
+    track = ("track.py", "--input", "x", "--output", tmp_path / "out")
+    words = "no key train.lr; only config.inference and config.model.dtype can be set here"
+    assert_one_line(run(*track, "--config.train.lr=1"), words)
+    assert_one_line(run(*track, "--config.model.dtyp=bfloat16"), "did you mean model.dtype?")
+
+
+def test_a_run_needs_a_folder(tiny_data):
+    assert_one_line(run("train.py", "--config", ROOT / "configs/tiny.py"), "--workdir")
 
 
 def test_values_and_files_that_a_config_cannot_take(tiny_data, tmp_path):

@@ -1,13 +1,16 @@
-"""Categories of two data sets: which are the same, and how what was learnt of them is carried over.
+"""Match the categories of two data sets by name, and carry the parameters of each class over.
 
-The parameters of a class lie on the last axis of a few arrays (`PER_CLASS`); all others do not know classes.
+The parameters of a class lie on the last axis of a few arrays (`PER_CLASS`); all others are shared by the
+classes.
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-# Other words for the same thing, or nearly: a first guess that training improves.
+# Synonyms, or nearly: a start that training improves.
 ALIASES = {
     "aeroplane": "airplane",
     "flying disc": "frisbee",
@@ -15,44 +18,48 @@ ALIASES = {
     "sedan": "car",
 }
 
-# How the names of class-dependent parameters begin: numbers a class. Class logits have the background last.
+# Prefix of the names of class-dependent parameters: numbers per class. Class logits have the background last.
 PER_CLASS = {"params/box_head/logits/": 1, "params/box_head/deltas/": 4, "params/mask_head/logits_": 1}
 WITH_BACKGROUND = "params/box_head/logits/"
 
 
-def plain_names(names):
-    """The names in lower case with single blanks, and told apart where lists mean different things."""
+Array = Any  # of NumPy or JAX
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """The names in lower case with single blanks; homonyms get different names."""
     words = [" ".join(re.split(r"[\s_-]+", name.lower().strip())) for name in names]
     if "keyboard" in words:  # COCO's mouse is the computer's, YouTube-VIS's is the animal
         words = ["computer mouse" if word == "mouse" else word for word in words]
     return words
 
 
-def match_categories(wanted, there):
-    """For each name of `wanted` the place of that category among the names `there`, or None.
+def match_categories(wanted: Sequence[str], there: Sequence[str]) -> list[int | None]:
+    """For each name in `wanted`, the index of the same category in `there`, or None.
 
-    The same name goes before an alias of it.
+    An equal name takes precedence over an alias.
     """
-    places, by_alias = {}, {}
+    places: dict[str, int] = {}
+    by_alias: dict[str, int] = {}
     for place, word in enumerate(plain_names(there)):
         places.setdefault(word, place)
         by_alias.setdefault(ALIASES.get(word, word), place)
     return [places.get(word, by_alias.get(ALIASES.get(word, word))) for word in plain_names(wanted)]
 
 
-def class_shape(name, shape, classes):
-    """`shape` of the parameter `name` in a network of so many classes: another where it depends on them."""
+def class_shape(name: str, shape: Sequence[int], classes: int) -> tuple[int, ...]:
+    """The shape of the parameter `name` in a network with `classes` classes, given any network's `shape`."""
     for start, numbers in PER_CLASS.items():
         if name.startswith(start):
             return (*shape[:-1], numbers * classes + (start == WITH_BACKGROUND))
     return tuple(shape)
 
 
-def carry(name, start, there, matches):
-    """The parameter `name`: `start` with what the array `there` of another network knows.
+def carry(name: str, start: Array, there: Array, matches: Sequence[int | None]) -> Array:
+    """The parameter `name` with the values of another network's parameter `there`.
 
-    `matches` are of `match_categories`: of classes without one, `start` remains. A parameter that does not
-    depend on the classes is `there` itself.
+    Classes without a match (`match_categories`) keep the values of `start`. A parameter that does not depend
+    on the classes is `there` itself.
     """
     for prefix, numbers in PER_CLASS.items():
         if name.startswith(prefix):

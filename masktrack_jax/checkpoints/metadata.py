@@ -1,57 +1,64 @@
-"""What a checkpoint says of itself: its config, its categories and its step, as JSON beside its arrays."""
+"""The metadata of a checkpoint: its config, its categories and its step, as JSON beside its arrays."""
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.config.base import base_config, validate_model
 from masktrack_jax.runtime.errors import UserError
 
+ITEM = "about"  # the name of the metadata's folder in a step folder
 
-class About(NamedTuple):
-    """What a checkpoint says of itself."""
+
+class Metadata(NamedTuple):
+    """The config of the network, its categories (id, name) in the order of the labels, and its step."""
 
     config: ConfigDict
-    categories: list  # of (id, name), in the order of the labels
+    categories: list[tuple[int, str]]
     step: int
 
+    def to_json(self) -> dict[str, Any]:
+        """The metadata as plain values; `parse_metadata` is the reverse."""
+        return {
+            "config": json.loads(self.config.to_json()),
+            "categories": [list(category) for category in self.categories],
+            "step": self.step,
+        }
 
-def describe(config, categories, step):
-    """What a checkpoint says of itself, for JSON."""
-    return {"config": json.loads(config.to_json()), "categories": [list(c) for c in categories], "step": step}
 
-
-def find_step_folder(path):
-    """The step folder that `path` is, holds, or holds in `checkpoints/`: of several the newest."""
+def find_step_folder(path: str | Path) -> Path:
+    """The newest step folder among `path`, its children, and those of its `checkpoints/`."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
     for folder in (path, path / "checkpoints"):
-        if (folder / "about").is_dir():
+        if (folder / ITEM).is_dir():
             return folder
-        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / "about").is_dir()]
+        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / ITEM).is_dir()]
         if steps:
             return max(steps, key=lambda p: int(p.name))
     raise UserError(f"{path}: holds no checkpoint; give a training folder or one of its steps")
 
 
-def read_about(path):
-    """`About` of the checkpoint at `path`."""
-    file = find_step_folder(path) / "about" / "metadata"
+def read_metadata(path: str | Path) -> Metadata:
+    """The metadata of the checkpoint at `path`."""
+    file = find_step_folder(path) / ITEM / "metadata"
     try:
-        return parse_about(json.loads(file.read_text()))
+        return parse_metadata(json.loads(file.read_text()))
     except (OSError, *UNSOUND) as error:
         reason = first_line(error)
-        raise UserError(f"{file}: cannot be read as a checkpoint's description ({reason})") from None
+        raise UserError(f"{file}: cannot be read as a checkpoint's metadata ({reason})") from None
 
 
-def fingerprint(path):
-    """The digest of what inference reads of the checkpoint at `path`: the same network has the same."""
+def fingerprint(path: str | Path) -> str:
+    """A digest of the metadata and parameters at `path`: equal networks have equal digests."""
     folder, digest = find_step_folder(path), hashlib.sha256()
-    files = [file for name in ("about", "variables") for file in sorted((folder / name).rglob("*"))]
+    files = [file for name in (ITEM, "variables") for file in sorted((folder / name).rglob("*"))]
     for file in filter(Path.is_file, files):
         with open(file, "rb") as opened:
             content = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -59,15 +66,15 @@ def fingerprint(path):
     return digest.hexdigest()
 
 
-def read_pending(folder):
-    """The metrics that were pending when a step folder was written."""
-    return json.loads((folder / "about" / "metadata").read_text()).get("pending", [])
+def read_pending(folder: Path) -> list[Any]:
+    """The metrics of a step folder that had not been written to metrics.jsonl when it was saved."""
+    return json.loads((folder / ITEM / "metadata").read_text()).get("pending", [])
 
 
-def read_scores(folder):
-    """{name: number} of a checkpoint's parameters; empty where none were written or can be read."""
+def read_scores(folder: Path) -> dict[str, float]:
+    """The scores of a checkpoint's parameters; empty if there are none or they cannot be read."""
     try:
-        scores = json.loads((folder / "about" / "metadata").read_text())["scores"]
+        scores = json.loads((folder / ITEM / "metadata").read_text())["scores"]
         return {str(name): float(value) for name, value in scores.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -76,27 +83,53 @@ def read_scores(folder):
 UNSOUND = (ValueError, KeyError, TypeError, RecursionError, OverflowError, UserError)
 
 
-def parse_about(values):
-    """`About` of what `describe` gave. Raises one of `UNSOUND` where that is not whole."""
+def parse_metadata(values: Mapping[str, Any]) -> Metadata:
+    """The reverse of `Metadata.to_json`, for older versions too. Raises one of `UNSOUND` for bad values."""
     categories = [(int(i), str(name)) for i, name in values["categories"]]
     missing = set(base_config()) - set(values["config"])
     if missing:
         raise KeyError(min(missing))
-    config = ConfigDict(_completed(_renamed(values["config"]), base_config()))
-    validate_model(FrozenConfigDict(config).model)  # frozen, it refuses what a network cannot be made of
-    return About(config, categories, int(values["step"]))
+    config = ConfigDict(_completed(_upgraded(values["config"]), base_config()))
+    validate_model(FrozenConfigDict(config).model)  # freezing rejects values no network can be built from
+    return Metadata(config, categories, int(values["step"]))
 
 
-def _renamed(values):
-    """`values` of a config, with what older ones have under another name at its place of today."""
-    train = dict(values["train"])
-    if "match_over" in train:
-        train["track"] = {"softmax": {"over": train.pop("match_over")}}
-    return values | {"train": train}
+# Keys that older versions had, and the constants that have taken their place.
+REMOVED = {
+    "optimizer.decay_factor": 0.1,
+    "train.track.softmax.references": "objects",
+    "train.track.triplet.references": "objects",
+    "train.track.contrastive.references": "objects",
+    "train.track.quasi_dense.references": "rois",
+}
 
 
-def _completed(values, defaults):
-    """`values` with what `defaults` has besides: what a config of today says more than an older one."""
+def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an older config under the names of this version.
+
+    Raises a UserError for a removed key whose value is not the constant that has taken its place.
+    """
+    config = deepcopy(dict(values))
+    if "match_over" in config["train"]:
+        config["train"]["track"] = {"softmax": {"over": config["train"].pop("match_over")}}
+    for key, constant in REMOVED.items():
+        *sections, name = key.split(".")
+        if _section(config, sections).pop(name, constant) != constant:
+            raise UserError(f"config.{key}: this version knows {constant!r} only")
+    return config
+
+
+def _section(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The section of a config at `path`; empty if the config lacks it."""
+    for part in path:
+        config = config.get(part, {})
+        if not isinstance(config, dict):
+            raise TypeError(f"{part} cannot be {config!r:.40}")
+    return config
+
+
+def _completed(values: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
+    """`values` with the `defaults` of the keys that they lack, since an older config has fewer keys."""
     filled = dict(values)
     for key, default in defaults.items():
         if key not in values:
@@ -108,14 +141,14 @@ def _completed(values, defaults):
     return filled
 
 
-def _alike(value, default):
-    """Whether a value of JSON is of the kind of a config's default."""
+def _alike(value: object, default: object) -> bool:
+    """Whether a value of JSON has the type of a config's default."""
     if isinstance(default, tuple):
         return isinstance(value, list) and all(_alike(x, default[0]) for x in value if default)
     kinds = (int, float) if isinstance(default, float) else type(default)
     return isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
 
 
-def first_line(error):
+def first_line(error: Exception) -> str:
     """The first line of an error, cut where it is long."""
     return str(error).strip().split("\n")[0][:200]

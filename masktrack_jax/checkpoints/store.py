@@ -1,94 +1,100 @@
 """Checkpoints, in one place: training writes them, inference and training read them (Orbax).
 
-A step folder holds three items: `variables` (parameters and fixed statistics: all that inference needs),
-`progress` (step, key, optimiser state: what training needs besides) and `about` (JSON: the config, the
-categories, the step). A folder without `progress` is good for inference and for starting anew.
+A step folder holds three items: `variables` (parameters and fixed statistics: everything inference needs),
+`progress` (step, key and optimiser state: what training needs besides) and `about` (the metadata as JSON). A
+folder without `progress` serves for inference and for starting a new run.
 """
 
 import contextlib
 import logging
 import re
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
 from masktrack_jax.checkpoints.metadata import (
-    UNSOUND,
-    About,
-    describe,
+    Metadata,
     find_step_folder,
     first_line,
-    parse_about,
-    read_about,
+    read_metadata,
     read_pending,
-    read_scores,
 )
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import as_global, as_local, is_first, meet
+from masktrack_jax.runtime.processes import as_global, as_local, barrier, is_first
 
-__all__ = [
-    "UNSOUND",
-    "About",
-    "Checkpoints",
-    "describe",
-    "find_step_folder",
-    "load_matching",
-    "load_variables",
-    "parse_about",
-    "read_about",
-    "read_scores",
-    "read_variables",
-    "system_reason",
-    "variables_of",
-    "write_variables",
-]
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file through absl
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and failed writes twice, besides raising
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # through which Orbax tells of every file
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and of what it cannot write, besides its error
+
+Tree = Any  # of arrays, or of shapes: parameters and statistics
+State = Any  # a `TrainState`, of a room above
+Network = Any  # a `MaskTrackRCNN`, which this room does not need
+KeyPath = Any  # of a leaf in a tree
+
+
+class Loaded(NamedTuple):
+    """The result of `load_matching`.
+
+    kept: names of the variables that kept their start values; matches: for each category its place among the
+    checkpoint's categories, or None.
+    """
+
+    variables: Tree
+    kept: list[str]
+    matches: list[int | None]
 
 
 class Checkpoints:
-    """The checkpoints of a working folder; a context manager that waits for what is being written."""
+    """The checkpoints of a working folder; a context manager that waits for unfinished writes."""
 
-    def __init__(self, folder, *, keep=2):
+    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self.wait()
-            else:  # what went wrong first is said
+            else:  # the first error is the one to report
                 with contextlib.suppress(UserError):
                     self.wait()
         finally:
             with contextlib.suppress(Exception):  # it waits again
                 self._manager.close()
 
-    def latest(self):
+    def latest(self) -> int | None:
         """The newest step, or None."""
         return self._manager.latest_step()
 
-    def save(self, state, config, categories, pending=()):
-        """Write a `TrainState` in the background; does nothing where its step is there already.
+    def save(
+        self,
+        state: State,
+        config: ConfigDict,
+        categories: Sequence[tuple[int, str]],
+        pending: Sequence[Any] = (),
+    ) -> None:
+        """Write a `TrainState` in the background, unless there is a checkpoint of its step.
 
-        `pending`: metrics of steps before it that are in no row yet. Raises a UserError where this or the
-        checkpoint before it cannot be written; the older ones stay.
+        `pending`: metrics of earlier steps that have not been written to metrics.jsonl. Raises a UserError if
+        this checkpoint or the one before it cannot be written; older ones stay.
         """
         step = int(state.step)
         if step == self.latest():
             return
         state = as_global(state)
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-        about = describe(config, categories, step) | {"pending": list(pending)}
+        about = Metadata(config, list(categories), step).to_json() | {"pending": list(pending)}
         with self._writing():
             self._manager.save(
                 step,
@@ -99,36 +105,36 @@ class Checkpoints:
                 ),
             )
 
-    def wait(self):
-        """Wait until all is written. Raises a UserError where it cannot be."""
+    def wait(self) -> None:
+        """Wait until everything is written. Raises a UserError if it cannot be."""
         with self._writing():
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
-    def _writing(self):
+    def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise UserError(
                 f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); make "
-                "room, the same command then goes on from the checkpoint before it"
+                "room and run the same command again, it resumes from the previous checkpoint"
             ) from None
 
-    def restore_newest(self, state, check):
-        """The `TrainState` of the newest checkpoint that is whole, and the metrics that were `pending`.
+    def restore_newest(self, state: State, check: Callable[[Metadata], None]) -> tuple[State, list[Any]]:
+        """The `TrainState` of the newest checkpoint that can be read, and its `pending` metrics.
 
-        Newer ones that are damaged are said and set aside as `damaged-STEP`. `check(about)` raises what
-        speaks against going on. Raises a UserError where none is whole.
+        Newer checkpoints that are damaged are reported and renamed to `damaged-STEP`. `check(metadata)`
+        raises if the run must not resume from there. Raises a UserError if no checkpoint can be read.
         """
-        damaged = []
+        damaged: list[tuple[Path, UserError]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._manager.directory / str(step)
             try:
-                about, pending = read_about(folder), read_pending(folder)
+                metadata, pending = read_metadata(folder), read_pending(folder)
             except UserError as error:
                 damaged.append((folder, error))
                 continue
-            check(about)
+            check(metadata)
             try:
                 restored = self.restore(step, state)
             except UserError as error:
@@ -138,19 +144,19 @@ class Checkpoints:
             return restored, pending
         raise damaged[0][1]
 
-    def _set_aside(self, damaged):
+    def _set_aside(self, damaged: Sequence[tuple[Path, UserError]]) -> None:
         for folder, error in damaged if is_first() else ():
             aside = folder.with_name(f"damaged-{folder.name}")
             if aside.exists():
                 shutil.rmtree(aside)
             folder.rename(aside)
-            print(f"{error}; set aside as {aside.name}, the run goes on from the checkpoint before it")
+            print(f"{error}; renamed to {aside.name}, the run resumes from the previous checkpoint")
         if damaged:
-            meet()
+            barrier()
             self._manager.reload()
 
-    def restore(self, step, state):
-        """The `TrainState` of a step; `state` gives the shapes and where arrays go."""
+    def restore(self, step: int, state: State) -> State:
+        """The `TrainState` of a step, with the shapes and on the devices of `state`."""
         like = as_global(state)
         progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(like), progress))
@@ -159,7 +165,7 @@ class Checkpoints:
         )
         try:
             got = self._manager.restore(step, args=items)
-        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
             folder = self._manager.directory / str(step)
             raise UserError(
                 f"{folder}: is damaged or of another run ({first_line(error)}); use another --workdir"
@@ -169,23 +175,20 @@ class Checkpoints:
         return as_local(restored)
 
 
-def variables_of(state):
-    """The variables of a `TrainState`.
-
-    Without the empty collection of a network that has no fixed statistics: Orbax drops it too.
-    """
+def variables_of(state: State) -> Tree:
+    """The variables of a `TrainState`, without an empty collection of statistics, which Orbax drops too."""
     return {"params": state.params} | ({"batch_stats": state.batch_stats} if state.batch_stats else {})
 
 
-def load_variables(path, model):
-    """Variables of the checkpoint at `path` for `model`, which must be of the same shapes."""
+def load_variables(path: str | Path, model: Network) -> Tree:
+    """Variables of the checkpoint at `path` for `model`, which must have the same shapes."""
     return read_variables(path, jax.eval_shape(model.init_variables, jax.random.key(0)))
 
 
-def read_variables(path, expected):
-    """Variables of the checkpoint at `path`, of the shapes of `expected` (arrays or shapes).
+def read_variables(path: str | Path, expected: Tree) -> Tree:
+    """Variables of the checkpoint at `path`, with the shapes of `expected` (arrays or shapes).
 
-    Raises a UserError naming the first parameter that is missing, unknown or of another shape.
+    Raises a UserError that names the first parameter that is missing, unknown or of another shape.
     """
     folder = find_step_folder(path)
     stored = _stored_shapes(folder)
@@ -196,51 +199,53 @@ def read_variables(path, expected):
     return _read(folder, expected)
 
 
-def load_matching(path, variables, categories, replaceable):
-    """`variables` with the values of the checkpoint at `path`; the names of those that stay; and matches.
+def load_matching(
+    path: str | Path, variables: Tree, categories: Sequence[tuple[int, str]], replaceable: Sequence[str]
+) -> Loaded:
+    """`variables` with the values of the checkpoint at `path`, as far as they fit.
 
-    Rows of classes are taken by category name: `categories` (id, name) are those of `variables`, and the
-    matches are, for each of them, its place among the checkpoint's or None. What begins with one of
-    `replaceable` may be missing there, or be of another shape, and stays as a whole then; anything else that
-    does not fit is a UserError. What only the checkpoint has is left out.
+    Rows of classes are matched by category name: `categories` (id, name) are those of `variables`. Parts
+    whose names begin with one of `replaceable` keep their start values if any of their variables is missing
+    in the checkpoint or has another shape; any other misfit raises a UserError. Variables that only the
+    checkpoint has are ignored.
     """
     folder = find_step_folder(path)
-    others = read_about(folder).categories
+    others = read_metadata(folder).categories
     matches = match_categories([name for _, name in categories], [name for _, name in others])
     stored = _stored_shapes(folder)
     there, wanted = _by_name(stored), _by_name(variables)
 
-    def fits(name):
+    def fits(name: str) -> bool:
         return name in there and there[name].shape == class_shape(name, wanted[name].shape, len(others))
 
-    whole = set()
+    whole: set[str] = set()
     for name in wanted:
         if not fits(name):
             if not name.startswith(tuple(replaceable)):
                 raise UserError(_misfit(folder, name, there, wanted))
             whole |= {part for part in replaceable if name.startswith(part)}
-    left = [name for name in wanted if name.startswith(tuple(whole))]
+    kept = [name for name in wanted if name.startswith(tuple(whole))]
     values = _by_name(_read(folder, stored))
 
-    def pick(path, value):
+    def pick(path: KeyPath, value: Tree) -> Tree:
         name = _name(path)
-        return value if name in left else jnp.asarray(carry(name, value, values[name], matches))
+        return value if name in kept else jnp.asarray(carry(name, value, values[name], matches))
 
-    return jax.tree_util.tree_map_with_path(pick, variables), left, matches
+    return Loaded(jax.tree_util.tree_map_with_path(pick, variables), kept, matches)
 
 
-def _stored_shapes(folder):
-    """Tree of what the parameters of a step folder look like."""
+def _stored_shapes(folder: Path) -> Tree:
+    """The shapes of a step folder's parameters, as a tree."""
     with ocp.StandardCheckpointer() as reader:
         try:
             return reader.metadata((folder / "variables").resolve()).item_metadata.tree
-        except Exception as error:  # Orbax, TensorStore and the file system have many of their own
+        except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise UserError(f"{folder}: the parameters cannot be read ({first_line(error)})") from None
 
 
-def _read(folder, shapes):
-    """The parameters of a step folder, which are of these shapes."""
-    # Onto this machine's device: those that wrote it may not be here.
+def _read(folder: Path, shapes: Tree) -> Tree:
+    """The parameters of a step folder, which have these shapes."""
+    # Onto a device of this machine: the devices that wrote them may not exist here.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(tuple(x.shape), np.float32, sharding=here), shapes)
     with ocp.StandardCheckpointer() as reader:
@@ -250,15 +255,15 @@ def _read(folder, shapes):
             raise UserError(f"{folder}: the parameters cannot be read ({first_line(error)})") from None
 
 
-def _name(path):
+def _name(path: KeyPath) -> str:
     return "/".join(str(key.key) for key in path)
 
 
-def _by_name(tree):
+def _by_name(tree: Tree) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _misfit(folder, name, there, wanted):
+def _misfit(folder: Path, name: str, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     found = tuple(there[name].shape) if name in there else "missing"
     asked = tuple(wanted[name].shape) if name in wanted else "unknown"
     return (
@@ -267,17 +272,19 @@ def _misfit(folder, name, there, wanted):
     )
 
 
-def write_variables(path, variables, about, scores=None):
+def write_variables(
+    path: str | Path, variables: Tree, metadata: Metadata, scores: Mapping[str, float] | None = None
+) -> None:
     """Write a checkpoint for inference only, without optimiser state, to the new folder `path`.
 
-    `scores`: {name: number} that `read_scores` gives back.
+    `scores`: read back by `read_scores`.
     """
     path = Path(path).resolve()
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
-        about=ocp.args.JsonSave(describe(*about) | ({"scores": scores} if scores else {})),
+        about=ocp.args.JsonSave(metadata.to_json() | ({"scores": scores} if scores else {})),
     )
-    me = jax.process_index()  # of several processes this one writes, and waits for no other
+    me = jax.process_index()  # this process writes without waiting for the others of the run
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     items = ocp.CompositeCheckpointHandler(
         composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
@@ -286,7 +293,7 @@ def write_variables(path, variables, about, scores=None):
         writer.save(path, args)
 
 
-def system_reason(error):
-    """What the operating system said, where TensorStore's long message holds it, or else its first line."""
+def system_reason(error: Exception) -> str:
+    """The operating system's reason within TensorStore's long message, else the message's first line."""
     found = re.search(r"([^:]+) \[os_error_code=", str(error))
     return found[1].strip() if found else first_line(error)

@@ -1,34 +1,36 @@
-"""Named sets of config values: the published forms of the network, and the tracking that we recommend."""
+"""Named sets of config values: the published forms of the network, and the recommended tracking."""
+
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 
-def mmtracking_form(config):
-    """Change `config` to mmtracking's form in the two values where `base_config` differs; returns it."""
+def mmtracking_form(config: ConfigDict) -> ConfigDict:
+    """Change the two values of `config` in which `base_config` differs from mmtracking; returns `config`."""
     config.data.float_resize = True
     config.inference.association.keep_displaced = True
     return config
 
 
-def mmdet1_form(config):
-    """Change the network of `config` to the form of mmdet before version 2; returns it."""
+def mmdet1_form(config: ConfigDict) -> ConfigDict:
+    """Change the network of `config` to the form of mmdet before version 2; returns `config`."""
     config.model.pixel_boxes = True
     config.model.anchors.update({"centre": 0.5, "rounded": True})
     config.model.roi_align.update({"sampling": 2, "aligned": False})
     return config
 
 
-def torchvision_form(config):
-    """Change the network of `config` to the form of torchvision's Mask R-CNN; returns it."""
+def torchvision_form(config: ConfigDict) -> ConfigDict:
+    """Change the network of `config` to the form of torchvision's Mask R-CNN; returns `config`."""
     config.model.anchors.rounded = True
     config.model.roi_align.update({"sampling": 2, "aligned": False, "min_size": 1.0})
     return config
 
 
-def original_form(config):
-    """Change `config` to the authors' form (github.com/youtubevos/MaskTrackRCNN); returns it.
+def original_form(config: ConfigDict) -> ConfigDict:
+    """Change `config` to the authors' form (github.com/youtubevos/MaskTrackRCNN); returns `config`.
 
-    What their weights were trained with, and so what they give the published results with.
+    Their weights were trained in this form, and give the published results in it.
     """
     mmdet1_form(config)
     config.model.track_head.update({"relu_last": False, "init_std": 0.01})
@@ -45,19 +47,18 @@ def original_form(config):
     return config
 
 
-def recommended_tracking(config):
-    """Change `config` to what kept identities best in docs/tracking.md's comparison; returns it."""
+def recommended_tracking(config: ConfigDict) -> ConfigDict:
+    """Change the tracking of `config` to the best one of docs/tracking.md; returns `config`."""
     config.model.track_head.update({"kind": "conv", "features": 256})
     config.train.track.loss = "contrastive"
     recommended_association(config)
     return config
 
 
-def recommended_association(config):
+def recommended_association(config: ConfigDict) -> ConfigDict:
     """The part of `recommended_tracking` that needs no training.
 
-    Embeddings that were trained by the paper's softmax are all much alike in direction: `new_threshold` 0.3
-    is better for them.
+    Embeddings trained by the paper's softmax all have similar directions: use `new_threshold` 0.3 for them.
     """
     config.inference.association.update(
         {
@@ -78,19 +79,28 @@ def recommended_association(config):
     return config
 
 
-# What changes no shape, but what a network's weights were trained for.
+# Keys that change no shape of a parameter, but that the weights depend on.
 FORM = ("pixel_boxes", "backbone.stride_in_1x1", "anchors", "roi_align", "track_head.relu_last")
 
 
-def form_differences(config, other):
-    """(key of `config.model`, its value, its value in `other`) of each value of `FORM` that differs."""
+class Difference(NamedTuple):
+    """A key of `config.model` with different values in two configs."""
 
-    def value(config, key):
-        for part in key.split("."):
-            config = config[part]
-        if isinstance(config, ConfigDict):
-            return {name: value(config, name) for name in sorted(config)}
-        return tuple(config) if isinstance(config, list) else config
+    key: str
+    ours: Any
+    theirs: Any
 
-    pairs = ((key, value(config.model, key), value(other.model, key)) for key in FORM)
-    return [(key, ours, theirs) for key, ours, theirs in pairs if ours != theirs]
+
+def form_differences(config: ConfigDict, other: ConfigDict) -> list[Difference]:
+    """The keys of `FORM` whose values differ."""
+    pairs = (Difference(key, _value(config.model, key), _value(other.model, key)) for key in FORM)
+    return [pair for pair in pairs if pair.ours != pair.theirs]
+
+
+def _value(section: ConfigDict, key: str) -> Any:
+    """The value at a dotted key; sections as dicts and lists as tuples, since JSON has no tuples."""
+    for part in key.split("."):
+        section = section[part]
+    if isinstance(section, ConfigDict):
+        return {name: _value(section, name) for name in sorted(section)}
+    return tuple(section) if isinstance(section, list) else section

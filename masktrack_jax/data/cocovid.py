@@ -1,12 +1,23 @@
-"""Annotations as mmtracking's converter leaves them ("CocoVID"): one record a frame, one a box."""
+"""Annotations as mmtracking's converter writes them ("CocoVID"): one record a frame and one a box."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# Makes the error of a record and its problem.
+Fail = Callable[[str, str], Exception]
 
 
-def is_cocovid(content):
-    """Whether a read annotations file is of this form."""
-    return isinstance(content, dict) and isinstance(content.get("images"), list) and "videos" in content
+def is_cocovid(content: dict[str, Any]) -> bool:
+    """Whether the content of an annotations file has this form.
+
+    A list `images` alone does not tell: a file of YouTube-VIS may hold one that nobody reads.
+    """
+    if not isinstance(content.get("images"), list) or "videos" not in content:
+        return False
+    return _any_has(content.get("annotations"), "image_id") or not _any_has(content["videos"], "file_names")
 
 
-def from_cocovid(content, fail):
+def from_cocovid(content: dict[str, Any], fail: Fail) -> dict[str, Any]:
     """The same annotations in the form of YouTube-VIS: one record a video and one an object.
 
     Objects are numbered from 1 in the order of their first box. `fail(record, problem)` makes the error to
@@ -15,8 +26,8 @@ def from_cocovid(content, fail):
     for key in ("videos", "annotations"):
         if not isinstance(content.get(key) or [], list):
             raise fail("the file", f"has no list of objects `{key}`")
-    frames = {}  # video id -> its images by frame
-    images = {}  # image id -> (video id, frame)
+    frames: dict[int, dict[int, dict]] = {}  # video id -> its images by frame
+    images: dict[int, tuple[int, int]] = {}  # image id -> (video id, frame)
     for image in content["images"]:
         where = f"image {image.get('id') if isinstance(image, dict) else image!r}"
         values = _values(image, ("id", "video_id", "frame_id", "file_name", "height", "width"), where, fail)
@@ -38,9 +49,16 @@ def from_cocovid(content, fail):
     return out
 
 
-def _objects(boxes, images, lengths, fail):
-    """One record an object of the records of its boxes."""
-    objects = {}
+def _any_has(records: object, key: str) -> bool:
+    """Whether any record of a list has a key."""
+    return isinstance(records, list) and any(isinstance(one, dict) and key in one for one in records)
+
+
+def _objects(
+    boxes: list, images: dict[int, tuple[int, int]], lengths: dict[int, int], fail: Fail
+) -> list[dict[str, Any]]:
+    """One record an object, made of the records of its boxes."""
+    objects: dict[tuple[int, int], dict] = {}
     for box in boxes:
         where = f"annotation {box.get('id') if isinstance(box, dict) else box!r}"
         box = _values(box, ("image_id", "instance_id", "category_id", "bbox", "segmentation"), where, fail)
@@ -66,8 +84,8 @@ def _objects(boxes, images, lengths, fail):
     return list(objects.values())
 
 
-def _values(record, keys, where, fail):
-    """`record`, once it is an object that has these keys, and integers where they are ids."""
+def _values(record: object, keys: Sequence[str], where: str, fail: Fail) -> dict[str, Any]:
+    """`record`, checked to be an object that has these keys, with integers for ids."""
     if not isinstance(record, dict):
         raise fail(where, "is not an object")
     for key in keys:

@@ -1,26 +1,31 @@
-"""Reading, resizing and padding frames, alike in training and inference. Images are (H, W, 3) RGB."""
+"""Read, resize and pad frames, in training and inference alike. Images are (H, W, 3) RGB."""
 
 import contextlib
 import math
+import os
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import IO
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from masktrack_jax.runtime.errors import UserError
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are turned by a quarter
+_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are rotated by a quarter turn
+
+# A path, or an open file in its place.
+ImageSource = str | os.PathLike[str] | IO[bytes]
+Size = tuple[int, int]  # height, width
 
 
-def read_image(path, file=None):
+def read_image(path: ImageSource, file: IO[bytes] | None = None) -> np.ndarray:
     """Decode an image file: (H, W, 3) uint8 RGB, turned upright as its EXIF tag says.
 
-    `file` is an open file with its bytes, where they do not lie at `path`.
-
-    Grey, palette, CMYK and RGBA (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises UserError
-    that names the file when it is missing, truncated or no image.
+    `file` is an open file with the image's bytes, if they do not lie at `path`. Grey, palette, CMYK and RGBA
+    (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises a UserError that names the file if it
+    is missing, truncated or not an image.
     """
     with open_image(path, file) as image:
         if image.info.get("exif"):
@@ -33,10 +38,10 @@ def read_image(path, file=None):
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def check_image(path):
-    """The (height, width) of what `read_image` would return, and the same errors, in less time.
+def check_image(path: ImageSource) -> Size:
+    """The (height, width) of what `read_image` would return, with the same errors, in less time.
 
-    The whole file is read, so a truncated one is found; JPEG is decoded at an eighth of its size.
+    Reads the whole file, so it finds a truncated one; decodes JPEG at an eighth of its size.
     """
     with open_image(path) as image:
         width, height = image.size
@@ -49,11 +54,11 @@ def check_image(path):
 
 
 @contextlib.contextmanager
-def open_image(path, file=None):
-    """`Image.open` whose errors, there and inside the block, are a UserError that names the file."""
+def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Image.Image]:
+    """`Image.open` as a context; its errors, and the block's, become a UserError that names the file."""
     try:
         with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
-            warnings.simplefilter("ignore")  # a palette with transparency; a large but honest picture
+            warnings.simplefilter("ignore")  # of palettes with transparency and large pictures
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image; check the frames folder") from None
@@ -62,13 +67,13 @@ def open_image(path, file=None):
         raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 
 
-def fit_scale(height, width, long_edge, short_edge):
+def fit_scale(height: int, width: int, long_edge: int, short_edge: int) -> float:
     """The factor by which `fit_size` resizes, before rounding to whole pixels."""
     return min(long_edge / max(height, width), short_edge / min(height, width))
 
 
-def fit_size(height, width, long_edge, short_edge):
-    """The size (height, width) that fits an image in `long_edge` × `short_edge` with its proportions kept.
+def fit_size(height: int, width: int, long_edge: int, short_edge: int) -> Size:
+    """The size (height, width) that fits an image in `long_edge` × `short_edge` and keeps its proportions.
 
     Small images grow, as in the published code: s = min(long/max(h, w), short/min(h, w)),
     new = int(x·s + 0.5).
@@ -77,16 +82,18 @@ def fit_size(height, width, long_edge, short_edge):
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
-def resize_image(image, height, width):
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize of an image to (height, width, 3), not antialiased, as in the published code."""
+    import cv2  # slow to load, and the commands that check or convert data do without
+
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def bucket_for(height, width, buckets):
+def bucket_for(height: int, width: int, buckets: Sequence[Sequence[int]]) -> Size:
     """The bucket (H, W) of least area that holds an image of this size. Raises UserError when none does."""
-    holding = [tuple(bucket) for bucket in buckets if bucket[0] >= height and bucket[1] >= width]
+    holding = [(bucket[0], bucket[1]) for bucket in buckets if bucket[0] >= height and bucket[1] >= width]
     if not holding:
         known = ", ".join(f"{h}x{w}" for h, w in buckets) or "none"
         raise UserError(
@@ -96,8 +103,8 @@ def bucket_for(height, width, buckets):
     return min(holding, key=lambda bucket: (bucket[0] * bucket[1], bucket))
 
 
-def pad_image(image, height, width):
-    """Zeros added at the bottom and right: (h, w, …) becomes (height, width, …)."""
+def pad_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (h, w, …) padded with zeros at the bottom and right to (height, width, …)."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
@@ -105,8 +112,8 @@ def pad_image(image, height, width):
     return padded
 
 
-def check_frame_size(image, height, width, path):
-    """Raise UserError unless an image has the size its annotations say."""
+def check_frame_size(image: np.ndarray, height: int, width: int, path: ImageSource) -> None:
+    """Raise UserError unless an image has the size that its annotations state."""
     if image.shape[:2] != (height, width):
         raise UserError(
             f"{path}: is {image.shape[0]}x{image.shape[1]} (height x width) but the annotations say "

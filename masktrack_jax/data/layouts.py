@@ -1,20 +1,21 @@
-"""Where the parts of a data set lie: YouTube-VIS 2019, 2021, 2022, OVIS or one's own, below any root folder.
+"""Find the parts of a data set below any root folder: YouTube-VIS 2019, 2021, 2022, OVIS or one's own.
 
-The layouts are those of the archives as published, of detectron2-based code, of mmtracking and of the
-authors' code; a packed data set (`data.pack`) is found too. Only names are looked at here, no file is read.
+The layouts are the archives' as published, and those of detectron2-based code, mmtracking and the authors'
+code. Packed data sets (`data.pack`) are found too. This module looks at names only and reads no file.
 """
 
 import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Iterator, Sequence
 
 from masktrack_jax.runtime.errors import UserError
 
-# The splits, and how folders and files call them.
+# The splits, and their names in folders and files.
 SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 
-# The annotations of a split in a data set's folder; of several that are there the first is taken.
+# The annotations of a split in a data set's folder; the first that exists is taken.
 ANNOTATIONS = (
     "{split}.json",  # YouTube-VIS 2019 as published, and what detectron2-based code expects of all
     "{split}/instances.json",  # YouTube-VIS 2021 and 2022 as published
@@ -22,15 +23,15 @@ ANNOTATIONS = (
     "annotations/annotations_{split}.json",
     "annotations/{split}.json",
     "annotations/instances_{split}.json",
-    "annotations/instances_{split}_sub.json",  # the authors' code, and what grew out of it
+    "annotations/instances_{split}_sub.json",  # the authors' code, and its descendants
     "instances_{split}.json",
     "instances_{split}_sub.json",
-    "annotations/youtube_vis_20*_{split}.json",  # what mmtracking converts them to
+    "annotations/youtube_vis_20*_{split}.json",  # converted by mmtracking
     "annotations/ovis_{split}.json",
 )
-OWN = "instances.json"  # a folder with nothing but this has training videos only
+OWN = "instances.json"  # a folder with only this file has training videos only
 
-# The folder that `file_names` are relative to; the first that holds them is taken.
+# The folder that `file_names` are relative to; the first that holds the frames is taken.
 FRAMES = (
     "{split}/JPEGImages",
     "{split}",
@@ -41,7 +42,7 @@ FRAMES = (
     "JPEGImages",
 )
 
-PACKED_INFO = "dataset_info.json"  # of TFDS
+PACKED_INFO = "dataset_info.json"  # written by TFDS
 PACKED_ANNOTATIONS = "{split}.annotations.json"
 
 DEPTH = 3  # folders below the root that a data set may lie in
@@ -49,7 +50,7 @@ DEPTH = 3  # folders below the root that a data set may lie in
 
 @dataclasses.dataclass(frozen=True)
 class SplitFiles:
-    """A split: its annotations file, and the folders its frames may lie in. `packed`: see `data.pack`."""
+    """A split: its annotations file, and the folders that may hold its frames. `packed`: see `data.pack`."""
 
     split: str
     annotations: pathlib.Path
@@ -59,33 +60,33 @@ class SplitFiles:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFiles:
-    """A data set: its folder, its name (see `plain_name`; "" where unknown) and its splits by name."""
+    """A data set: its folder, its name (see `plain_name`; "" if unknown) and its splits by name."""
 
     folder: pathlib.Path
     name: str
     splits: dict[str, SplitFiles]
 
     @property
-    def packed(self):
+    def packed(self) -> bool:
         """Whether it is packed (see `data.pack`)."""
         return any(files.packed for files in self.splits.values())
 
-    def is_called(self, name):
-        """Whether this is a name of the data set, in any spelling, or of its folder."""
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is the data set's, in any spelling, or its folder's."""
         folder = self.folder.parent if self.packed else self.folder
         return name == folder.name or (self.name != "" and plain_name(name) == self.name)
 
 
-def plain_name(text):
-    """The data set that a path speaks of: "youtubevis2019", … or "ovis"; "" where it names none."""
+def plain_name(text: str) -> str:
+    """The data set that a path names: "youtubevis2019", … or "ovis"; "" if it names none."""
     letters = re.sub(r"[^a-z0-9]", "", text.lower())
     if found := re.search(r"(?:youtube|yt)vis(?:20)?(19|21|22)", letters):
         return f"youtubevis20{found[1]}"
     return "ovis" if re.search(r"(?<![a-z])ovis(?![a-z])", text.lower()) else ""
 
 
-def find_datasets(root):
-    """All data sets in or below the folder `root`: list of DatasetFiles, in the order of their paths."""
+def find_datasets(root: str | pathlib.Path) -> list[DatasetFiles]:
+    """All data sets in or below the folder `root`, in the order of their paths."""
     root = pathlib.Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; set config.data.root to the folder of the data sets")
@@ -96,20 +97,20 @@ def find_datasets(root):
     return found
 
 
-def _name(root, folder, splits):
-    """What the path of a data set calls it, from the end on; or else its files."""
+def _name(root: pathlib.Path, folder: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
+    """The name of a data set in its path, the innermost first, or else in the names of its files."""
     parts = (*root.resolve().parts[-2:], *folder.relative_to(root).parts)
     places = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
     places += [files.annotations.name for files in splits.values()]
     return next(filter(None, map(plain_name, places)), "")
 
 
-def find_dataset(root, name=""):
-    """The one data set in or below `root`, or the one of this name: DatasetFiles.
+def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
+    """The only data set in or below `root`, or the one with this name.
 
-    A name is that of the data set ("youtubevis2019", in any spelling) or of its folder. Where none has the
-    name, the only one whose path speaks of no data set is meant. Where it lies there packed, too, the files
-    are taken. Raises a UserError that lists what was found or looked for.
+    `name` is a data set ("youtubevis2019", in any spelling) or a folder. If no data set has the name, the
+    only one whose path names no data set is taken. Files are preferred to the same data set packed. Raises a
+    UserError that lists the data sets found or the places searched.
     """
     found = find_datasets(root)
     if not found:
@@ -128,8 +129,8 @@ def find_dataset(root, name=""):
     raise UserError(f"{root}: holds no {name} but {there}; set config.data.name, or root to its folder")
 
 
-def find_split(dataset, split):
-    """SplitFiles of a split of DatasetFiles. Raises a UserError that lists what was looked for."""
+def find_split(dataset: DatasetFiles, split: str) -> SplitFiles:
+    """The files of a split. Raises a UserError that lists the places searched."""
     if split in dataset.splits:
         return dataset.splits[split]
     raise UserError(
@@ -138,16 +139,16 @@ def find_split(dataset, split):
     )
 
 
-def looked_for(split):
+def looked_for(split: str) -> str:
     """The places of a split's annotations, in words."""
     places = [form.format(split="|".join(SPLITS[split])) for form in ANNOTATIONS]
     return ", ".join(places + [OWN] * (split == "train"))
 
 
-def choose_frames(files, first_frames):
+def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Path:
     """The folder of `files.frames` that holds these frames (relative paths).
 
-    Raises a UserError that lists the folders where none does.
+    Raises a UserError that lists the folders if none does.
     """
     absent = {
         folder: [name for name in first_frames if not (folder / name).is_file()] for folder in files.frames
@@ -160,21 +161,21 @@ def choose_frames(files, first_frames):
     raise UserError(f"{files.annotations}: frame {name} lies in none of {tried}; unpack the frames there")
 
 
-def is_part(name):
+def is_part(name: str) -> bool:
     """Whether a folder of this name is a part of a data set, not one that may hold data sets."""
     splits = "|".join(name for names in SPLITS.values() for name in names)
     parts = rf"(?:{splits})(?:_all_frames)?|jpegimages|images|annotations"
     return re.fullmatch(parts, name.lower()) is not None
 
 
-def _folders(root, depth):
-    """`root` and the folders below it that have a json file or a part of a data set in them.
+def _folders(root: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
+    """`root` and the folders below it that hold a JSON file or a part of a data set.
 
-    Those that are such parts, and so hold frames or annotations, are not looked into.
+    Folders that are such parts are not searched: they hold frames or annotations.
     """
     try:
         inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
-    except OSError:  # not ours to read
+    except OSError:  # no permission
         return
     if any(is_part(name) if folder else name.endswith(".json") for name, folder in inside):
         yield root
@@ -183,9 +184,9 @@ def _folders(root, depth):
             yield from _folders(root / name, depth - 1)
 
 
-def _splits(folder):
-    """The splits that lie in a folder, by name."""
-    found = {}
+def _splits(folder: pathlib.Path) -> dict[str, SplitFiles]:
+    """The splits in a folder, by name."""
+    found: dict[str, SplitFiles] = {}
     for split, names in SPLITS.items():
         for form in ANNOTATIONS:
             places = [place for name in names for place in sorted(folder.glob(form.format(split=name)))]
@@ -197,17 +198,17 @@ def _splits(folder):
     return found
 
 
-def _frames(folder, split):
-    """The folders that are there and may hold a split's frames.
+def _frames(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, ...]:
+    """The existing folders that may hold a split's frames.
 
-    Those of the training videos for a validation file without any: it was cut out of the training file.
+    A validation file without such folders was cut out of the training file and uses its folders.
     """
     places = [folder / form.format(split=name) for name in SPLITS[split] for form in FRAMES]
     there = tuple(dict.fromkeys(place for place in places if place.is_dir()))
     return there or (_frames(folder, "train") if split == "valid" else ())
 
 
-def _packed(folder):
+def _packed(folder: pathlib.Path) -> dict[str, SplitFiles]:
     """The splits of a packed data set's folder, by name."""
     if not (folder / PACKED_INFO).is_file():
         return {}

@@ -1,56 +1,64 @@
-"""How training pairs are drawn and shaped."""
+"""How pairs are drawn and shaped: options of the data pipeline. Needs no OpenCV."""
 
-import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, require
+
+long_edge_first = Check(
+    lambda scales: len(scales) > 0 and all(long >= short >= 1 for long, short in scales),
+    "give (long edge, short edge) of each scale, the long edge first",
+)
+multiples_of_32 = Check(
+    lambda buckets: len(buckets) > 0 and all(s > 0 and s % 32 == 0 for bucket in buckets for s in bucket),
+    "give (height, width) of each bucket, multiples of 32",
+)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class PairOptions:
-    """How pairs are drawn and shaped; the `data` section of a configuration."""
+    """How pairs are drawn and shaped: the part of the `data` section that changes a sample."""
 
-    scales: tuple[tuple[int, int], ...]  # (long edge, short edge) in pixels; one is drawn for each pair
-    buckets: tuple[tuple[int, int], ...]  # padded (height, width), multiples of 32
-    max_objects: int  # G: rows of an image; the largest are kept
-    pixel_boxes: bool = False  # scale and clip boxes by their first and last pixel, as the authors
-    float_resize: bool = False  # resize as float32, as mmtracking trains
-    flip: float = 0.5  # probability of a left-right flip
-    max_gap: int = 100  # frames between key and reference at most; 0: any other frame
-    jitter: float = 0.0  # largest change of brightness, contrast and each channel, as a part; keep it mild
-    both_ways: bool = False  # each frame of a pair is key and reference in turn
-    cache_mb: int = 0  # decoded frames kept in memory by each process, MiB
+    scales: tuple[tuple[int, int], ...] = option(
+        ((640, 360),), "(long edge, short edge) in pixels; one is drawn for each pair", long_edge_first
+    )
+    # A frame in a larger bucket than it needs sees other borders than in the published code: the common
+    # shapes have their own.
+    buckets: tuple[tuple[int, int], ...] = option(
+        ((384, 640), (384, 480), (384, 384), (480, 384), (640, 384)),
+        "padded (height, width), multiples of 32",
+        multiples_of_32,
+    )
+    max_objects: int = option(20, "objects of a frame, those with the largest boxes", at_least(1))
+    pixel_boxes: bool = option(False, "scale and clip boxes by their first and last pixel, as the authors")
+    float_resize: bool = option(False, "resize as float32, as mmtracking; moves four times the data")
+    flip: float = option(0.5, "probability of a left-right flip", between(0, 1))
+    max_gap: int = option(100, "frames between key and reference at most; 0: any", at_least(0))
+    jitter: float = option(0.0, "largest relative change of brightness, contrast, channels", between(0, 1))
+    both_ways: bool = option(False, "each frame of a pair is key and reference in turn")
+    cache_mb: int = option(0, "MiB of decoded frames that each process keeps", at_least(0))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("scales", "buckets"):
-            try:
-                value = tuple((int(a), int(b)) for a, b in getattr(self, name))
-            except (TypeError, ValueError):
-                raise UserError(
-                    f"data.{name}: {getattr(self, name)!r} is not a list of two integers each"
-                ) from None
-            object.__setattr__(self, name, value)
-        checks = {
-            "scales": self.scales and all(long >= short >= 1 for long, short in self.scales),
-            "buckets": self.buckets and all(side > 0 and side % 32 == 0 for b in self.buckets for side in b),
-            "max_objects": self.max_objects >= 1,
-            "flip": 0 <= self.flip <= 1,
-            "max_gap": self.max_gap >= 0,
-            "jitter": 0 <= self.jitter <= (0 if self.float_resize else 1),
-            "cache_mb": self.cache_mb >= 0,
-        }
-        hints = {"scales": " (long edge first)", "buckets": " (multiples of 32)"}
+            object.__setattr__(self, name, _pairs_of_integers(name, getattr(self, name)))
+        check_options(self, self, "config.data.")
         if self.float_resize:
-            hints["jitter"] = " (0 with data.float_resize)"
-        for name, good in checks.items():
-            if not good:
-                raise UserError(f"data.{name}: {getattr(self, name)!r} is out of range{hints.get(name, '')}")
+            require(self.jitter, Check(lambda x: x == 0, "must be 0 with float_resize"), "config.data.jitter")
 
     @classmethod
-    def from_config(cls, section):
-        """PairOptions of the entries of a configuration section (a mapping) that are named as fields."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: section[key] for key in section if key in known}
-        missing = {"scales", "buckets", "max_objects"} - values.keys()
-        if missing:
-            raise UserError(f"data.{min(missing)}: is missing from the configuration; set it")
+    def from_config(cls, section: Mapping[str, Any]) -> Self:
+        """The options of a config section, which may have other keys too."""
+        values = {item.name: section[item.name] for item in fields(cls) if item.name in section}
+        for name in ("scales", "buckets", "max_objects"):  # depend on the data: no default fits them all
+            if name not in values:
+                raise UserError(f"config.data.{name}: is missing from the configuration; set it")
         return cls(**values)
+
+
+def _pairs_of_integers(name: str, value: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+    try:
+        return tuple((int(a), int(b)) for a, b in value)
+    except (TypeError, ValueError):
+        raise UserError(f"config.data.{name}: {value!r} is not a list of pairs of integers") from None

@@ -20,7 +20,7 @@ from masktrack_jax.data.transforms import (
     transform_mask,
 )
 from masktrack_jax.data.vis import Video, VisDataset, VisObject
-from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.runtime.errors import UserError
 
 
@@ -59,7 +59,7 @@ def _visible(dataset: VisDataset, video: Video, frame: int, limit: int | None = 
     ]
     if limit is None or len(seen) <= limit:
         return seen
-    sizes = [(b[2] - b[0]) * (b[3] - b[1]) for b in (found.boxes[frame] for found in seen)]
+    sizes = [(b[2] - b[0]) * (b[3] - b[1]) for found in seen if (b := found.boxes[frame])]
     largest = sorted(range(len(seen)), key=lambda i: (-sizes[i], i))[:limit]
     return [seen[i] for i in sorted(largest)]
 
@@ -206,11 +206,9 @@ class PairLoader:
         height, width = bucket
         masks = np.zeros((self.options.max_objects, height, width // 8), np.uint8)
         for row, found in enumerate(objects):
-            try:
-                mask = decode_segmentation(found.segmentations[frame], video.height, video.width)
-            except UserError as error:
-                raise UserError(f"annotation {found.annotation_id}, frame {frame}: {error}") from None
-            mask = transform_mask(mask, transform)
+            rle = found.segmentations[frame]
+            assert rle is not None  # since the frame has a box of the object
+            mask = transform_mask(decode_mask(rle), transform)
             packed = np.packbits(mask, axis=1)
             masks[row, : packed.shape[0], : packed.shape[1]] = packed
         return masks

@@ -1,48 +1,50 @@
-"""The splits that a configuration names, read: what is trained on and what is evaluated.
+"""The splits that a configuration names: the videos to train on and the videos to evaluate.
 
 `data.root` names a folder with data sets in any usual layout; the keys `data.train_annotations`, … name
-files, which go before it. `data.holdout` takes some of the training videos out for evaluation.
+files, and override it. `data.holdout` keeps some of the training videos for evaluation.
 """
 
-import dataclasses
-import functools
 import pathlib
 import zlib
+from collections.abc import Collection
+from typing import Any
 
-from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
-from masktrack_jax.data.layouts import choose_frames, find_dataset, find_split
-from masktrack_jax.data.vis import file_error, read_vis
-from masktrack_jax.evaluation.results import read_ground_truth
+from ml_collections import ConfigDict
+
+from masktrack_jax.data.json_files import read_labels, read_text
+from masktrack_jax.data.layouts import SplitFiles, find_dataset, find_split
+from masktrack_jax.data.split_files import read_unpacked, summary_line
+from masktrack_jax.data.vis import Video, VisDataset, read_vis
 from masktrack_jax.runtime.errors import UserError
 
 TENTH = "tenth"
 
 
-def training_split(config):
-    """The training videos of `config`, a `VisDataset`: those that are not held out. Says what they are."""
+def training_split(config: ConfigDict) -> VisDataset:
+    """The training videos that are not held out; prints a summary."""
     data = config.data
     dataset = _training_videos(data)
     if not dataset.labelled:
-        raise UserError(f"{dataset.annotations_path}: has no labels, and so nothing to train on")
+        raise UserError(f"{dataset.annotations_path}: has no labels, so there is nothing to train on")
     if data.holdout:
         held = {video.id for video in held_out(dataset, data.holdout)}
         dataset = dataset.only([video for video in dataset.videos if video.id not in held])
         if not dataset.videos:
             raise UserError(f"config.data.holdout={data.holdout}: leaves no video to train on")
-    print(f"training on {describe(dataset)}")
+    print(f"training on {summary_line(dataset)}")
     return dataset
 
 
-def validation_split(config):
-    """The videos to evaluate, a `VisDataset`, or None where `config` names none. Says what they are.
+def validation_split(config: ConfigDict) -> VisDataset | None:
+    """The videos to evaluate, or None if `config` names none; prints a summary.
 
-    These are the held out training videos where `data.holdout` is set, else the split `data.val_split`.
+    These are the held out training videos if `data.holdout` is set, else the split `data.val_split`.
     """
     data = config.data
     if data.holdout:
         dataset = _training_videos(data)
         dataset = dataset.only(held_out(dataset, data.holdout))
-        print(f"evaluating held out ({data.holdout}) {describe(dataset)}")
+        print(f"evaluating held out ({data.holdout}) {summary_line(dataset)}")
         return dataset
     if data.val_annotations:
         dataset = read_vis(data.val_annotations, data.val_frames or None)
@@ -50,7 +52,7 @@ def validation_split(config):
         dataset = read_split(_find(data, data.val_split))
     else:
         return None
-    print(f"evaluating {describe(dataset)}")
+    print(f"evaluating {summary_line(dataset)}")
     if not dataset.labelled:
         print(
             f"{dataset.annotations_path}: has no labels, so there will be a submission for its server and no "
@@ -59,38 +61,21 @@ def validation_split(config):
     return dataset
 
 
-def read_split(files):
-    """`VisDataset` of a split that was found (`layouts.SplitFiles`); its frames must be there."""
+def read_split(files: SplitFiles) -> VisDataset:
+    """The data set of a split that was found; its frames must be there. Raises UserError."""
     if files.packed:
         from masktrack_jax.data.pack.read import read_packed
 
         return read_packed(files)
-    dataset = read_vis(files.annotations, files.annotations.parent)
-    if not dataset.videos:
-        raise UserError(f"{files.annotations}: names no videos; correct the annotations file")
-    ends = dataset.videos[:1] + dataset.videos[-1:]
-    frames = choose_frames(files, [video.file_names[0] for video in ends])
-    return dataclasses.replace(dataset, frames_root=frames)
+    return read_unpacked(files)
 
 
-def describe(dataset):
-    """A data set in one line."""
-    counts = {
-        "videos": len(dataset.videos),
-        "frames": sum(video.length for video in dataset.videos),
-        "objects": sum(map(len, dataset.objects.values())) if dataset.labelled else None,
-        "categories": len(dataset.categories),
-    }
-    counts = ", ".join(f"{n} {name}" if n is not None else f"no {name}" for name, n in counts.items())
-    return f"{dataset.annotations_path}: {counts}; frames in {dataset.frames_root}"
-
-
-def held_out(dataset, holdout):
+def held_out(dataset: VisDataset, holdout: str) -> list[Video]:
     """The videos of a training split that are kept for evaluation, in the file's order.
 
-    holdout: "tenth", those whose folder's name has a CRC-32 that 10 divides (about a tenth, the same ones for
-        everyone, whatever the order and ids of the file), or the path of a text file with the names or ids of
-        videos, one a line; empty lines and those that begin with # are skipped.
+    holdout: "tenth" or the path of a text file. "tenth" takes the videos whose folder's name has a CRC-32
+        divisible by 10: about a tenth, the same for everyone, whatever the order and ids in the file. A text
+        file has the name or id of one video a line; empty lines and lines that begin with # are skipped.
     """
     if holdout == TENTH:
         found = [video for video in dataset.videos if zlib.crc32(folder_name(video).encode()) % 10 == 0]
@@ -104,30 +89,29 @@ def held_out(dataset, holdout):
     return [video for video in dataset.videos if video.id in wanted]
 
 
-def folder_name(video):
-    """The folder of a video's frames as the file has it; the video's own name where they lie in none."""
+def folder_name(video: Video) -> str:
+    """The folder of a video's frames as the file has it; the video's own name if they lie in none."""
     folder = str(pathlib.PurePosixPath(video.file_names[0]).parent)
     return video.name if folder == "." else folder
 
 
-def _listed(path, dataset):
+def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
     """The ids of the videos that a list file names."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except UserError as error:
         raise UserError(
-            f"config.data.holdout: {path} cannot be read ({error}); give {TENTH!r} or a file with the name "
-            "of a video a line"
+            f"config.data.holdout: {error}; give {TENTH!r} or a file with the name of one video a line"
         ) from None
     ids = {str(video.id): video.id for video in dataset.videos}
-    for video in dataset.videos:  # a name goes before an id that reads the same
+    for video in dataset.videos:  # a name overrides an equal id
         ids |= {video.name: video.id, folder_name(video): video.id}
-    found = set()
+    found: set[int] = set()
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
             if line not in ids:
                 raise UserError(
-                    f"{path}: line {number}: {line!r} is no video of {dataset.annotations_path}; correct it"
+                    f"{path}: line {number}: {line!r} is not a video of {dataset.annotations_path}; correct it"
                 )
             found.add(ids[line])
     if not found:
@@ -135,14 +119,12 @@ def _listed(path, dataset):
     return found
 
 
-def ground_truth(dataset, category_ids):
-    """The labels of `dataset`'s videos in these categories: the dict of a YouTube-VIS file.
+def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> dict[str, Any]:
+    """The labels of `dataset`'s videos in these categories, in the form of a YouTube-VIS file.
 
     Everything that the evaluator may use is as in the file that `dataset` was read from.
     """
-    content = read_ground_truth(dataset.annotations_path)
-    if is_cocovid(content):
-        content = from_cocovid(content, functools.partial(file_error, dataset.annotations_path))
+    content = read_labels(dataset.annotations_path)
     videos = {video.id for video in dataset.videos}
     return content | {
         "videos": [video for video in content["videos"] if video["id"] in videos],
@@ -155,12 +137,12 @@ def ground_truth(dataset, category_ids):
     }
 
 
-def _training_videos(data):
+def _training_videos(data: ConfigDict) -> VisDataset:
     """All training videos, held out or not."""
     if data.train_annotations:
         return read_vis(data.train_annotations, data.train_frames or None)
     return read_split(_find(data, "train"))
 
 
-def _find(data, split):
+def _find(data: ConfigDict, split: str) -> SplitFiles:
     return find_split(find_dataset(data.root, data.name), split)

@@ -69,6 +69,7 @@ def transform_boxes(
     """
     edges = transform.long_edge, transform.short_edge
     new_height, new_width = fit_size(height, width, *edges)
+    scale: float | np.ndarray
     if transform.pixel_boxes:
         scale, last = fit_scale(height, width, *edges), np.array([0, 0, 1, 1])
     else:

@@ -11,7 +11,8 @@ from numbers import Real
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.masks import overlap as masks
+from masktrack_jax.masks.overlap import common_pixels, overlap_ratios
+from masktrack_jax.masks.segmentations import BrokenMask, read_tracks
 from masktrack_jax.runtime.errors import UserError
 
 NO_LABELS = (
@@ -184,8 +185,8 @@ def _read_tracks(groups, video, name, is_label):
             raise UserError(f"{name}[{place}]: 'segmentations' is missing or not a list")
     size = video.get("height"), video.get("width")  # None where the file does not say: only polygons care
     try:
-        found = iter(masks.read_tracks([record["segmentations"] for _, record in placed], size))
-    except masks.BrokenMask as error:
+        found = iter(read_tracks([record["segmentations"] for _, record in placed], size))
+    except BrokenMask as error:
         place, record = placed[error.track]
         raise UserError(f"{name}[{place}] (video_id {record['video_id']}): {error}") from None
     tracks = {}
@@ -245,7 +246,7 @@ def _intersect(predicted, predicted_rles, labelled, labelled_rles):
         rows = [row for row, rle in enumerate(our_rles) if rle]
         columns = [column for column, rle in enumerate(their_rles) if rle]
         if rows and columns:
-            found[np.ix_(rows, columns)] = masks.overlap_ratios(
+            found[np.ix_(rows, columns)] = overlap_ratios(
                 [our_rles[row] for row in rows], [their_rles[column] for column in columns]
             )
-    return masks.common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])
+    return common_pixels(ratio.transpose(1, 2, 0), ours[:, None], theirs[None])

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from masktrack_jax.data.json_files import read_results
 from masktrack_jax.data.vis import default_frames_root
 from masktrack_jax.evaluation.diagnosis.page import write_page
 from masktrack_jax.evaluation.diagnosis.report import diagnose, format_diagnosis
 from masktrack_jax.evaluation.identity import HEADLINE, identity_metrics
 from masktrack_jax.evaluation.overlaps import compute_overlaps
-from masktrack_jax.evaluation.results import format_table, read_ground_truth, read_results, write_metrics
+from masktrack_jax.evaluation.results import format_table, read_ground_truth, write_metrics
 from masktrack_jax.evaluation.vis_ap import average_precision
 from masktrack_jax.runtime.files import make_folder
 

@@ -8,26 +8,22 @@ exit status is 1 when anything is wrong; notes are no faults.
 """
 
 import argparse
-import io
 import math
 import zipfile
-import zlib
 from collections import Counter
-from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 
 from tqdm import tqdm
 
-from masktrack_jax.evaluation.results import read_json
+from masktrack_jax.data.json_files import RESULTS_MEMBER, open_results, read_labels
 from masktrack_jax.evaluation.vis_ap import MAX_PREDICTIONS
-from masktrack_jax.masks import overlap as masks
+from masktrack_jax.masks import segmentations as masks
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.runtime.findings import Findings
 
-MEMBER = "results.json"  # what the servers look for, at the root of the zip
 KEYS = ("video_id", "category_id", "score", "segmentations")
 
 
@@ -39,8 +35,9 @@ def validate(results_path, annotations_path, progress=False):
     """
     videos, categories = _read_annotations(annotations_path)
     findings = Findings()
-    tracks = _read_results(results_path, findings)
-    check_tracks(tracks, videos, categories, findings, progress)
+    results = open_results(results_path)
+    _check_zip(results, findings)
+    check_tracks(results.content, videos, categories, findings, progress)
     return findings
 
 
@@ -182,54 +179,38 @@ def _note_counts(per_class, videos, findings):
 
 def _read_annotations(path):
     """({video id: (length, height, width)}, set of category ids) of an annotations file."""
-    content = read_json(path)
-    records = {}
+    content = read_labels(path)
     for key in ("videos", "categories"):
-        records[key] = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(records[key], list) or not all(
-            isinstance(record, dict) and isinstance(record.get("id"), int | str) for record in records[key]
+        records = content.get(key)
+        if not isinstance(records, list) or not all(
+            isinstance(record, dict) and isinstance(record.get("id"), int | str) for record in records
         ):
             raise UserError(
-                f"{path}: '{key}' is missing or no list of objects with an id; give the annotations file"
+                f"{path}: '{key}' is missing or not a list of objects with an id; give the annotations file"
             )
     videos = {}
-    for video in records["videos"]:
+    for video in content["videos"]:
         names = video.get("file_names")
         length = len(names) if isinstance(names, list) else video.get("length")
         videos[video["id"]] = (length, video.get("height"), video.get("width"))
-    return videos, {category["id"] for category in records["categories"]}
+    return videos, {category["id"] for category in content["categories"]}
 
 
-def _read_results(path, findings):
-    """The content of the json, or of the zip's; its place in the zip is checked."""
-    if Path(path).suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
-        return read_json(path)
-    with _archive(path) as archive:
-        found = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == MEMBER]
-        found = [name for name in found if not name.startswith("__MACOSX/")]
-        if not found:
-            names = ", ".join(archive.namelist()[:5]) or "nothing"
-            raise UserError(f"{path}: holds no {MEMBER} (it holds {names}); zip that file alone")
-        member = min(found, key=len)
-        if member != MEMBER:
-            findings.error(f"zip without {MEMBER} at its root", f"it lies at {member}; zip the file alone")
-        if len(found) > 1:
-            findings.error(f"zip with several {MEMBER}", f"{', '.join(found[:5])}; zip one file alone")
-        for name in archive.namelist():
-            if name not in found:
-                findings.note("other files in the zip", name)
-        return read_json(f"{path}:{member}", lambda: io.TextIOWrapper(archive.open(member), encoding="utf-8"))
-
-
-@contextmanager
-def _archive(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {MEMBER} anew") from None
+def _check_zip(results, findings):
+    """Check the place of results.json in the zip that holds it, if any."""
+    if not results.found:
+        return
+    member, *_ = results.found
+    if member != RESULTS_MEMBER:
+        findings.error(
+            f"zip without {RESULTS_MEMBER} at its root", f"it lies at {member}; zip the file alone"
+        )
+    if len(results.found) > 1:
+        findings.error(
+            f"zip with several {RESULTS_MEMBER}", f"{', '.join(results.found[:5])}; zip one file alone"
+        )
+    for name in results.others:
+        findings.note("other files in the zip", name)
 
 
 def write_zip(results_path, zip_path):
@@ -237,11 +218,11 @@ def write_zip(results_path, zip_path):
 
     It appears complete or not at all; the same results give the same bytes.
     """
-    entry = zipfile.ZipInfo(MEMBER)  # of 1980: the time of writing is nobody's concern
+    entry = zipfile.ZipInfo(RESULTS_MEMBER)  # of 1980: the time of writing is nobody's concern
     entry.compress_type = zipfile.ZIP_DEFLATED
     if zipfile.is_zipfile(results_path):
         with zipfile.ZipFile(results_path) as archive:
-            content = archive.read(MEMBER)
+            content = archive.read(RESULTS_MEMBER)
     else:
         content = Path(results_path).read_bytes()
     with whole(zip_path, "choose another --zip") as partial, zipfile.ZipFile(partial, "w") as archive:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jax
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.config.inference import validate_dtype, validate_inference
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
+from masktrack_jax.config.inference import validate_inference
+from masktrack_jax.config.model import validate_dtype
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.tracking.association import AssociationOptions
@@ -66,10 +68,10 @@ def load_segmenter(path, detections=None, changes=None, **overrides):
     "inference.tracks.label" or "model.dtype": value} of the config; `overrides` replace the segmenter's
     arguments.
     """
-    about = checkpoints.read_about(path)
+    about = read_metadata(path)
     about.config.model.detections.update(detections or {})
     about.config.update_from_flattened_dict(changes or {})
     validate_inference(about.config.inference)
     validate_dtype(about.config.model.dtype, jax.config.jax_enable_x64)
-    variables = checkpoints.load_variables(path, build_model(about.config, len(about.categories)))
+    variables = store.load_variables(path, build_model(about.config, len(about.categories)))
     return build_segmenter(about.config, about.categories, variables, **overrides)

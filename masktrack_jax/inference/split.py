@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from masktrack_jax.checkpoints.categories import match_categories
 from masktrack_jax.data.images import bucket_for, fit_size
+from masktrack_jax.data.json_files import read_results, write_json
 from masktrack_jax.data.splits import ground_truth, validation_split
-from masktrack_jax.evaluation.results import read_results, write_json, write_results
+from masktrack_jax.evaluation.results import write_results
 from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.inference.load import build_segmenters
@@ -96,7 +97,7 @@ def evaluate_split(config, dataset, categories, variables, output, diagnosed=Fal
     if distributed.is_first():
         write_results(results, with_category_ids(tracks, ids))
         metrics = _score_split(config, dataset, set(ids.values()), output, diagnosed, frames_root)
-    return distributed.from_first(metrics)
+    return distributed.broadcast(metrics)
 
 
 def _score_split(config, dataset, ids, output, diagnosed, frames_root):

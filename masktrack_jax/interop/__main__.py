@@ -11,7 +11,7 @@ in the 1×1) and `detectron2-pytorch` that of its networks trained from torchvis
 import argparse
 from pathlib import Path
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
 from masktrack_jax.interop.category_lists import LISTS
 from masktrack_jax.interop.convert import import_weights
 from masktrack_jax.interop.sources import SOURCES
@@ -23,7 +23,7 @@ from masktrack_jax.runtime.files import whole
 def write(output, about, variables):
     """Write a checkpoint to the new folder `output`, which appears complete or not at all."""
     with whole(output) as partial:
-        checkpoints.write_variables(partial, variables, about)
+        store.write_variables(partial, variables, about)
 
 
 def _parser():

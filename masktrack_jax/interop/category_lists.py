@@ -1,9 +1,9 @@
 """Category lists: the well-known ones, and those that a person names on the command line."""
 
-import json
 from pathlib import Path
 
 from masktrack_jax.checkpoints.categories import plain_names
+from masktrack_jax.data.json_files import read_json
 from masktrack_jax.runtime.errors import UserError
 
 
@@ -57,14 +57,16 @@ def read_categories(choice):
         return LISTS[choice]
     path = Path(choice)
     try:
-        content = json.loads(path.read_bytes())
+        path.stat()
+    except (OSError, ValueError) as error:
+        known = ", ".join(LISTS)
+        raise UserError(f"{choice}: no such file ({error}); give one, or one of {known}") from None
+    content = read_json(path)
+    try:
         if isinstance(content, dict):
             found = [(int(entry["id"]), str(entry["name"])) for entry in content["categories"]]
         else:
             found = with_ids(content)
-    except OSError as error:
-        known = ", ".join(LISTS)
-        raise UserError(f"{choice}: no such file ({error.strerror}); give one, or one of {known}") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: holds no categories; give annotations or a JSON list of names") from None
     if not found:

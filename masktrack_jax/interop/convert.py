@@ -5,7 +5,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
-from masktrack_jax.checkpoints.store import About
+from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.presets import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.interop import files, names, sources
 from masktrack_jax.interop.architecture import config_of
@@ -18,7 +18,7 @@ USUAL = "only Mask R-CNN with ResNet and FPN in its usual form can be read"
 
 
 def import_weights(path, source, *, categories=None, file_categories=None, epsilon=None, seed=0):
-    """`About`, variables and an account (lines) of the file at `path`, which is of one of `sources.SOURCES`.
+    """`Metadata`, variables and an account (lines) of the file at `path`, of one of `sources.SOURCES`.
 
     `categories`: what the network is to detect, by default what the file's does; `file_categories`: what that
     is, where the file does not tell (both: see `known.read_categories`). `epsilon`: of the file's batch
@@ -48,7 +48,7 @@ def import_weights(path, source, *, categories=None, file_categories=None, epsil
     else:
         start = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
     variables = {p: carry(p, x, values[p], matches) if p in values else x for p, x in start.items()}
-    about = About(config, ours, file.about.step if file.about else 0)
+    about = Metadata(config, ours, file.about.step if file.about else 0)
     title = f"{file.path}: {source}, ResNet-{config.model.backbone.depth}, {told}"
     lines = [title, *account_of(file, found, table, values, ours, theirs, matches)]
     return about, unflatten_dict(variables, sep="/"), lines

@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.interop import names
@@ -52,9 +53,9 @@ def export(checkpoint, output):
         raise UserError(f"{output}: give an --output that ends in .safetensors")
     if output.exists():
         raise UserError(f"{output}: exists; remove it or choose another --output")
-    about = checkpoints.read_about(checkpoint)
-    variables = checkpoints.load_variables(checkpoint, build_model(about.config, len(about.categories)))
-    header = {"format": "pt", OURS: json.dumps(checkpoints.describe(*about))}
+    about = read_metadata(checkpoint)
+    variables = store.load_variables(checkpoint, build_model(about.config, len(about.categories)))
+    header = {"format": "pt", OURS: json.dumps(about.to_json())}
     with whole(output) as partial:
         try:
             save_file(export_tensors(variables), partial, header)
@@ -71,9 +72,7 @@ def main(arguments=None):
     parser.add_argument("--output", required=True, help=".safetensors file to write; must not exist")
     options = parser.parse_args(arguments)
     export(options.checkpoint, options.output)
-    for key, ours, theirs in form_differences(
-        checkpoints.read_about(options.checkpoint).config, base_config()
-    ):
+    for key, ours, theirs in form_differences(read_metadata(options.checkpoint).config, base_config()):
         print(f"these weights go with config.model.{key}={ours}; mmtracking has {theirs}")
     print(options.output)
 

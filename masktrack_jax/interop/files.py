@@ -8,7 +8,7 @@ from typing import NamedTuple
 import ml_dtypes  # noqa: F401 – bfloat16 for NumPy, which safetensors looks for
 from safetensors import SafetensorError, safe_open
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints.metadata import UNSOUND, Metadata, parse_metadata
 from masktrack_jax.runtime.errors import UserError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where a training run's file holds its parameters
@@ -22,7 +22,7 @@ class WeightsFile(NamedTuple):
     tensors: dict  # name: NumPy array, in PyTorch's layout
     classes: list | None  # category names, where the file tells them
     caffe: bool  # the config in the file is of the caffe style
-    about: checkpoints.About | None  # of a file of `interop.export`
+    about: Metadata | None  # of a file of `interop.export`
 
 
 def read(path):
@@ -110,8 +110,8 @@ def _class_names(meta):
 
 def _about(path, text):
     try:
-        return checkpoints.parse_about(json.loads(text))
-    except checkpoints.UNSOUND as error:
+        return parse_metadata(json.loads(text))
+    except UNSOUND as error:
         raise UserError(f"{path}: its header cannot be read ({_first_line(error)}); get it anew") from None
 
 

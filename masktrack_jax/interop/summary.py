@@ -1,7 +1,7 @@
 """What an import tells: what was loaded, what stayed at its initialisation and why, what went unused."""
 
 from masktrack_jax.checkpoints.categories import PER_CLASS, plain_names
-from masktrack_jax.config.base import PARTS
+from masktrack_jax.config.training import PARTS
 from masktrack_jax.interop.sources import EPSILON
 
 SHOWN = 8  # names of unused tensors

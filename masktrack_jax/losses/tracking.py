@@ -215,6 +215,9 @@ LOSSES: dict[str, Callable[..., TrackLoss]] = {
     "contrastive": contrastive_loss,
     "quasi_dense": quasi_dense_loss,
 }
+# The losses that compare RoIs drawn in both frames. The others compare RoIs of the key frame with the objects
+# of the reference frame.
+OVER_ROIS = ("quasi_dense",)
 
 
 def accuracy(

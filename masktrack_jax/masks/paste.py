@@ -1,28 +1,31 @@
 """Mask probabilities of boxes → masks of the frame → run lengths, on the host.
 
-A mask at the frame's size lives only as long as it takes to encode it, so memory does not depend on
-how many objects a frame has or how many frames a video has.
+A mask at the frame's size lives only until it is encoded, so memory does not depend on the number of objects
+in a frame or of frames in a video.
 """
 
 import numpy as np
-from pycocotools import mask as mask_api
 
-# Multiplications up to which OpenBLAS keeps a product on the calling thread. Beside a busy device its
-# threads wait for each other: measured 8 ms instead of 0.3 for a mask, on two cores with a training run.
+from masktrack_jax.masks.rle import Rle, decode_mask, encode_mask
+
+# Multiplications up to which OpenBLAS keeps a product on the calling thread. While the device is busy,
+# OpenBLAS's threads wait for each other: 8 ms a mask instead of 0.3, on two cores with a training run.
 SINGLE_THREADED = 1 << 18
 
 
-def paste_masks(probabilities, boxes, height, width, pixel_boxes=False):
-    """Return the masks (n, height, width) uint8 of probabilities (n, m, m) stretched over boxes (n, 4).
+def paste_masks(
+    probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int, pixel_boxes: bool = False
+) -> np.ndarray:
+    """The masks (n, height, width) uint8 of probabilities (n, m, m) stretched over boxes (n, 4).
 
-    Each `[i]` is Fortran-ordered, as run-length encoding wants it. Boxes are continuous x1, y1, x2, y2 in
+    Each `[i]` is Fortran-ordered, as run-length encoding needs it. Boxes are continuous x1, y1, x2, y2 in
     pixels and may reach out of the frame. The centre of pixel x lies at (x + 0.5 − x1) / (x2 − x1) · m − 0.5
-    of the mask's cells; between cells the value is bilinear, outside the mask zero, and a pixel is set
+    of the mask's cells. Between cells the value is bilinear, outside the mask it is zero, and a pixel is set
     where it is ≥ 0.5. This is mmdet's grid_sample with align_corners=False. A box without area gives an
     empty mask.
 
-    `pixel_boxes` is the authors' form: boxes, which lie in the frame, are cut down to whole pixels first, at
-    least one, the border cells reach to the edge, and a pixel is set where it is > 0.5.
+    `pixel_boxes` is the authors' form: boxes lie in the frame and are first cut to whole pixels, at least
+    one; the border cells reach to the edge; and a pixel is set where the value is > 0.5.
     """
     masks = np.zeros((len(boxes), width, height), np.uint8)
     for mask, probability, box in zip(masks, probabilities, boxes):
@@ -30,53 +33,41 @@ def paste_masks(probabilities, boxes, height, width, pixel_boxes=False):
     return masks.transpose(0, 2, 1)
 
 
-def encode_masks(masks):
-    """Return the compressed RLEs of masks (n, height, width): dicts of `size` [h, w] and `counts` (str).
-
-    Fast for what `paste_masks` returns; other layouts are copied first.
-    """
-    stacked = np.asfortranarray(np.transpose(masks, (1, 2, 0)), np.uint8)
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in mask_api.encode(stacked)]
-
-
-def decode_masks(rles, height, width):
-    """Return the masks (n, height, width) uint8 of `encode_masks`'s RLEs; the size serves for n = 0."""
-    if not rles:
-        return np.zeros((0, height, width), np.uint8)
-    return mask_api.decode(rles).transpose(2, 0, 1)
-
-
-def encode_pasted(probabilities, boxes, height, width, pixel_boxes=False):
-    """Return `encode_masks(paste_masks(...))`, holding one mask at a time instead of all."""
+def encode_pasted(
+    probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int, pixel_boxes: bool = False
+) -> list[Rle]:
+    """`encode_masks(paste_masks(...))`, holding one mask at a time instead of all."""
     return [
-        encode_masks(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, pixel_boxes))[0]
+        encode_mask(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, pixel_boxes)[0])
         for i in range(len(boxes))
     ]
 
 
-def move_mask(rle, box, target):
-    """Return the RLE of a mask moved and scaled, to the nearest pixel, as takes `box` (4,) to `target` (4,).
+def move_mask(rle: Rle, box: np.ndarray, target: np.ndarray) -> Rle:
+    """The RLE of a mask moved and scaled, to the nearest pixel, by the map from `box` (4,) to `target` (4,).
 
-    What leaves the frame is cut off. A side without length is moved only.
+    Pixels that leave the frame are cut off. A side without length is moved but not scaled.
     """
     height, width = rle["size"]
     columns, rows = (
         _sources(box[axis::2], target[axis::2], size) for axis, size in enumerate((width, height))
     )
-    # A border of zeros, which is where pixels from outside of the frame come from.
-    mask = np.pad(decode_masks([rle], height, width)[0], 1)
-    return encode_masks(mask[np.ix_(rows, columns)][None])[0]
+    mask = np.pad(decode_mask(rle), 1)  # pixels from outside the frame come from this border of zeros
+    return encode_mask(mask[np.ix_(rows, columns)])
 
 
-def _sources(side, target, size):
-    """The pixel (size,) of a bordered axis, 0…size + 1, that each pixel comes from if `target` was `side`."""
+def _sources(side: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
+    """The source of each pixel (size,) of an axis on which `side` moves to `target`.
+
+    Sources count from 0 to size + 1: the axis has a border of one pixel on either end.
+    """
     (start, end), (first, last) = np.asarray(side, np.float64), np.asarray(target, np.float64)
     scale = (end - start) / (last - first) if end > start and last > first else 1.0
     positions = start + (np.arange(size) + 0.5 - first) * scale
     return np.clip(np.floor(positions).astype(int) + 1, 0, size + 1)
 
 
-def _paste(mask, probability, box, pixel_boxes):
+def _paste(mask: np.ndarray, probability: np.ndarray, box: np.ndarray, pixel_boxes: bool) -> None:
     """Write one probability (m, m) over `box` into a zeroed, transposed mask (width, height)."""
     x1, y1, x2, y2 = (np.float32(value) for value in box)
     if not (pixel_boxes or (x2 > x1 and y2 > y1)):
@@ -96,8 +87,8 @@ def _paste(mask, probability, box, pixel_boxes):
         np.greater_equal(values, threshold, out=region[start : start + strip])
 
 
-def _interpolation(start, end, cells, size):
-    """Return (first, weights (pixels, cells)): the pixels of 0…size−1 within a mask's reach on one axis.
+def _interpolation(start: np.float32, end: np.float32, cells: int, size: int) -> tuple[int, np.ndarray]:
+    """The first pixel of 0…size−1 within a mask's reach on one axis, and weights (pixels, cells).
 
     Row p holds the weights of the mask's cells at pixel first + p. Between a half and one cell outside the
     box, the bilinear value falls off to the zero padding, so the reach is half a cell wider than the box.
@@ -111,8 +102,8 @@ def _interpolation(start, end, cells, size):
     return first, np.maximum(1 - distance, 0)
 
 
-def _pixel_interpolation(start, end, cells, size):
-    """As `_interpolation`, for a box of whole pixels: from that of `start` to that of `end` − 1."""
+def _pixel_interpolation(start: np.float32, end: np.float32, cells: int, size: int) -> tuple[int, np.ndarray]:
+    """As `_interpolation`, for a box of whole pixels: from the pixel of `start` to the pixel of `end` − 1."""
     first = int(start)
     length = max(int(end - 1) - first + 1, 1)
     positions = (np.arange(length, dtype=np.float32) + 0.5) * np.float32(cells / length) - np.float32(0.5)

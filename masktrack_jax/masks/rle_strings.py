@@ -1,10 +1,14 @@
 """The strings of compressed RLEs, measured many at once without pycocotools, every character checked.
 
-A string is a row of whole numbers, each five bits a character from the lowest up: bit 5 says that more
-follow, bit 4 of the last one is the sign. The numbers are the lengths of runs of background and object, in
-turn; from the fourth on, less the length two before (COCO's format). Differences thus add up along two
-chains, every second number each, and the first number is in neither.
+A string is a row of whole numbers (COCO's format). Each number takes one character for every five bits, from
+the lowest up: bit 5 of a character says that more follow, bit 4 of the last one is the sign. The numbers are
+the lengths of runs of background and object, in turn; from the fourth on, less the length two before. The
+lengths are therefore cumulative sums along two chains, of every second number each; the first number belongs
+to neither chain.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,21 +22,24 @@ _MORE, _SIGN, _BITS = 32, 16, 31
 class BrokenString(ValueError):
     """String number `place` cannot be an RLE."""
 
-    def __init__(self, place, reason="counts is not a complete RLE string"):
+    def __init__(self, place: int | np.integer, reason: str = "counts is not a complete RLE string") -> None:
         super().__init__(reason)
         self.place = int(place)
 
 
-def measure(strings):
-    """Sizes of N masks, N ≥ 1.
+class Measures(NamedTuple):
+    """Sizes of N masks."""
 
-    Returns:
-      areas: (N,) int64, pixels of the object.
-      covered: (N,) int64, pixels of all runs; it is for the caller to compare them with the frame.
-      has_empty: (N,) bool, whether a run other than the first has no pixels, see `without_empty_runs`.
-    Raises:
-      BrokenString: an empty string, a character without a meaning, a number without an end, a run below
-        zero or beyond `MOST_PIXELS`.
+    areas: np.ndarray  # (N,) int64, pixels of the object
+    covered: np.ndarray  # (N,) int64, pixels of all runs; the caller compares them with the frame
+    has_empty: np.ndarray  # (N,) bool, whether a run after the first has no pixels, see `without_empty_runs`
+
+
+def measure(strings: Sequence[str]) -> Measures:
+    """Sizes of the masks of one or more strings.
+
+    Raises BrokenString for an empty string, a character without a meaning, a number without an end, and a
+    run below zero or beyond `MOST_PIXELS`.
     """
     numbers, stops = _read_numbers(*_read_characters(strings))
     starts = np.concatenate([[0], stops[:-1]])
@@ -45,22 +52,23 @@ def measure(strings):
         # The numbers at even, then odd places of the whole row, and which of them are whose.
         first, last = (starts + 1 - parity) // 2, (stops + 1 - parity) // 2
         runs = _add_up(numbers[parity::2], first, last)
-        if runs.view(np.uint32).max() > MOST_PIXELS:  # what is below zero, too
+        if runs.view(np.uint32).max() > MOST_PIXELS:  # or negative
             place = np.searchsorted(last, runs.view(np.uint32).argmax(), side="right")
             raise BrokenString(place, "a run is of negative length or longer than any frame")
         chains.append((runs, first, last))
     even, odd = (_sum(*chain) for chain in chains)
     has_empty = np.zeros(len(strings), bool)
-    # Each first run left a zero in its chain, and there is one behind each chain.
+    # Each first run left one zero in its chain, and one zero stands behind each chain.
     if sum(np.count_nonzero(runs == 0) for runs, _, _ in chains) > len(strings) + 2:
-        has_empty = sum(_sum(np.append(runs[:-1] == 0, False), *places) for runs, *places in chains) > 1
-    return np.where(starts % 2 == 0, odd, even), even + odd + heads, has_empty
+        empty = [_sum(np.append(runs[:-1] == 0, False), *places) for runs, *places in chains]
+        has_empty = empty[0] + empty[1] > 1
+    return Measures(np.where(starts % 2 == 0, odd, even), even + odd + heads, has_empty)
 
 
-def without_empty_runs(string):
-    """The runs of a mask, a list, with those of no pixels merged away but for the first.
+def without_empty_runs(string: str) -> list[int]:
+    """The run lengths of a mask with empty runs merged away, except for a first one.
 
-    Where both masks of a pair have such a run at one pixel, pycocotools takes it for the end.
+    Where both masks of a pair have an empty run at one pixel, pycocotools takes it for the end.
     """
     runs, _ = _read_numbers(*_read_characters([string]))
     runs = runs.astype(np.int64)
@@ -71,7 +79,7 @@ def without_empty_runs(string):
     return np.diff(changes, prepend=0, append=runs.sum()).tolist()
 
 
-def _read_characters(strings):
+def _read_characters(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Codes (C,) uint8 from 0 to 63 of all characters, and where each string stops among them (N,)."""
     text = "".join(strings)
     if not text.isascii():
@@ -80,7 +88,7 @@ def _read_characters(strings):
     if not lengths.all():
         raise BrokenString(lengths.argmin())
     stops = np.cumsum(lengths)
-    codes = np.frombuffer(text.encode(), np.uint8) - _FIRST_CHARACTER  # what is below wraps around
+    codes = np.frombuffer(text.encode(), np.uint8) - _FIRST_CHARACTER  # characters below wrap around
     if codes.max() > _MORE + _BITS:
         raise BrokenString(np.searchsorted(stops, codes.argmax(), side="right"))
     unfinished = codes[stops - 1] >= _MORE
@@ -89,7 +97,7 @@ def _read_characters(strings):
     return codes, stops
 
 
-def _read_numbers(codes, stops):
+def _read_numbers(codes: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All numbers (R,) int32, and where each string stops among them (N,)."""
     followed = codes >= _MORE
     numbers = (codes[~followed] ^ _SIGN).astype(np.int32) - _SIGN
@@ -109,11 +117,11 @@ def _read_numbers(codes, stops):
     return numbers, stops
 
 
-def _add_up(differences, first, last):
-    """Lengths (R + 1,) int32 of the runs of a chain, those of string n from first[n] to last[n].
+def _add_up(differences: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Lengths (R + 1,) int32 of the runs of a chain; those of string n lie from first[n] to last[n].
 
-    They are right modulo 2³², as in pycocotools. A zero stands behind them: before the first of all, and
-    for strings without a number in this chain.
+    They are right modulo 2³², as in pycocotools. The zero at the end serves as the number before the first
+    of all, and for strings without a number in this chain.
     """
     runs = np.zeros(len(differences) + 1, np.int32)
     runs[:-1] = differences  # summed up in place: NumPy is slow over every second value
@@ -122,7 +130,7 @@ def _add_up(differences, first, last):
     return runs
 
 
-def _sum(values, first, last):
+def _sum(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Sums (N,) int64 of values[first[n] : last[n]]."""
     sums = np.add.reduceat(values, first, dtype=np.int64)
     sums[first == last] = 0

@@ -1,132 +1,232 @@
-"""Segmentations as annotation files hold them: RLE with counts as a list or as text, or polygons."""
+"""Segmentations of JSON files, checked and turned into compressed RLEs.
+
+A segmentation has one of three forms: RLE with compressed counts (text), RLE with counts as a list, or a list
+of polygons x, y, x, y, … in pixels.
+"""
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
+from masktrack_jax.masks import rle_strings
+from masktrack_jax.masks.rle import Rle, decode_mask, draw_polygons, encode_runs
 from masktrack_jax.masks.rle_strings import MOST_PIXELS
 from masktrack_jax.runtime.errors import UserError
 
-FAR_AWAY = 1e6  # pixels; for an outline that long pycocotools takes 100 MB, for a longer one all there is
+FAR_AWAY = 1e6  # pixels; for an outline that long pycocotools takes 100 MB, for a longer one all memory
+# Masks measured at once: more do not stay in the processor's cache, fewer cost a call each.
+_BATCH = 256
+
+Size = tuple[int, int]  # height, width
 
 
-def compact_segmentation(segmentation, height, width):
-    """Check a raw segmentation of a frame of this size and make it small: (segmentation, problem).
+class BrokenSegmentation(ValueError):
+    """A segmentation that describes no mask; `place` is its index among those that were read."""
 
-    RLE whose counts are a list becomes the equal compressed RLE (a data set's lists take gigabytes); anything
-    else stays as it is. `problem` is None or says in a few words what is wrong.
+    def __init__(self, place: int, reason: object) -> None:
+        super().__init__(str(reason))
+        self.place = place
+
+
+class BrokenMask(ValueError):
+    """Such a segmentation of a track; `track` is the track's index, the text "frame T: not a mask (why)"."""
+
+    def __init__(self, track: int, frame: int, reason: object) -> None:
+        super().__init__(f"frame {frame}: not a mask ({reason})")
+        self.track = track
+
+
+class TrackMasks(NamedTuple):
+    """The masks of one track, one entry a frame: None and an area of -1 where the object is absent."""
+
+    rles: list[Rle | None]
+    areas: np.ndarray  # (T,) int64, pixels
+
+
+class Masks(NamedTuple):
+    """Compressed RLEs and their areas in pixels."""
+
+    rles: list[Rle]
+    areas: list[int]
+
+
+def read_track(segmentations: Sequence, size: Size) -> TrackMasks:
+    """The masks of one track, see `read_tracks`."""
+    (track,) = read_tracks([segmentations], size)
+    return track
+
+
+def read_tracks(tracks: Sequence[Sequence], size: Size) -> list[TrackMasks]:
+    """The masks of tracks, given as lists of one segmentation a frame.
+
+    Any false value (`null`, `[]`) means that the object is absent. `size` is the (height, width) of the
+    video: polygons are drawn at it, RLEs may have a size of their own. Raises BrokenMask.
     """
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                return None, "has a polygon that is not a list of three or more x, y pairs"
-            if not all(isinstance(value, int | float) for value in polygon):
-                return None, "has a polygon with something other than numbers"
-            if not all(abs(value) < FAR_AWAY for value in polygon):  # NaN neither
-                return None, "has a polygon far out of any frame"
-            if outline_length(polygon) > FAR_AWAY:
-                return None, "has a polygon whose outline is longer than a frame has room for"
-        return segmentation, None if segmentation else "has an empty list of polygons"
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        return None, "has a segmentation that is neither RLE with `size` and `counts` nor polygons"
-    if not isinstance(segmentation["size"], list | tuple) or list(segmentation["size"]) != [height, width]:
-        return (
-            None,
-            f"has RLE of size {segmentation['size']} but its video is {[height, width]} (height, width)",
-        )
-    if height * width > MOST_PIXELS:
-        return None, f"has RLE of {height} x {width} pixels, more than any camera's"
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        return _compress(counts, height, width)
-    if not isinstance(counts, str | bytes) or not counts:
-        return None, "has RLE whose `counts` are neither a list nor text"
-    runs = _run_lengths(counts)
-    if runs is None or runs.min() < 0 or runs.sum() != height * width:
-        return None, f"has compressed RLE `counts` that do not describe {height} x {width} pixels"
-    return segmentation, None
+    rles: list[list[Rle | None]] = [[None] * len(masks) for masks in tracks]
+    areas = [np.full(len(masks), -1, np.int64) for masks in tracks]
+    places = [(n, t) for n, masks in enumerate(tracks) for t, mask in enumerate(masks) if mask]
+    try:
+        found = read_masks([tracks[n][t] for n, t in places], size, any_size=True)
+    except BrokenSegmentation as error:
+        raise BrokenMask(*places[error.place], error) from error
+    for (n, t), rle, area in zip(places, found.rles, found.areas):
+        rles[n][t], areas[n][t] = rle, area
+    return list(map(TrackMasks, rles, areas))
 
 
-def outline_length(polygon):
+def read_masks(segmentations: Sequence, size: Size, *, any_size: bool = False) -> Masks:
+    """The masks of segmentations, none of them absent, of a frame of `size` (height, width).
+
+    With `any_size` an RLE may have another size than the frame. Runs without pixels are merged away, except
+    for a first one. Raises BrokenSegmentation.
+    """
+    rles: list[Rle] = []
+    areas: list[int] = []
+    for start in range(0, len(segmentations), _BATCH):
+        batch = list(segmentations[start : start + _BATCH])
+        if not _are_compressed(batch, None if any_size else size):
+            batch = [_to_rle(mask, size, any_size, start + n) for n, mask in enumerate(batch)]
+        areas += _measure(batch, start)
+        rles += batch
+    return Masks(rles, areas)
+
+
+def read_each(segmentations: Sequence, size: Size) -> list[tuple[Rle, int] | BrokenSegmentation]:
+    """As `read_masks`: of each segmentation its RLE and area, or the error where it describes no mask."""
+    try:
+        return list(zip(*read_masks(segmentations, size)))
+    except BrokenSegmentation as error:
+        if len(segmentations) == 1:
+            return [error]
+    return [found for one in segmentations for found in read_each([one], size)]
+
+
+def to_rle(segmentation: object, size: Size, *, any_size: bool = False) -> Rle:
+    """The compressed RLE of a segmentation, as `read_masks` gives it for many at once, and faster.
+
+    Raises ValueError with the reason where it describes no mask.
+    """
+    return read_masks([segmentation], size, any_size=any_size).rles[0]
+
+
+def decode_segmentation(segmentation: object, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) uint8 of a segmentation of a frame of that size.
+
+    Raises UserError where it describes none.
+    """
+    try:
+        return decode_mask(to_rle(segmentation, (height, width)))
+    except ValueError as error:
+        raise UserError(f"a frame of {height}x{width}: {error}; correct the annotations file") from None
+
+
+def outline_length(polygon: Sequence[float]) -> float:
     """The length of a closed polygon x, y, x, y, … in pixels, of each side the longer of its two extents."""
-    corners = np.array(polygon[: len(polygon) // 2 * 2], float).reshape(-1, 2)
+    corners = np.array(polygon, float).reshape(-1, 2)
     return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
-def _run_lengths(counts):
-    """The run lengths of compressed counts: (N,) int64, or None when they are cut off or no such code.
-
-    The code of COCO's maskApi: five bits a character from 48 on, the sixth says that more follow, and from
-    the fourth run on each is stored as its difference from the one two before. Checked here because
-    pycocotools returns uninitialised memory for counts that add up to too little.
-    """
-    text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes & 0x20 == 0)
-    if codes.min() < 0 or codes.max() > 0x3F or len(ends) == 0 or ends[-1] != len(codes) - 1:
-        return None
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends + 1 - starts
-    if lengths.max() > 7:  # more than 32 bits
-        return None
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    runs -= np.where(codes[ends] & 0x10, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
+def check_polygons(polygons: list) -> None:
+    """Raise ValueError unless these are polygons that pycocotools draws in reasonable time and memory."""
+    if not polygons:
+        raise ValueError("an empty list of polygons")
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon that is not a list of three or more x, y pairs")
+        if not all(issubclass(kind, Real) for kind in set(map(type, polygon))):
+            raise ValueError("a polygon with something other than numbers")
+        if not all(abs(value) < FAR_AWAY for value in polygon):  # NaN is not less, either
+            raise ValueError("a polygon far out of any frame")
+        if outline_length(polygon) > FAR_AWAY:
+            raise ValueError("a polygon whose outline is longer than a frame has room for")
 
 
-def _compress(counts, height, width):
-    """Compressed RLE of a list of run lengths: (RLE, problem)."""
-    from pycocotools import mask as coco_mask
-
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return None, "has RLE `counts` that are not all integers of 0 or more"
-    if sum(counts) != height * width:
-        return None, f"has RLE `counts` that add up to {sum(counts)}, not to {height} x {width} pixels"
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}, None
-
-
-def to_rle(segmentation, height, width):
-    """One compressed RLE of a raw segmentation. Raises UserError when it is not a sound one of this size."""
-    from pycocotools import mask as coco_mask
-
-    compact, problem = compact_segmentation(segmentation, height, width)
-    if problem:
-        raise UserError(f"a frame of {height}x{width} {problem}; correct the annotations file")
-    if isinstance(compact, list):
-        return coco_mask.merge(coco_mask.frPyObjects(compact, height, width))
-    return compact
-
-
-def decode_segmentation(segmentation, height, width):
-    """The mask of a segmentation: (height, width) uint8 of 0 and 1.
-
-    Takes RLE with counts as a list, RLE with compressed counts, or a list of polygons (x, y, x, y, … in
-    pixels). Raises UserError, in one line, when it is none of these or not of this size.
-    """
-    from pycocotools import mask as coco_mask
-
-    rle = to_rle(segmentation, height, width)
+def _to_rle(segmentation: object, size: Size, any_size: bool, place: int) -> Rle:
+    """A segmentation of any form as an RLE, whose string `_measure` checks later."""
     try:
-        return np.ascontiguousarray(coco_mask.decode(rle))
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"a frame of {height}x{width} has RLE that cannot be decoded ({reason}); "
-            "correct the annotations file"
-        ) from None
+        if isinstance(segmentation, list):
+            return _draw(segmentation, size)
+        if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+            raise ValueError("neither RLE with `size` and `counts` nor polygons")
+        return _compress(segmentation, *_size_of(segmentation, size, any_size))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BrokenSegmentation(place, error) from error
 
 
-def segmentation_area(segmentation, height, width):
-    """The number of pixels of a segmentation's mask."""
-    from pycocotools import mask as coco_mask
+def _draw(polygons: list, size: Size) -> Rle:
+    check_polygons(polygons)
+    if None in size:
+        raise ValueError("polygons need the video's height and width")
+    _check_size(size)
+    return draw_polygons(polygons, *size)
 
-    return float(coco_mask.area(to_rle(segmentation, height, width)))
+
+def _size_of(rle: dict, size: Size, any_size: bool) -> Size:
+    """The (height, width) of an RLE of any form."""
+    stated = rle["size"]
+    if not any_size:
+        if not isinstance(stated, list | tuple) or list(stated) != list(size):
+            raise ValueError(f"RLE of size {stated!r:.60} but its video is {list(size)} (height, width)")
+        stated = size
+    _check_size(stated)
+    return tuple(stated)
 
 
-def segmentation_box(segmentation, height, width):
-    """The box around a segmentation's mask as annotation files have it: [x, y, width, height] in pixels."""
-    from pycocotools import mask as coco_mask
+def _check_size(size: object) -> None:
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise ValueError(f"size must be a height and a width, got {size!r:.60}")
+    height, width = size
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise ValueError(f"size must be two positive integers, got {size!r:.60}")
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"size {size!r:.60} has more pixels than any camera's")
 
-    return coco_mask.toBbox(to_rle(segmentation, height, width)).tolist()
+
+def _compress(rle: dict, height: int, width: int) -> Rle:
+    """An RLE of any form and of this size with its counts as text."""
+    counts = rle["counts"]
+    if isinstance(counts, list):
+        if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
+            raise ValueError("RLE `counts` that are no list of integers from 0 to the frame's pixels")
+        return encode_runs(height, width, counts)
+    if isinstance(counts, bytes):
+        return {"size": [height, width], "counts": counts.decode("latin-1")}
+    if not isinstance(counts, str):
+        raise ValueError(f"RLE `counts` that are {type(counts).__name__}, neither a list nor text")
+    return {"size": [height, width], "counts": counts}
+
+
+def _are_compressed(segmentations: list, size: Size | None) -> bool:
+    """Whether all are compressed RLEs of one good size, as they almost always are: `size`, or any if None."""
+    if set(map(type, segmentations)) != {dict}:
+        return False
+    sizes = [segmentation.get("size") for segmentation in segmentations]
+    kinds = {type(segmentation.get("counts")) for segmentation in segmentations}
+    if kinds != {str} or not isinstance(sizes[0], list) or list(map(type, sizes[0])) != [int, int]:
+        return False
+    height, width = sizes[0]
+    good = height > 0 and width > 0 and height * width <= MOST_PIXELS
+    return good and size in (None, (height, width)) and sizes.count(sizes[0]) == len(sizes)
+
+
+def _measure(rles: list[Rle], first: int) -> list[int]:
+    """Areas of compressed RLEs, the first at place `first`; replaces those with empty runs.
+
+    Checks that the runs fill the frame: where they do not, pycocotools decodes to uninitialised memory and
+    never returns from an intersection.
+    """
+    strings = [rle["counts"] for rle in rles]
+    try:
+        areas, covered, has_empty = rle_strings.measure(strings)
+    except rle_strings.BrokenString as error:
+        raise BrokenSegmentation(first + error.place, error) from None
+    pixels = np.array([rle["size"] for rle in rles]).prod(axis=1)
+    for n in np.flatnonzero(covered != pixels)[:1]:
+        reason = f"its runs cover {covered[n]} pixels, its size has {pixels[n]}"
+        raise BrokenSegmentation(first + int(n), reason)
+    for n in np.flatnonzero(has_empty):
+        height, width = rles[n]["size"]
+        rles[n] = encode_runs(height, width, rle_strings.without_empty_runs(strings[n]))
+    return areas.tolist()

@@ -1,4 +1,4 @@
-"""What every script does around its work."""
+"""The frame around the work of every script: flags, errors in one line, kept programs."""
 
 import contextlib
 import logging
@@ -6,25 +6,34 @@ import os
 import re
 import sys
 import zlib
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.suggest import nearest_key
+
+T = TypeVar("T")
+ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
-def launch(main):
-    """Parse the absl flags and run `main(argv)`; whatever is wrong becomes one line (see `run`)."""
+def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[str]] = tuple) -> None:
+    """Parse the absl flags and run `main(argv)`; errors become one line (see `run`).
+
+    `keys()`: the keys that --config may have, for suggestions.
+    """
     keep_programs()
-    app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv))
+    app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
 
-def keep_programs(environment=os.environ):
-    """Have JAX keep what it compiles, so that a second start need not compile it again.
+def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have JAX keep compiled programs on disk, so that a second start need not compile them again.
 
-    In `MASKTRACK_CACHE`, by default masktrack_jax in the user's cache folder; "off" keeps nothing. Where
-    JAX's own `JAX_COMPILATION_CACHE_DIR` is set, that holds. To be called before JAX is imported.
+    They go to `MASKTRACK_CACHE`, by default masktrack_jax in the user's cache folder; "off" keeps none. JAX's
+    own `JAX_COMPILATION_CACHE_DIR` takes precedence. Call this before JAX is imported.
     """
     usual = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "masktrack_jax"
     folder = environment.get("MASKTRACK_CACHE") or str(usual)
@@ -33,8 +42,8 @@ def keep_programs(environment=os.environ):
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
-def _machine():
-    """A name for this kind of processor: programs made for another may not run, and homes are shared."""
+def _machine() -> str:
+    """A name for this kind of processor: home folders are shared, and programs may not run elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -43,44 +52,69 @@ def _machine():
     return f"{zlib.crc32(''.join(kind).encode()):08x}"
 
 
-def parse_flags(argv):
-    """Parse the command line; --score-threshold is as good as --score_threshold.
+def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:
+    """Parse the command line; --score-threshold means --score_threshold.
 
     Raises a UserError for unknown flags, values of the wrong type, a config file that cannot be read, and
     config keys that do not exist.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    with _flag_errors("masktrack_jax/config/base.py has them all"):
+    with _flag_errors(spelled, keys, ALL_KEYS):
         return flags.FLAGS(spelled)
 
 
-def define_config(values, text):
-    """Define flags --config.KEY for the keys of the dict `values`; returns a function that tells the changes.
+def define_config(values: dict[str, Any], text: str) -> Callable[[], dict[str, Any]]:
+    """Define flags --config.KEY for the keys of `values`; returns a function that gives the changed values.
 
-    Raises a UserError for keys that do not exist: ml_collections looks at the command line already here.
+    Raises a UserError for keys that do not exist: ml_collections reads the command line already here.
     """
-    with _flag_errors(f"here only {', '.join(f'config.{name}' for name in values)} can be set"):
+    keys = list(_dotted(values))
+    hint = f"only {' and '.join(f'config.{_common(name, keys)}' for name in values)} can be set here"
+    with _flag_errors(sys.argv, lambda: keys, hint):
         config_flags.DEFINE_config_dict("config", ConfigDict(values), text)
     return lambda: config_flags.get_override_values(flags.FLAGS["config"])
 
 
+def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        yield from _dotted(value, f"{key}.") if isinstance(value, dict) else [key]
+
+
+def _common(section: str, keys: Collection[str]) -> str:
+    """The section, or its only key."""
+    inside = [key for key in keys if key.startswith(f"{section}.")]
+    return inside[0] if len(inside) == 1 else section
+
+
 @contextlib.contextmanager
-def _flag_errors(hint):
-    """Turn what absl and ml_collections say of a bad flag into a UserError."""
+def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint: str) -> Iterator[None]:
+    """Turn the errors of absl and ml_collections about a flag into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:  # of ml_collections: the key and, it may be, one like it
-        said = str(error.args[0])
-        key, near = re.search(r"[\w.]+", said)[0], re.search(r'Did you mean "(\w+)"', said)
-        guess = f", but {near[1]}" if near else ""
-        raise UserError(f"the config has no key {key}{guess}; {hint}") from None
+    except (AttributeError, KeyError) as error:  # of ml_collections, about a key that does not exist
+        key = _unknown_key(str(error.args[0]), argv, keys())
+        near = nearest_key(key, keys())
+        raise UserError(f"the config has no key {key}; {f'did you mean {near}?' if near else hint}") from None
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise UserError(f"{_one_line(error)}; see --help") from None
 
 
-def run(main, *args):
+def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> str:
+    """The dotted key on the command line that a message of ml_collections is about.
+
+    The message names a part of it only.
+    """
+    part = re.search(r"[\w.]+", message)
+    given = [found[1] for word in argv if (found := re.match(r"--?(?:no)?config\.([\w.]+)", word))]
+    unknown = [key for key in given if key not in known]
+    named = [key for key in unknown if part and part[0] in key.split(".")]
+    return (named or unknown or [part[0] if part else "?"])[0]
+
+
+def run(main: Callable[..., T], *args: Any) -> T:
     """Run `main(*args)`; a `UserError` becomes one line on stderr and exit status 1."""
-    for library in ("jax", "orbax"):  # what they say at INFO is for their authors
+    for library in ("jax", "orbax"):  # their messages at INFO are for their authors
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return main(*args)
@@ -91,5 +125,5 @@ def run(main, *args):
         sys.exit(130)
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

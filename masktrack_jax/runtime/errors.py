@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that names the file, record or config key and what to do."""
+    """Bad input. The message is one line that names the file, record or config key, and the cure."""

@@ -1,44 +1,46 @@
-"""Writing that leaves nothing half-done behind."""
+"""Files and folders that appear complete or not at all, and other care of the disk."""
 
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from masktrack_jax.runtime.errors import UserError
 
 
-def make_folder(path):
-    """`path` as a Path, made if need be and tried for writing."""
+def make_folder(path: str | Path) -> Path:
+    """Create the folder `path` if it does not exist; raises a UserError if it cannot be written to."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process of the run tries it, too
+        probe.unlink(missing_ok=True)  # another process of the run may have removed it
     except OSError as error:
         raise UserError(f"{path}: cannot be written to ({error.strerror}); give another folder") from None
     return path
 
 
-def is_inside(name):
-    """Whether `name`, a path that a file holds, stays below the folder that it is relative to."""
+def is_inside(name: str) -> bool:
+    """Whether the relative path `name`, read from a file, stays below the folder it is relative to."""
     parts = re.split(r"[/\\]", name)
     return not (parts[0] == "" or ".." in parts or "\0" in name)
 
 
-def sync(path):
-    """Wait until the disk has what was written to a file, so that a loss of power does not take it."""
+def sync(path: str | Path) -> None:
+    """Flush a file to the disk, so that it survives a loss of power."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
-def lock(file, message):
-    """Keep other processes from locking an open file until it is closed, in whatever way.
+def lock(file: IO[Any], message: str) -> None:
+    """Lock an open file until it is closed, even by the end of the process.
 
-    Raises a UserError, `message`, where another one has locked it. Does nothing where there are no locks:
-    on Windows, and on file systems without.
+    Raises a UserError with `message` if another process has locked it. Does nothing where there are no locks:
+    on Windows, and on some file systems.
     """
     try:
         import fcntl
@@ -53,11 +55,11 @@ def lock(file, message):
 
 
 @contextmanager
-def whole(path, advice="choose another --output"):
-    """Give a path to write a file or a folder at that becomes `path` when the block ends well, else nothing.
+def whole(path: str | Path, advice: str = "choose another --output") -> Iterator[Path]:
+    """Write atomically: yields a temporary path that is renamed to `path` on success and deleted on error.
 
-    A file of that name is replaced, so that a reader sees the old one or the new one; a folder only where it
-    is empty. Raises a UserError, with `advice`, for whatever the disk refuses.
+    An existing file is replaced, so a reader sees the old one or the new one; an existing folder only if it
+    is empty. Raises a UserError, with `advice`, if the disk refuses.
     """
     target = Path(os.path.abspath(path))
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")

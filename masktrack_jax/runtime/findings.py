@@ -1,36 +1,45 @@
-"""What a check found: every fault and note counted by kind, with the first examples of each."""
+"""The findings of a check: errors and notes, counted by kind, with the first examples of each."""
+
+from typing import NamedTuple
 
 from masktrack_jax.runtime.errors import UserError
 
 EXAMPLES = 3
 
 
-class Findings:
-    """Errors and notes by kind, in the order they were first found.
+class Found(NamedTuple):
+    """The number of findings of one kind, and the first of them."""
 
-    A kind is a few words that say what is wrong (`boxes that do not fit their masks`); an example says where
-    and how, in one line.
+    number: int
+    examples: list[str]
+
+
+class Findings:
+    """Errors and notes by kind, in the order in which each kind was first found.
+
+    A kind names the fault in a few words (`boxes that do not fit their masks`); an example says in one line
+    where it is.
     """
 
-    def __init__(self):
-        self.errors = {}  # kind → [count, first examples]
-        self.notes = {}
+    def __init__(self) -> None:
+        self.errors: dict[str, Found] = {}
+        self.notes: dict[str, Found] = {}
 
-    def error(self, kind, example):
+    def error(self, kind: str, example: str) -> None:
         """Count something that is wrong."""
         _add(self.errors, kind, example)
 
-    def note(self, kind, example):
+    def note(self, kind: str, example: str) -> None:
         """Count something that is allowed but worth knowing."""
         _add(self.notes, kind, example)
 
     @property
-    def num_errors(self):
-        """How many things are wrong."""
-        return sum(count for count, _ in self.errors.values())
+    def num_errors(self) -> int:
+        """The number of errors of all kinds."""
+        return sum(found.number for found in self.errors.values())
 
-    def lines(self):
-        """The report: a line a kind with its count, errors first, each followed by its examples."""
+    def lines(self) -> list[str]:
+        """The report: one line with the count of each kind, errors first, followed by its examples."""
         lines = []
         for word, kinds in (("error", self.errors), ("note", self.notes)):
             for kind, (count, examples) in kinds.items():
@@ -40,8 +49,8 @@ class Findings:
                     lines.append(f"    … and {count - len(examples)} more")
         return lines
 
-    def conclude(self, name, consequence=""):
-        """Print the report; a UserError, which counts the errors in `name`, if there is any."""
+    def conclude(self, name: str, consequence: str = "") -> None:
+        """Print the report on `name`; raises a UserError that counts the errors, if there are any."""
         for line in self.lines():
             print(line)
         if self.num_errors:
@@ -49,8 +58,8 @@ class Findings:
         print(f"{name}: nothing wrong")
 
 
-def _add(kinds, kind, example):
-    found = kinds.setdefault(kind, [0, []])
-    found[0] += 1
-    if len(found[1]) < EXAMPLES:
-        found[1].append(" ".join(example.split()))
+def _add(kinds: dict[str, Found], kind: str, example: str) -> None:
+    count, examples = kinds.get(kind, Found(0, []))
+    if count < EXAMPLES:
+        examples = [*examples, " ".join(example.split())]
+    kinds[kind] = Found(count + 1, examples)

@@ -1,11 +1,11 @@
-"""Several processes as one run: how they find each other, what each takes, what they tell each other.
+"""Several processes as one run: how they connect, which rows each of them takes, and what they exchange.
 
 Every process runs the same command, and its environment says which one it is:
 
 - `MASKTRACK_COORDINATOR`: HOST:PORT, the machine of process 0 and a free port there;
-- `MASKTRACK_PROCESSES`: how many there are; `MASKTRACK_PROCESS`: the number of this one, from 0.
+- `MASKTRACK_PROCESSES`: the number of processes; `MASKTRACK_PROCESS`: the index of this one, from 0.
 
-On a cluster that JAX knows (SLURM, Open MPI, TPU) `MASKTRACK_COORDINATOR=auto` is enough.
+On a cluster that JAX detects (SLURM, Open MPI, TPU) `MASKTRACK_COORDINATOR=auto` is enough.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import os
 import pickle
 import sys
 import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,33 +24,35 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from masktrack_jax.runtime.errors import UserError
 
 COORDINATOR, PROCESSES, PROCESS = (f"MASKTRACK_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS"))
-ENDED = "masktrack/ended/"  # below it, what processes that broke off said last
-POLL, GRACE = 1.0, 5.0  # seconds between two looks at that; and to end by oneself
-LEAVE = 60  # seconds that a process which ends waits for the others to
-FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; a process that is gone is noticed otherwise
+FAILED = "masktrack/failed/"  # prefix of the keys under which failing processes leave their reason
+POLL, GRACE = 1.0, 5.0  # seconds between looks at these keys, and that a process has to end by itself
+LEAVE = 60  # seconds that a process waits at its end for the others
+FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; lost processes are noticed otherwise
 
-_numbers = itertools.count()  # all processes ask for the same things in the same order
+T = TypeVar("T")
+
+_numbers = itertools.count()  # of barriers and messages: all processes count the same ones in the same order
 
 
 @contextlib.contextmanager
-def together(environment=os.environ):
-    """A block that the processes of a run do together; this one alone where the environment names no others.
+def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """A block that all processes of a run execute; this process alone if the environment names no others.
 
-    To be entered before JAX is used. Where one of them breaks off, the others end with what it said; where
-    one is lost without a word, JAX ends them within two minutes. Only process 0 prints to standard output.
+    Enter it before JAX is used. If one process fails, the others end with its reason. If one is lost without
+    a reason, JAX ends the others within two minutes. Only process 0 prints to standard output.
     """
-    if (asked := _asked(environment)) is None:
+    if (arguments := _arguments(environment)) is None:
         yield
         return
-    _connect(asked)
+    _connect(arguments)
     over = threading.Event()
     watch = threading.Thread(target=_end_with_others, args=(over,), daemon=True)
     watch.start()
     try:
-        with _spoken():
+        with _quiet_unless_first():
             yield
     except BaseException as error:
-        _tell(f"process {jax.process_index()} of {jax.process_count()} broke off: {_reason(error)}")
+        _report(f"process {jax.process_index()} of {jax.process_count()} failed: {_reason(error)}")
         raise
     finally:
         over.set()
@@ -57,8 +61,8 @@ def together(environment=os.environ):
 
 
 @contextlib.contextmanager
-def _spoken():
-    """What is said by all is heard once."""
+def _quiet_unless_first() -> Iterator[None]:
+    """Silence standard output on every process but the first."""
     if is_first():
         yield
         return
@@ -66,8 +70,8 @@ def _spoken():
         yield
 
 
-def _asked(environment):
-    """Arguments of `jax.distributed.initialize`, or None. Raises a UserError for what makes no sense."""
+def _arguments(environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """Arguments of `jax.distributed.initialize`; None for a single process. Raises a UserError."""
     address = environment.get(COORDINATOR)
     given = {name: environment[name] for name in (PROCESSES, PROCESS) if environment.get(name)}
     if not address and not given:
@@ -79,129 +83,123 @@ def _asked(environment):
             f"set {COORDINATOR}=HOST:PORT, {PROCESSES} and {PROCESS}, or {COORDINATOR}=auto alone"
         )
     if not all(number.isdigit() for number in given.values()):
-        raise UserError(f"{given}: not numbers; give how many processes there are, and which this is, from 0")
+        raise UserError(f"{given}: not numbers; give the number of processes, and the index of this one")
     count, index = int(given[PROCESSES]), int(given[PROCESS])
     if index >= count:
-        raise UserError(f"{PROCESS}={index}: with {PROCESSES}={count} they are 0 to {count - 1}")
+        raise UserError(f"{PROCESS}={index}: with {PROCESSES}={count} the indices are 0 to {count - 1}")
     return {"coordinator_address": address, "num_processes": count, "process_id": index}
 
 
-def _connect(asked):
-    """Meet the other processes, or raise a UserError."""
-    jax.config.update(
-        "jax_enable_preemption_service", False
-    )  # would take SIGTERM for itself, see interruption
+def _connect(arguments: Mapping[str, Any]) -> None:
+    """Connect to the other processes, or raise a UserError."""
+    # JAX's preemption service would take SIGTERM for itself; see signals.py.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(**asked, shutdown_timeout_seconds=LEAVE)
-    except (ValueError, RuntimeError) as error:  # of JAX's clusters and of its client
-        where = asked.get("coordinator_address", "auto")
-        raise UserError(
-            f"{COORDINATOR}={where}: the processes did not come together ({_first_line(error)})"
-        ) from None
+        jax.distributed.initialize(**arguments, shutdown_timeout_seconds=LEAVE)
+    except (ValueError, RuntimeError) as error:  # of JAX's clusters, and of its client
+        where = arguments.get("coordinator_address", "auto")
+        raise UserError(f"{COORDINATOR}={where}: cannot connect ({_first_line(error)})") from None
 
 
-def _tell(reason):
-    """Let the others know why this process ends."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: they know
-        _client().key_value_set(f"{ENDED}{jax.process_index()}", reason)
+def _report(reason: str) -> None:
+    """Tell the other processes why this one ends."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: the others know
+        _client().key_value_set(f"{FAILED}{jax.process_index()}", reason)
 
 
-def _disconnect():
-    """Leave when all others do, too, or are gone."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # they are not there any more
+def _disconnect() -> None:
+    """Leave once all others leave too, or are gone."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # they are gone
         jax.distributed.shutdown()
 
 
-def _end_with_others(over):
-    """Wait until one process breaks off, and end this one, whatever it waits for; or until it is `over`."""
+def _end_with_others(over: threading.Event) -> None:
+    """End this process once another one fails, whatever this one waits for; return when it is `over`."""
     while not over.wait(POLL):
         try:
-            said = _client().key_value_dir_get(ENDED)
+            reasons = _client().key_value_dir_get(FAILED)
         except jax.errors.JaxRuntimeError:
             return  # process 0 is gone: JAX ends this one
-        if said and not over.wait(GRACE):
-            print(f"error: {said[0][1]}", file=sys.stderr, flush=True)
+        if reasons and not over.wait(GRACE):
+            print(f"error: {reasons[0][1]}", file=sys.stderr, flush=True)
             _disconnect()
             os._exit(1)
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"exit status {error.code}"
-    return (
-        _first_line(error)
-        if isinstance(error, UserError)
-        else f"{type(error).__name__}: {_first_line(error)}"
-    )
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{kind}{_first_line(error)}"
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
-def _client():
-    from jax._src import distributed  # there is no public way to what JAX's own tools use
+def _client() -> Any:
+    from jax._src import distributed  # JAX has no public access to the key-value store that its own tools use
 
     return distributed.global_state.client
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this is the process that prints and writes."""
     return jax.process_index() == 0
 
 
-def all_devices():
-    """The devices of all processes, those of process 0 first."""
+def all_devices() -> list[jax.Device]:
+    """The devices of all processes, in the order of the processes."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
-def local_rows(batch_size):
-    """The rows of every batch, of `batch_size`, that this process's devices take: a slice."""
+def local_rows(batch_size: int) -> slice:
+    """The rows of every global batch that this process's devices take."""
     mine = [i for i, device in enumerate(all_devices()) if device.process_index == jax.process_index()]
     rows = batch_size // jax.device_count()
     return slice(mine[0] * rows, (mine[-1] + 1) * rows)
 
 
-def on_local_devices(tree):
-    """Copies of arrays on each device of this process, as the training step takes its state."""
+def on_local_devices(tree: T) -> T:
+    """Arrays replicated on each device of this process, as the training step takes its state."""
     return jax.device_put(tree, _everywhere(jax.local_devices()))
 
 
-def as_global(tree):
-    """Arrays that are the same on all devices of all processes, as one array each; nothing is copied.
+def as_global(tree: T) -> T:
+    """Arrays that are equal on all devices of all processes as global arrays; nothing is copied.
 
-    A step leaves each process arrays of its own, which Orbax refuses to write.
+    A training step returns arrays local to each process, which Orbax refuses to write.
     """
     return tree if jax.process_count() == 1 else _over(tree, all_devices())
 
 
-def as_local(tree):
+def as_local(tree: T) -> T:
     """The reverse of `as_global`."""
     return tree if jax.process_count() == 1 else _over(tree, jax.local_devices())
 
 
-def _over(tree, devices):
+def _over(tree: T, devices: Sequence[jax.Device]) -> T:
     sharding = _everywhere(devices)
 
-    def array(x):
+    def array(x: jax.Array) -> jax.Array:
         parts = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
 
     return jax.tree.map(array, tree)
 
 
-def _everywhere(devices):
+def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), "devices"), PartitionSpec())
 
 
-def meet():
-    """Wait until every process is here."""
+def barrier() -> None:
+    """Wait until every process gets here."""
     if jax.process_count() > 1:
         _client().wait_at_barrier(f"masktrack/{next(_numbers)}", FOREVER)
 
 
-def gather(value):
-    """[value of process 0, of process 1, …] in process 0; None in the others, which do not wait."""
+def gather(value: T) -> list[T] | None:
+    """The values of all processes, in their order, on process 0; None on the others, which do not wait."""
     if jax.process_count() == 1:
         return [value]
     name = f"masktrack/{next(_numbers)}"
@@ -215,8 +213,8 @@ def gather(value):
     return values
 
 
-def from_first(value):
-    """The `value` of process 0, in every process."""
+def broadcast(value: T) -> T:
+    """The `value` of process 0, on every process."""
     if jax.process_count() == 1:
         return value
     name = f"masktrack/{next(_numbers)}"

@@ -1,43 +1,48 @@
-"""Signals that ask a process to end: what is done is saved first."""
+"""Signals that ask a process to end, noted so that it can save its work first."""
 
 import signal
 import threading
+from types import FrameType
+from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def exit_status(number):
-    """The exit status of a process that ends for the signal `number`."""
+def exit_status(number: int) -> int:
+    """The exit status of a process that ends because of the signal `number`."""
     return 128 + number
 
 
 class Interruption:
-    """A block in which SIGTERM (of a scheduler) and SIGINT (Ctrl-C) are noted; a second one ends at once.
+    """A block that notes SIGTERM (from a scheduler) and SIGINT (Ctrl-C); a second signal ends it at once.
 
-    `noted` is the one that came, or None; `signal` is the one to end for. These are the same, but where the
-    block is `shared` by several processes: there `signal` is what they have agreed upon (`agree`), so that
-    all of them end at the same place. Outside of the main thread, where Python allows no handlers, both stay
-    None.
+    `noted` is the signal this process received, or None; `signal` is the signal to end for, or None. They
+    are equal unless several processes share the block (`shared`). Then `signal` is the one that all of them
+    agree on (`agree`), so that they end at the same step. Both stay None outside the main thread, where
+    Python allows no handlers.
     """
 
-    def __init__(self, shared=False):
-        self.noted, self.signal, self._shared, self._before = None, None, shared, {}
+    def __init__(self, shared: bool = False) -> None:
+        self.noted: signal.Signals | None = None
+        self.signal: signal.Signals | None = None
+        self._shared = shared
+        self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def agree(self, number):
-        """End for the signal `number`, which some process has noted; 0 where none has."""
+    def agree(self, number: int) -> None:
+        """End for the signal `number`, which some process has noted; 0 if none has."""
         if number:
             self.signal = signal.Signals(number)
 
-    def _note(self, number, _):
+    def _note(self, number: int, _: FrameType | None) -> None:
         if self.noted is not None:
             raise SystemExit(exit_status(number))
         self.noted = signal.Signals(number)

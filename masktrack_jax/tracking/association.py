@@ -12,56 +12,51 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from masktrack_jax.runtime.options import Check, at_least, between, one_of, one_of_table, option, positive
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.memory import Frame, Memory, room
-from masktrack_jax.tracking.similarity import box_iou, match_scores
+from masktrack_jax.tracking.memory import MEMORIES, Frame, Memory, room
+from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou, match_scores
 
 
 @dataclass(frozen=True)
 class AssociationOptions:
-    """The rules, the weights of the cues and the length of the memory; defaults are the published ones.
+    """The rules, the weights of the cues and the length of the memory; the defaults are the published ones.
 
-    similarity, assignment, memory: names in `SIMILARITIES`, `ASSIGNMENTS` and `MEMORIES`.
-    new_threshold: what "new" has where an object has its product, cosine or bi-softmax.
-    use_embedding: False takes the similarity "none", to measure what the track head is worth.
-    score_weight, iou_weight, label_weight: α, β, γ of the paper's equation 4; 0 leaves a cue out.
-    same_label: an object goes to detections of its own label only.
-    iou_frames: the IoU cue fades to nothing in that many frames unseen; 0 never fades.
-    average_rate: the newest embedding's part in the memory "average".
-    bank_size, bank_compare: embeddings of the memory "bank"; "mean" or "max" of the similarities to them.
-    frames_retained: an object unseen in this many frames in a row is forgotten; 0 never forgets.
-    update_label: an object's label is its latest detection's (mmtracking), not its first one's (the authors).
-    keep_displaced: "greedy": a detection that claimed an object before a better one of the same frame came up
-        keeps its id too, so that a track may have two detections in a frame (mmtracking); else it is dropped.
-    second_choice: "hungarian", "in_turn": a detection may get another object than its best, or start one,
-        where its best goes to another detection. False: it is dropped, as it is under "greedy".
-    high_score: detections of a lower score come second: they get objects that the others left over, and start
-        none (Zhang et al., "ByteTrack", ECCV 2022).
-    new_score: detections of a lower score start no object.
-    duplicate_iou: nor do those whose box has a higher IoU than this, in any class, with one that got an
-        object or that scores more and starts one; 1 lets them.
+    docs/tracking.md describes each of them, with its source.
     """
 
-    similarity: str = "softmax"
-    assignment: str = "greedy"
-    memory: str = "last"
-    new_threshold: float = 0.0
-    use_embedding: bool = True
-    score_weight: float = 1.0
-    iou_weight: float = 2.0
-    label_weight: float = 10.0
-    same_label: bool = False
-    iou_frames: int = 0
-    average_rate: float = 0.8
-    bank_size: int = 10
-    bank_compare: str = "mean"
-    frames_retained: int = 20
-    update_label: bool = True
-    keep_displaced: bool = False
-    second_choice: bool = True
-    high_score: float = 0.0
-    new_score: float = 0.0
-    duplicate_iou: float = 1.0
+    similarity: str = option(
+        "softmax", "of embeddings, see docs/tracking.md", one_of_table(lambda: SIMILARITIES)
+    )
+    assignment: str = option(
+        "greedy", "of detections to objects, see docs/tracking.md", one_of_table(lambda: ASSIGNMENTS)
+    )
+    memory: str = option(
+        "last", "of an object's embeddings, see docs/tracking.md", one_of_table(lambda: MEMORIES)
+    )
+    new_threshold: float = option(0.0, "likeness of a new object, beside those of the remembered")
+    use_embedding: bool = option(True, "False: similarity none, to measure what the track head is worth")
+    score_weight: float = option(1.0, "α of equation 4; 0 leaves this cue out", at_least(0))
+    iou_weight: float = option(2.0, "β of equation 4; 0 leaves this cue out", at_least(0))
+    label_weight: float = option(10.0, "γ of equation 4; 0 leaves this cue out", at_least(0))
+    same_label: bool = option(False, "an object goes to detections of its own label only")
+    iou_frames: int = option(0, "frames unseen until the IoU cue has faded; 0: never", at_least(0))
+    average_rate: float = option(
+        0.8,
+        "of the newest embedding (memory average)",
+        Check(lambda x: 0 < x <= 1, "must be in (0, 1]"),
+    )
+    bank_size: int = option(10, "embeddings of an object (memory bank)", positive)
+    bank_compare: str = option("mean", "of the similarities to them (memory bank)", one_of("mean", "max"))
+    frames_retained: int = option(20, "frames unseen until an object is forgotten; 0: never", at_least(0))
+    update_label: bool = option(True, "an object's label is its latest detection's; False: its first one's")
+    keep_displaced: bool = option(False, "greedy: a detection displaced by a better one keeps the id too")
+    second_choice: bool = option(True, "hungarian, in_turn: a detection may get another object than its best")
+    high_score: float = option(0.0, "lower scores get the objects left over and start none", between(0, 1))
+    new_score: float = option(0.0, "lower scores start no object", between(0, 1))
+    duplicate_iou: float = option(
+        1.0, "nor do boxes of higher IoU with one that got or starts an object", between(0, 1)
+    )
 
 
 DEFAULT = AssociationOptions()

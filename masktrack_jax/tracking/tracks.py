@@ -12,20 +12,16 @@ from operator import itemgetter
 import numpy as np
 
 from masktrack_jax.masks.paste import move_mask
+from masktrack_jax.runtime.options import at_least, one_of_table, option
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What becomes of a track's detections; defaults are the authors' and mmtracking's.
+    """What becomes of a track's detections; the defaults are the authors' and mmtracking's."""
 
-    label, score: names in `LABELS` and `SCORES`.
-    fill_gaps: up to so many frames in a row in which an object went unseen between two sights get a mask, see
-        `segmentations`; 0 leaves them empty.
-    """
-
-    label: str = "majority"
-    score: str = "mean"
-    fill_gaps: int = 0
+    label: str = option("majority", "from the detections, see docs/tracking.md", one_of_table(lambda: LABELS))
+    score: str = option("mean", "from the detections, see docs/tracking.md", one_of_table(lambda: SCORES))
+    fill_gaps: int = option(0, "longest gap, in frames, to fill with moved masks", at_least(0))
 
 
 DEFAULT = TrackOptions()

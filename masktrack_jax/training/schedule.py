@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.errors import UserError
 
+DECAY_FACTOR = 0.1  # of the schedule "steps", at each of `decay_at`
+
 Rate = Callable[[int | Int[Array, ""]], float | Float[Array, ""]]
 
 
@@ -23,7 +25,7 @@ def learning_rate(options: ConfigDict, total_steps: int) -> Rate:
         return jnp.minimum(grown, 1.0)
 
     if options.schedule == "steps":
-        edges = {int(total_steps * fraction): options.decay_factor for fraction in options.decay_at}
+        edges = {int(total_steps * fraction): DECAY_FACTOR for fraction in options.decay_at}
         decay = optax.piecewise_constant_schedule(1.0, edges)
     elif options.schedule == "cosine":
         decay = optax.cosine_decay_schedule(1.0, total_steps)

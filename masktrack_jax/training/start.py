@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -54,7 +55,7 @@ def start_run(
         return Start(step, on_local_devices(create_train_state(run_key, variables, optimizer)), [])
     state = on_local_devices(create_train_state(run_key, variables, optimizer))
     state, pending = checkpoints.restore_newest(
-        state, lambda about: check_same_run(workdir, about, config, categories)
+        state, lambda metadata: check_same_run(workdir, metadata, config, categories)
     )
     return Start(step, state, pending)
 
@@ -84,14 +85,14 @@ FREE = (
 )
 
 
-def check_same_run(workdir: Path, about: store.About, config: ConfigDict, categories: Categories) -> None:
-    """Refuse to resume another run than the one in `workdir`, which `about` describes."""
-    if about.categories != categories:
+def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, categories: Categories) -> None:
+    """Refuse to resume another run than the one in `workdir`, which `metadata` describes."""
+    if metadata.categories != categories:
         raise UserError(
             f"{workdir}: holds a run on other categories than "
             f"{config.data.train_annotations or config.data.root}; use another --workdir"
         )
-    there, here = dict(_leaves(about.config)), dict(_leaves(config))
+    there, here = dict(_leaves(metadata.config)), dict(_leaves(config))
     for key in sorted(there.keys() | here.keys()):
         if there.get(key) != here.get(key) and not key.startswith(FREE):
             raise UserError(
@@ -132,7 +133,7 @@ def start_variables(config: ConfigDict, variables: dict[str, Any], categories: C
     and one without a pyramid, everything but the backbone.
     """
     if path := config.train.init_from:
-        other_neck = store.read_about(path).config.model.neck != config.model.neck
+        other_neck = read_metadata(path).config.model.neck != config.model.neck
         replaceable = REPLACEABLE + AFTER_BACKBONE if other_neck else REPLACEABLE
         variables, left, matches = store.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
@@ -148,7 +149,7 @@ def check_form(path: str, config: ConfigDict) -> None:
     Shapes do not show these. The weights adapt to other boxes and RoIs, but not to strides in other layers:
     that raises a UserError.
     """
-    for key, ours, theirs in form_differences(config, store.read_about(path).config):
+    for key, ours, theirs in form_differences(config, read_metadata(path).config):
         if key == "backbone.stride_in_1x1":
             raise UserError(
                 f"{path}: its backbone is of another kind; set config.model.{key}={theirs} (it is {ours})"

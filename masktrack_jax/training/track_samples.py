@@ -38,8 +38,7 @@ def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDic
         return samples._replace(features=embeddings.reshape(*roi.shape[:2], -1))
 
     key, reference = embed(key), embed(reference)
-    own = {name: value for name, value in options[options.loss].items() if name != "references"}
-    loss = tracking.LOSSES[options.loss](key, reference, **own)
+    loss = tracking.LOSSES[options.loss](key, reference, **options[options.loss])
     return loss.terms, tracking.accuracy(loss.scores, key, reference)
 
 
@@ -51,13 +50,14 @@ def track_rois(
     options: ConfigDict,
     pooled: RoIFeatures | None = None,
 ) -> tuple[Samples, Samples]:
-    """`Samples` of the key and the reference frames with RoI features, as the loss's `references` say.
+    """`Samples` of the key and the reference frames with RoI features: `drawn_samples` for the losses of
+    `tracking.OVER_ROIS`, `object_samples` for the others.
 
     `proposals` and `rois` (the box head's) belong to the key frames; `pooled` are the RoI features of `rois`,
     if known; `options` is a config's `train`.
     """
     track = options.track
-    if track[track.loss].references == "rois":
+    if track.loss in tracking.OVER_ROIS:
         return drawn_samples(model, features, proposals, track.roi)
     quota = targets.max_positives(options.roi)  # positives sit in the first slots
     pooled = None if pooled is None else pooled[:, :quota]

@@ -11,8 +11,9 @@ import jax
 from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import is_first, meet
+from masktrack_jax.runtime.processes import barrier, is_first
 from masktrack_jax.training.metrics import drop_rows_after
 from masktrack_jax.training.start import Categories
 from masktrack_jax.training.step import TrainState
@@ -52,11 +53,11 @@ class Validation:
             if is_first():
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
-            meet()
+            barrier()
             if self._rows.exists():
                 self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
         # Another run in this folder may have left its own.
-        self._highest = store.read_scores(self._best).get("AP") if start else None
+        self._highest = read_scores(self._best).get("AP") if start else None
 
     def due(self, step: int) -> bool:
         """Whether the state after `step` steps must be scored and has not been."""
@@ -76,8 +77,8 @@ class Validation:
 
     def _write(self, step: int, variables: dict[str, Any], scores: dict[str, float]) -> None:
         if self._config.train.keep_best and (self._highest is None or scores["AP"] > self._highest):
-            about = store.About(self._config, self._categories, step)
-            replace_variables(self._best, variables, about, scores)
+            metadata = Metadata(self._config, self._categories, step)
+            replace_variables(self._best, variables, metadata, scores)
             self._highest = scores["AP"]
         # Written last: a row says that everything above is done.
         with open(self._rows, "a", encoding="utf-8") as file:
@@ -101,12 +102,12 @@ def temporary_paths(path: Path) -> tuple[Path, Path]:
 def recover_variables(path: Path) -> None:
     """Complete a `replace_variables` that was killed between its two renames."""
     for there in temporary_paths(path):
-        if there.exists() and not path.exists() and store.read_scores(there):
+        if there.exists() and not path.exists() and read_scores(there):
             there.rename(path)
 
 
 def replace_variables(
-    path: Path, variables: dict[str, Any], about: store.About, scores: dict[str, float]
+    path: Path, variables: dict[str, Any], metadata: Metadata, scores: dict[str, float]
 ) -> None:
     """`store.write_variables` to `path`, replacing what is there once all is written.
 
@@ -116,7 +117,7 @@ def replace_variables(
     try:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        store.write_variables(new, variables, about, scores)
+        store.write_variables(new, variables, metadata, scores)
         if path.exists():
             path.rename(old)
         new.rename(path)

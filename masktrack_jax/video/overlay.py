@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from masktrack_jax.masks.paste import decode_masks
+from masktrack_jax.masks.rle import decode_masks
 
 LEGIBLE_LONG_EDGE = 640  # frames smaller than this are enlarged so that the text can be read
 MASK_OPACITY = 0.45

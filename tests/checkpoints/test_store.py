@@ -1,4 +1,7 @@
-"""Checkpoints come back bit for bit, say what they hold, and refuse what does not fit in one line."""
+"""Checkpoints are restored bit for bit, and what does not fit is refused in one line.
+
+The oracle is the state that was saved.
+"""
 
 import json
 
@@ -8,18 +11,14 @@ import numpy as np
 import optax
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.config.inference import validate_inference
-from masktrack_jax.inference.load import PRETRAINED
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.tracking.association import AssociationOptions
-from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import make_optimizer
 from masktrack_jax.training.step import create_train_state
+from tests.helpers.checkpoints import CATEGORIES, one_line
 from tests.helpers.configs import load_config
-
-CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
 def small_state(stats, seed=0):
@@ -48,14 +47,14 @@ def plain(state):
 def test_save_and_restore_are_bit_identical(tmp_path, stats):
     state = small_state(stats)
     config = load_config("tiny")
-    with checkpoints.Checkpoints(tmp_path / "checkpoints") as store:
-        assert store.latest() is None
-        store.save(state, config, CATEGORIES)
-        store.save(state, config, CATEGORIES)  # its step is there already
+    with store.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() is None
+        checkpoints.save(state, config, CATEGORIES)
+        checkpoints.save(state, config, CATEGORIES)  # its step is there already
     other = small_state(stats, seed=1)
-    with checkpoints.Checkpoints(tmp_path / "checkpoints") as store:
-        assert store.latest() == 3
-        back = store.restore(3, other)
+    with store.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() == 3
+        back = checkpoints.restore(3, other)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for ours, wanted in zip(jax.tree.leaves(plain(back)), jax.tree.leaves(plain(state))):
         assert (ours.dtype, ours.shape, ours.tobytes()) == (wanted.dtype, wanted.shape, wanted.tobytes())
@@ -64,27 +63,16 @@ def test_save_and_restore_are_bit_identical(tmp_path, stats):
 
 def test_about_and_the_newest_steps(tmp_path):
     config = load_config("tiny")
-    with checkpoints.Checkpoints(tmp_path / "checkpoints", keep=2) as store:
+    with store.Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         for seed in range(3):
-            store.save(small_state(True, seed), config, CATEGORIES)
+            checkpoints.save(small_state(True, seed), config, CATEGORIES)
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert steps == {"4", "5"}
     for path, step in ((tmp_path, 5), (tmp_path / "checkpoints", 5), (tmp_path / "checkpoints" / "4", 4)):
-        about = checkpoints.read_about(path)
+        about = read_metadata(path)
         assert (about.categories, about.step) == (CATEGORIES, step)
         assert about.config.model.backbone == config.model.backbone
         assert json.loads(about.config.to_json()) == json.loads(config.to_json())
-
-
-def test_what_an_older_description_does_not_say_is_the_papers():
-    """The shipped checkpoint was written before there were other rules than the paper's."""
-    path = checkpoints.find_step_folder(PRETRAINED) / "about" / "metadata"
-    stored = json.loads(path.read_text())["config"]["inference"]
-    assert "similarity" not in stored["association"] and "tracks" not in stored
-    inference = checkpoints.read_about(PRETRAINED).config.inference
-    validate_inference(inference)
-    assert AssociationOptions(**inference.association) == AssociationOptions()
-    assert TrackOptions(**inference.tracks) == TrackOptions()
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +80,14 @@ def tiny_checkpoint(tmp_path_factory, tiny_model):
     """A checkpoint for inference only, of configs/tiny.py."""
     folder = tmp_path_factory.mktemp("tiny_checkpoint") / "weights"
     _, variables = tiny_model
-    about = checkpoints.About(load_config("tiny"), CATEGORIES, 11)
-    checkpoints.write_variables(folder, variables, about)
+    about = Metadata(load_config("tiny"), CATEGORIES, 11)
+    store.write_variables(folder, variables, about)
     return folder
 
 
-def one_line(error):
-    text = str(error.value)
-    assert "\n" not in text and len(text) < 400
-    return text
-
-
 def test_variables_come_back(tiny_checkpoint, tiny_model):
-    about = checkpoints.read_about(tiny_checkpoint)
-    got = checkpoints.load_variables(tiny_checkpoint, build_model(about.config, len(about.categories)))
+    about = read_metadata(tiny_checkpoint)
+    got = store.load_variables(tiny_checkpoint, build_model(about.config, len(about.categories)))
     jax.tree.map(np.testing.assert_array_equal, got, tiny_model[1])
     assert about.step == 11
 
@@ -124,45 +106,13 @@ def test_another_architecture_is_named(tiny_checkpoint, change, classes, named):
     config = load_config("tiny")
     config.update_from_flattened_dict(change)
     with pytest.raises(UserError) as error:
-        checkpoints.load_variables(tiny_checkpoint, build_model(config, classes))
+        store.load_variables(tiny_checkpoint, build_model(config, classes))
     text = one_line(error)
     assert text.startswith(f"{tiny_checkpoint}: ") and named in text
-
-
-@pytest.mark.parametrize("over", ["matched", "positives"])
-def test_a_description_of_an_older_version(over):
-    """What had another name is at its place, what is new at its default."""
-    config = json.loads(load_config("tiny").to_json())
-    del config["train"]["track"], config["model"]["neck"], config["model"]["track_head"]["kind"]
-    config["train"]["match_over"] = over
-    about = checkpoints.parse_about({"config": config, "categories": [[1, "a"]], "step": 3})
-    wanted = load_config("tiny")
-    wanted.train.track.softmax.over = over
-    assert json.loads(about.config.to_json()) == json.loads(wanted.to_json())
-
-
-def test_folders_without_a_checkpoint(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "unfinished" / "checkpoints" / "5.orbax-checkpoint-tmp" / "about").mkdir(parents=True)
-    for name in ("empty", "none", "unfinished"):
-        with pytest.raises(UserError) as error:
-            checkpoints.read_about(tmp_path / name)
-        assert one_line(error).startswith(f"{tmp_path / name}: ")
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"config": {}}', '{"config": {}, "categories": [3], "step": 1}']
-)
-def test_a_broken_description(tmp_path, text):
-    (tmp_path / "about").mkdir()
-    (tmp_path / "about" / "metadata").write_text(text)
-    with pytest.raises(UserError) as error:
-        checkpoints.read_about(tmp_path)
-    assert "about" in one_line(error)
 
 
 def test_parameters_that_cannot_be_read(tmp_path):
     (tmp_path / "about").mkdir()
     with pytest.raises(UserError) as error:
-        checkpoints.read_variables(tmp_path, {"params": {"w": jnp.zeros(2)}})
+        store.read_variables(tmp_path, {"params": {"w": jnp.zeros(2)}})
     assert one_line(error).startswith(f"{tmp_path}: ")

@@ -4,7 +4,7 @@ import pytest
 
 from masktrack_jax.config.base import base_config, validate
 from masktrack_jax.config.presets import form_differences, mmtracking_form, original_form
-from masktrack_jax.data.pairs import PairOptions
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.schedule import learning_rate, make_optimizer
 from masktrack_jax.training.start import _leaves
@@ -58,8 +58,14 @@ def test_the_base_is_mmtrackings_recipe():
         ("model.track_head.kind", "fcs"),
         ("train.only", "track_head, box_head"),
         ("train.track.loss", "quasi-dense"),
-        ("train.track.softmax.references", "rois"),
-        ("train.track.triplet.references", "frames"),
+        ("train.track.triplet.margin", -0.1),
+        ("train.rpn.positive_fraction", 1.5),
+        ("train.on_nan", "go"),
+        ("optimizer.name", "lion"),
+        ("optimizer.schedule", "linear"),
+        ("data.on_error", "go"),
+        ("data.flip", 1.5),
+        ("data.buckets", ((384, 600),)),
         ("train.track.softmax.over", "all"),
         ("train.track.contrastive.margin", -1.0),
         ("train.only", "track_head,"),
@@ -126,7 +132,7 @@ def test_association_and_tracks_are_the_papers_by_default():
 
 def test_a_network_without_a_neck_has_one_stride(tiny_config):
     tiny_config.model.neck = "none"
-    with pytest.raises(UserError, match=r"config\.model\.anchors\.strides: give 1, "):
+    with pytest.raises(UserError, match=r"config\.model\.anchors\.strides: is .*; give 1, "):
         validate(tiny_config)
     tiny_config.model.anchors.strides = (32,)
     assert validate(tiny_config) is tiny_config

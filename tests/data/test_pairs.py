@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.options import PairOptions

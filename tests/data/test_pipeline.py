@@ -13,7 +13,7 @@ from PIL import Image
 
 from masktrack_jax.data import pipeline
 from masktrack_jax.data.batches import Frames, FrameTargets, PairBatch, Provenance
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import candidates

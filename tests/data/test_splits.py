@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.splits import ground_truth, held_out, training_split, validation_split
 from masktrack_jax.data.vis import read_vis
@@ -93,13 +93,13 @@ def test_a_list_file_names_the_held_out_videos(config, tmp_path):
     assert names(held) == ["00150", "00003"] and len(train.videos) == 198
     assert not set(names(held)) & set(names(train))
     path.write_text("00003\n00900\n")
-    with pytest.raises(UserError, match=r"held\.txt: line 2: '00900' is no video of .*train\.json"):
+    with pytest.raises(UserError, match=r"held\.txt: line 2: '00900' is not a video of .*train\.json"):
         validation_split(config)
     path.write_text("# nothing\n")
     with pytest.raises(UserError, match=r"held\.txt: names no video"):
         validation_split(config)
     config.data.holdout = "tent"
-    with pytest.raises(UserError, match=r"config\.data\.holdout: tent cannot be read .*; give 'tenth' or"):
+    with pytest.raises(UserError, match=r"config\.data\.holdout: tent: cannot be read .*; give 'tenth' or"):
         training_split(config)
 
 
@@ -141,7 +141,9 @@ def test_splits_below_a_root(root, capsys):
     assert validation_split(config) is None
     # Files go before what is found.
     config.data.train_annotations = str(root / "valid" / "instances.json")
-    with pytest.raises(UserError, match=r"valid/instances\.json: has no labels, and so nothing to train on"):
+    with pytest.raises(
+        UserError, match=r"valid/instances\.json: has no labels, so there is nothing to train on"
+    ):
         training_split(config)
 
 

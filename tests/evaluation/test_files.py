@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masktrack_jax.evaluation.results import read_ground_truth, read_results, write_metrics, write_results
+from masktrack_jax.data.json_files import read_results
+from masktrack_jax.evaluation.results import read_ground_truth, write_metrics, write_results
 from masktrack_jax.evaluation.score import score, score_files
 from masktrack_jax.evaluation.vis_ap import STATISTICS
 from masktrack_jax.runtime.errors import UserError

@@ -131,17 +131,17 @@ FAULTS = {
     "counts empty": (
         track(segmentations=[MASK | {"counts": []}, None]),
         "masks that cannot be decoded",
-        "uncompressed counts must be",
+        "`counts` that are no list of integers",
     ),
     "size of no frame": (
         track(segmentations=[MASK | {"size": [10**9, 10**9]}, None]),
         "masks that cannot be decoded",
-        "is that of no frame",
+        "more pixels than any camera",
     ),
     "mask without size": (
         track(segmentations=[{"counts": "0"}, None]),
         "masks that cannot be decoded",
-        "size and counts",
+        "`size` and `counts`",
     ),
     "mask text": (track(segmentations=["x", None]), "masks that cannot be decoded", "polygons"),
     "runs": (

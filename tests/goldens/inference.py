@@ -16,7 +16,8 @@ from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image
 from masktrack_jax.inference.load import load_segmenter
 from masktrack_jax.inference.segmenter import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.inference.track_video import track_video
-from masktrack_jax.masks.paste import decode_masks, paste_masks
+from masktrack_jax.masks.paste import paste_masks
+from masktrack_jax.masks.rle import decode_masks
 from masktrack_jax.models.masktrack_rcnn import build_model, normalise
 from masktrack_jax.ops.roi_align import roi_levels
 from masktrack_jax.tracking.association import AssociationOptions, Tracker, match_scores

@@ -9,7 +9,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_weights
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -75,6 +76,6 @@ def checkpoint(form):
 @cache
 def network(form):
     """Config, number of classes, and variables of a form."""
-    about = checkpoints.read_about(checkpoint(form))
+    about = read_metadata(checkpoint(form))
     model = build_model(about.config, len(about.categories))
-    return about, jax.device_get(checkpoints.load_variables(checkpoint(form), model))
+    return about, jax.device_get(store.load_variables(checkpoint(form), model))

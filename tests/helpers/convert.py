@@ -3,9 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from masktrack_jax.data.convert.__main__ import convert
+from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.data.lint.dataset import lint
-from masktrack_jax.data.vis import decode_segmentation, read_vis
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 20, 30
 
@@ -44,10 +45,7 @@ def converted(kind, input_path, output, **options):
         objects = found.setdefault(video.name, {})
         for item in dataset.objects_of(video):
             name = dataset.categories[item.label].name
-            masks = [
-                None if x is None else decode_segmentation(x, video.height, video.width).astype(bool)
-                for x in item.segmentations
-            ]
+            masks = [None if x is None else decode_mask(x).astype(bool) for x in item.segmentations]
             objects.setdefault(name, []).append(masks)
     return dataset, found, left_out
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.inference import split as splits
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import together
+from masktrack_jax.runtime.processes import process_group
 from masktrack_jax.training.nonfinite import BadStep
 from tests import conftest  # noqa: F401 – its settings, before JAX is used
 from tests.helpers.training import Run, places, poisoned, signalled, tiny
@@ -23,7 +23,7 @@ def evaluate(data, run, output):
     """Evaluate the checkpoint of `run`."""
     config = tiny(data)
     dataset = training_split(config)
-    variables = checkpoints.load_variables(run, build_model(config, len(dataset.labels)))
+    variables = store.load_variables(run, build_model(config, len(dataset.labels)))
     return splits.evaluate_split(config, dataset, dataset.labels, variables, output)
 
 
@@ -74,7 +74,7 @@ def work(data, folder):
 
 def main(data, folder):
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    with together():
+    with process_group():
         work(Path(data), Path(folder))
 
 

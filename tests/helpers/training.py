@@ -160,8 +160,9 @@ def assert_same_end(folder: Path, state: TrainState, whole: tuple[Path, TrainSta
 READ = """
 import jax, numpy as np, sys
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.models.masktrack_rcnn import build_model
-about = store.read_about(sys.argv[1])
+about = read_metadata(sys.argv[1])
 variables = store.load_variables(sys.argv[1], build_model(about.config, len(about.categories)))
 total = sum(float(np.abs(np.float64(x)).sum()) for x in jax.tree.leaves(variables["params"]))
 print(jax.device_count(), total)

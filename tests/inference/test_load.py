@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from masktrack_jax.checkpoints import store as checkpoints
-from masktrack_jax.checkpoints.metadata import fingerprint
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, fingerprint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.inference import load
 from masktrack_jax.inference import split as splits
@@ -26,8 +26,8 @@ def checkpoint(tmp_path_factory, tiny_model):
     from tests.helpers.configs import load_config
 
     path = tmp_path_factory.mktemp("checkpoint") / "3"
-    about = checkpoints.About(load_config("tiny"), CATEGORIES, 3)
-    checkpoints.write_variables(path, tiny_model[1], about)
+    about = Metadata(load_config("tiny"), CATEGORIES, 3)
+    store.write_variables(path, tiny_model[1], about)
     return path
 
 
@@ -74,7 +74,7 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_im
     assert (changed.long_edge, changed.short_edge) == (80, 60)
     assert changed.tracks == TrackOptions(label="vote")
     assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
-    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: use one of"):
+    with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: is '.*'; use one of"):
         load.load_segmenter(checkpoint, changes={"inference.tracks.label": "guess"})
 
 
@@ -112,10 +112,10 @@ def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny
     ):
         splits.common_categories([(1, "zebra")], read_vis(tiny_data))
     with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
-        checkpoints.load_variables(checkpoint, build_model(tiny_config, 4))
+        store.load_variables(checkpoint, build_model(tiny_config, 4))
     tiny_config.model.fpn.channels = 24
     with pytest.raises(UserError, match="another architecture"):
-        checkpoints.load_variables(checkpoint, build_model(tiny_config, 3))
+        store.load_variables(checkpoint, build_model(tiny_config, 3))
 
 
 def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):

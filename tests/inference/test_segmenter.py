@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from masktrack_jax.inference.segmenter import VideoSegmenter, detection_order, pixel_boxes_at_frame_size
-from masktrack_jax.masks.paste import decode_masks, paste_masks
+from masktrack_jax.masks.paste import paste_masks
+from masktrack_jax.masks.rle import decode_masks
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions

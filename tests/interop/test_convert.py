@@ -17,7 +17,7 @@ MMDET, TORCHVISION = NAMES["mmdet"], NAMES["torchvision"]
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Write a state dict and import it: `About`, variables and the account."""
+    """Write a state dict and import it: `Metadata`, variables and the account."""
     quick_initialisation(monkeypatch)
     path = tmp_path / "weights.safetensors"
 

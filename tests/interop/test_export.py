@@ -8,7 +8,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.interop import export as exporting
 from masktrack_jax.interop import names
@@ -80,16 +81,16 @@ def test_export_and_import_give_the_same(changes, tmp_path, capsys):
     config = config_with(changes)
     shapes = jax.eval_shape(build_model(config, 3).init_variables, jax.random.key(0))
     variables = randomised(shapes)
-    checkpoints.write_variables(tmp_path / "first", variables, checkpoints.About(config, CATEGORIES, 11))
+    store.write_variables(tmp_path / "first", variables, Metadata(config, CATEGORIES, 11))
     path = tmp_path / "new" / "weights.safetensors"
     exporting.main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     source = ["--input", str(path), "--source", "mmtracking"]
     import_main([*source, "--output", str(tmp_path / "second")])
-    about = checkpoints.read_about(tmp_path / "second")
+    about = read_metadata(tmp_path / "second")
     assert (about.categories, about.step) == (CATEGORIES, 11)
     assert json.loads(about.config.to_json()) == json.loads(config.to_json())
-    back = checkpoints.load_variables(tmp_path / "second", build_model(about.config, 3))
+    back = store.load_variables(tmp_path / "second", build_model(about.config, 3))
     assert jax.tree.structure(back) == jax.tree.structure(variables)
     for ours, wanted in zip(jax.tree.leaves(back), jax.tree.leaves(variables)):
         assert np.asarray(ours).tobytes() == wanted.tobytes()
@@ -101,8 +102,8 @@ def test_export_and_import_give_the_same(changes, tmp_path, capsys):
 def exported(tiny_model, tmp_path_factory):
     """The path of an exported network, beside its checkpoint, and its variables."""
     folder = tmp_path_factory.mktemp("exported")
-    about = checkpoints.About(load_config("tiny"), CATEGORIES, 11)
-    checkpoints.write_variables(folder / "checkpoint", tiny_model[1], about)
+    about = Metadata(load_config("tiny"), CATEGORIES, 11)
+    store.write_variables(folder / "checkpoint", tiny_model[1], about)
     exporting.export(folder / "checkpoint", folder / "weights.safetensors")
     return folder / "weights.safetensors", tiny_model[1]
 
@@ -128,7 +129,7 @@ def test_tensors_lie_as_pytorch_has_them(exported):
 
 def describe(**changes):
     """A file's header, with these values of the config's backbone."""
-    about = checkpoints.describe(load_config("tiny"), CATEGORIES, 11)
+    about = Metadata(load_config("tiny"), CATEGORIES, 11).to_json()
     about["config"]["model"]["backbone"].update(changes)
     return json.dumps(about)
 

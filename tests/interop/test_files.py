@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.interop import __main__ as command
 from masktrack_jax.interop import files
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -57,8 +58,8 @@ def test_the_command_writes_a_checkpoint(whole, tmp_path, capsys):
     first, *_, last = capsys.readouterr().out.splitlines()
     assert first == f"{whole}: mmtracking, ResNet-18, 40 classes taken for youtubevis2019's"
     assert last == str(output) and [p.name for p in output.parent.iterdir()] == ["checkpoint"]
-    about = checkpoints.read_about(output)
-    variables = checkpoints.load_variables(output, build_model(about.config, 40))
+    about = read_metadata(output)
+    variables = store.load_variables(output, build_model(about.config, 40))
     kernel = STATE["detector.neck.fpn_convs.1.conv.weight"]
     ours = variables["params"]["fpn"]["output3"]["conv"]["conv"]["kernel"]
     np.testing.assert_array_equal(np.transpose(ours, (3, 2, 0, 1)), kernel)
@@ -74,7 +75,7 @@ def test_nothing_is_left_of_a_failed_write(whole, tmp_path, capsys, monkeypatch)
         Path(path).mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "write_variables", fail)
+    monkeypatch.setattr(store, "write_variables", fail)
     with pytest.raises(SystemExit):
         run(tmp_path, whole)
     assert "No space left" in capsys.readouterr().err

@@ -17,8 +17,7 @@ TRACK = FrozenConfigDict(base_config().train.track)
 
 
 def options(name, **changes):
-    published = {key: value for key, value in TRACK[name].items() if key != "references"}
-    return published | changes
+    return dict(TRACK[name]) | changes
 
 
 FORMS = {

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from masktrack_jax.masks.paste import decode_masks, encode_masks, encode_pasted, paste_masks
+from masktrack_jax.masks.paste import encode_pasted, paste_masks
+from masktrack_jax.masks.rle import decode_masks, encode_masks
 
 
 def slow_value(probability, box, x, y):

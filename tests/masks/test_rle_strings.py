@@ -5,8 +5,8 @@ import pytest
 from pycocotools import mask as rle_library
 
 from masktrack_jax.evaluation.overlaps import compute_overlaps
-from masktrack_jax.masks import overlap as masks
 from masktrack_jax.masks import rle_strings as runs
+from masktrack_jax.masks import segmentations as masks
 
 
 def write(numbers):

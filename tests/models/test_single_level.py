@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import validate
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -101,8 +102,8 @@ def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatc
     """Its backbone is taken; the heads read other features and start anew."""
     quick_initialisation(monkeypatch)
     categories = [(1, "a"), (2, "b"), (3, "c")]
-    about = checkpoints.About(load_config("tiny"), categories, 7)
-    checkpoints.write_variables(tmp_path / "pyramid", tiny_model[1], about)
+    about = Metadata(load_config("tiny"), categories, 7)
+    store.write_variables(tmp_path / "pyramid", tiny_model[1], about)
     config = small()
     config.train.init_from = str(tmp_path / "pyramid")
     fresh = build_model(config, 3).init_variables(jax.random.key(9))

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store as checkpoints
+from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata, read_scores
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import processes as distributed
 from masktrack_jax.runtime.errors import UserError
@@ -155,7 +156,7 @@ def test_a_checkpoint_of_two_processes_is_read_on_one_device(two, alone):
 def test_a_bad_step_stops_both(two):
     said = [line(two, process, f"{process} bad: BadStep ") for process in range(2)]
     assert all(text.startswith("step 5: loss_") for text in said) and said[0] != said[1]
-    assert checkpoints.read_about(two[0] / "bad").step == 4
+    assert read_metadata(two[0] / "bad").step == 4
 
 
 def test_a_split_is_shared_out_and_merged(two, tiny_data, tmp_path):
@@ -176,17 +177,17 @@ def test_scores_on_the_way_are_written_once(two):
     folder = two[0] / "scored"
     table = [json.loads(row) for row in (folder / "validation.jsonl").open()]
     assert table == [{"step": 3, "AP": 0.2}, {"step": 6, "AP": 0.1}]
-    assert checkpoints.read_about(folder / "best").step == 3
-    assert checkpoints.read_scores(folder / "best") == {"AP": 0.2}
-    about = checkpoints.read_about(folder / "best")
-    checkpoints.load_variables(folder / "best", build_model(about.config, len(about.categories)))
+    assert read_metadata(folder / "best").step == 3
+    assert read_scores(folder / "best") == {"AP": 0.2}
+    about = read_metadata(folder / "best")
+    store.load_variables(folder / "best", build_model(about.config, len(about.categories)))
 
 
 def test_an_error_of_one_process_ends_both(two):
     """Process 0 waits in a reduction meanwhile."""
     assert [status for status, _, _ in two[1]] == [1, 1]
     assert line(two, 1, "error: ") == "frame.jpg: broken"
-    assert line(two, 0, "error: ") == "process 1 of 2 broke off: frame.jpg: broken"
+    assert line(two, 0, "error: ") == "process 1 of 2 failed: frame.jpg: broken"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_an_error_of_one_process_ends_both(two):
     ],
 )
 def test_an_environment_that_makes_no_sense(values, words):
-    with pytest.raises(UserError, match=words) as caught, distributed.together(values):
+    with pytest.raises(UserError, match=words) as caught, distributed.process_group(values):
         pass
     assert "\n" not in str(caught.value)
 
@@ -220,6 +221,6 @@ def test_rows_are_in_the_order_of_the_processes(monkeypatch, process, rows):
 
 
 def test_alone_nothing_is_shared():
-    with distributed.together({}):
+    with distributed.process_group({}):
         assert distributed.is_first() and distributed.local_rows(8) == slice(0, 8)
-        assert distributed.gather(3) == [3] and distributed.from_first("x") == "x"
+        assert distributed.gather(3) == [3] and distributed.broadcast("x") == "x"

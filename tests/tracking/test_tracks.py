@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from masktrack_jax.inference.tracks_on_disk import StoredTracks
-from masktrack_jax.masks.paste import decode_masks, encode_masks, move_mask
+from masktrack_jax.masks.paste import move_mask
+from masktrack_jax.masks.rle import decode_masks, encode_masks
 from masktrack_jax.tracking.tracks import (
     LABELS,
     SCORES,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
@@ -29,7 +30,7 @@ def test_a_loss_that_is_not_finite_stops(run, whole, tmp_path, bad):
     for video, key, reference in places(seen[bad]):
         assert f"{names[video]} {key} and {reference}" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert store.read_about(tmp_path).step == bad - 1
+    assert read_metadata(tmp_path).step == bad - 1
     assert_same_end(tmp_path, run(tmp_path), whole)
 
 

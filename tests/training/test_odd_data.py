@@ -9,13 +9,13 @@ import pytest
 from ml_collections import FrozenConfigDict
 from pycocotools import mask as coco_mask
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.json_files import read_json, write_json
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import PairLoader, candidates, warn_of_crowded_frames
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
-from masktrack_jax.evaluation.results import read_json, write_json
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError

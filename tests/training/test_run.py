@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch
 from masktrack_jax.data.splits import training_split
@@ -59,7 +59,7 @@ def test_a_run_leaves_its_files(finished, config):
     assert rates == pytest.approx([2 / 3, 0.01])  # warming up; decayed twice
     assert list((folder / "tensorboard").iterdir())
     assert saved_steps(folder) == {"2", "4"}
-    about = store.read_about(folder)
+    about = read_metadata(folder)
     assert (about.step, about.categories) == (4, categories)
 
 

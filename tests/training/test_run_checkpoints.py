@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import ROOT
 from tests.helpers.training import assert_same_end, saved_steps, signalled
@@ -84,5 +84,5 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, whole, tm
     folder = tmp_path / "run" / "checkpoints"
     line = f"error: {folder}: a checkpoint cannot be written (File too large); make room"
     assert done.stderr.count(line) == 1, done.stderr[-3000:]
-    assert store.read_about(tmp_path / "run").step == 2
+    assert read_metadata(tmp_path / "run").step == 2
     assert_same_end(tmp_path / "run", run(tmp_path / "run"), whole)

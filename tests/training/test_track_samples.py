@@ -16,9 +16,9 @@ from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import pair_losses, pair_rois, sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step, without_gradient
 from masktrack_jax.training.track_samples import track_terms
+from tests.helpers.boxes import iou_of
 from tests.helpers.configs import load_config
 from tests.helpers.pairs import make_pairs, over_devices
-from tests.helpers.boxes import iou_of
 
 
 def tiny(loss="softmax", kind="fc", only="track_head"):
@@ -68,12 +68,12 @@ def compare(model, pairs, loss):
         jnp.where(valid[..., None], boxes, 0).reshape(-1, 1, 1, 4), (1, 7, 7, features[0].shape[-1] // 4)
     )
 
-    def run(m):
+    def run(m, pairs):
         object.__setattr__(m, "pool", boxes_in_place)
         return pair_rois(m, pairs, sample_keys(jax.random.key(2), 4, 0), options)
 
     variables = network("fc")[1]
-    pair = jax.device_get(jax.jit(nn.apply(run, model))(variables))
+    pair = jax.device_get(jax.jit(nn.apply(run, model))(variables, pairs))
     return [s._replace(features=s.features[:, :, 0, 0, :4]) for s in pair]
 
 
@@ -197,8 +197,8 @@ def test_kept_features_give_the_same_loss(batches):
     terms, accuracy = track_terms(head, *kept, config.train.track)
     keys = sample_keys(jax.random.key(0), 4, 0)
     options = FrozenConfigDict(config.train)
-    run = nn.apply(functools.partial(pair_losses, pairs=batches[0], keys=keys, options=options), model)
-    wanted, extras = jax.jit(run)(variables)
+    run = nn.apply(functools.partial(pair_losses, keys=keys, options=options), model)
+    wanted, extras = jax.jit(run)(variables, batches[0])
     assert wanted.keys() == terms.keys() and terms["match"][0] > 0
     np.testing.assert_allclose(terms["match"], wanted["match"], rtol=1e-5)
     assert tuple(map(int, accuracy)) == tuple(map(int, extras["match_accuracy"]))

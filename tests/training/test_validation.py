@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata, read_scores
 from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.validation import recover_variables, replace_variables, temporary_paths
+from tests.helpers.checkpoints import CATEGORIES, one_line
 from tests.helpers.configs import load_config
-from tests.helpers.interop import one_line
 from tests.helpers.training import Crash, assert_same_end, crash_in, same, saved_steps, signalled, tiny
-
-CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
 def scored(*values):
@@ -41,7 +40,7 @@ def table(folder):
 
 def kept(run, folder):
     """The variables of `folder`, and their step."""
-    about = store.read_about(folder)
+    about = read_metadata(folder)
     model = build_model(about.config, len(about.categories))
     return jax.device_get(store.load_variables(folder, model)), about.step
 
@@ -50,7 +49,7 @@ def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
     """With a network that really segments the validation split between the steps."""
     values = scored(0.3, 0.5, 0.4)
     config = tiny(run.data)
-    categories = store.read_about(whole[0]).categories
+    categories = read_metadata(whole[0]).categories
     split = open_split(config, categories)
 
     def evaluate(variables):
@@ -65,13 +64,13 @@ def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
     best, step = kept(run, tmp_path / "run" / "best")
     assert step == 4 and same(best, kept(run, whole[0] / "checkpoints" / "4")[0])
     assert not same(best["params"], state.params)
-    assert store.read_about(tmp_path / "run").step == 6  # the newest
+    assert read_metadata(tmp_path / "run").step == 6  # the newest
 
 
 def test_also_after_the_last_step(run, tmp_path):
     run(tmp_path, evaluate=scored(0.2, 0.2), evaluate_every=4)
     assert table(tmp_path) == [(4, 0.2), (6, 0.2)]
-    assert store.read_about(tmp_path / "best").step == 4  # the first of equals
+    assert read_metadata(tmp_path / "best").step == 4  # the first of equals
     before = (tmp_path / "validation.jsonl").read_text()
     run(tmp_path, evaluate=scored(), evaluate_every=4)  # nothing is left to do
     assert (tmp_path / "validation.jsonl").read_text() == before
@@ -94,7 +93,7 @@ def test_no_row_is_missing_or_repeated(run, whole, tmp_path, name):
         run(tmp_path, change, evaluate=scored(*before), evaluate_every=2, checkpoint_every=4)
     state = run(tmp_path, evaluate=scored(*after), evaluate_every=2, checkpoint_every=4)
     assert table(tmp_path) == [(2, 0.3), (4, 0.5), (6, 0.4)]
-    assert store.read_about(tmp_path / "best").step == 4
+    assert read_metadata(tmp_path / "best").step == 4
     assert_same_end(tmp_path, state, whole)
 
 
@@ -106,12 +105,12 @@ def test_resuming_from_before_an_evaluation(run, whole, tmp_path):
         shutil.rmtree(tmp_path / "checkpoints" / step)
     state = run(tmp_path, evaluate=scored(0.45, 0.4), evaluate_every=2)
     assert table(tmp_path) == [(2, 0.3), (4, 0.45), (6, 0.4)]
-    assert store.read_scores(tmp_path / "best")["AP"] == 0.5
+    assert read_scores(tmp_path / "best")["AP"] == 0.5
     assert_same_end(tmp_path, state, whole)
     # A new run in the folder ignores the best of the old one.
     shutil.rmtree(tmp_path / "checkpoints")
     run(tmp_path, evaluate=scored(0.1), evaluate_every=6)
-    assert table(tmp_path) == [(6, 0.1)] and store.read_scores(tmp_path / "best")["AP"] == 0.1
+    assert table(tmp_path) == [(6, 0.1)] and read_scores(tmp_path / "best")["AP"] == 0.1
 
 
 def test_scored_states_are_saved_and_the_best_only_if_wanted(run, tmp_path):
@@ -130,10 +129,10 @@ def test_variables_are_replaced_atomically(tmp_path, monkeypatch):
 
     def replace(step):
         variables = {"params": {"w": jnp.full(3, float(step))}}
-        replace_variables(path, variables, store.About(config, CATEGORIES, step), {"AP": 0.5})
+        replace_variables(path, variables, Metadata(config, CATEGORIES, step), {"AP": 0.5})
 
     def assert_holds(step):
-        assert (store.read_about(path).step, store.read_scores(path)) == (step, {"AP": 0.5})
+        assert (read_metadata(path).step, read_scores(path)) == (step, {"AP": 0.5})
         stored = store.read_variables(path, {"params": {"w": jnp.zeros(3)}})
         np.testing.assert_array_equal(stored["params"]["w"], step)
         assert [other.name for other in tmp_path.iterdir()] == ["best"]
@@ -148,7 +147,7 @@ def test_variables_are_replaced_atomically(tmp_path, monkeypatch):
     assert_holds(7)
     shutil.copytree(path, temporary_paths(path)[0])
     recover_variables(path)
-    assert store.read_about(path).step == 7
+    assert read_metadata(path).step == 7
     shutil.rmtree(temporary_paths(path)[0])
 
     def refuse(*_):
@@ -161,4 +160,4 @@ def test_variables_are_replaced_atomically(tmp_path, monkeypatch):
     one_line(error)
     assert_holds(7)
     (path / "about" / "metadata").write_text("{")
-    assert store.read_scores(path) == store.read_scores(tmp_path / "none") == {}
+    assert read_scores(path) == read_scores(tmp_path / "none") == {}

@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from masktrack_jax.masks.paste import encode_masks
+from masktrack_jax.masks.rle import encode_masks
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale, track_color
 
 

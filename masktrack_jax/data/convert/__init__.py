@@ -1,1 +1,1 @@
-"""Converters of other annotation formats into the layout of YouTube-VIS; see `__main__`."""
+"""Converters of other annotation formats into the layout of YouTube-VIS; see `convert`."""

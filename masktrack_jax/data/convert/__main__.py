@@ -12,58 +12,19 @@ writes `data/davis/JPEGImages/<video>/…` and `data/davis/instances.json`. KIND
 """
 
 import argparse
-import dataclasses
+from collections.abc import Sequence
 
-from masktrack_jax.data.convert import coco, cvat, labelme, mots, palette
-from masktrack_jax.data.convert.writer import read_text, write
+from masktrack_jax.data.convert.convert import KINDS, convert
 from masktrack_jax.runtime import cli
-from masktrack_jax.runtime.errors import UserError
-
-# kind: (reader, the options it takes, those it needs)
-KINDS = {
-    "davis": (palette.read, (), ()),
-    "youtube-vos": (palette.read, (), ()),
-    "coco": (coco.read, ("images", "frames"), ("images",)),
-    "mots": (mots.read, ("images",), ()),
-    "labelme": (labelme.read, (), ()),
-    "cvat": (cvat.read, ("images",), ()),
-}
 
 
-def convert(kind, input_path, output, *, videos=None, link=False, progress=False, **options):
-    """Convert `input_path`, of a kind in `KINDS`, to the new folder `output`.
-
-    `videos`: a text file with the name of a video a line; the others are left out. `options` go to the
-    kind's reader. Returns (path of the annotations, {what was left out: how many}). Raises UserError.
-    """
-    reader, taken, needed = KINDS[kind]
-    for name in options.keys() - set(taken):
-        raise UserError(f"--{name}: not for --from {kind}; leave it out")
-    for name in needed:
-        if name not in options:
-            raise UserError(f"--{name}: --from {kind} needs it; see --help")
-    source = reader(input_path, **options)
-    if videos is not None:
-        source = dataclasses.replace(source, clips=_chosen(source.clips, videos))
-    annotations = write(source, output, kind, link=link, progress=progress)
-    return annotations, {kind: count for kind, count in source.left_out.items() if count}
-
-
-def _chosen(clips, path):
-    names = read_text(path).split()
-    unknown = sorted(set(names) - {clip.name for clip in clips})
-    if unknown:
-        raise UserError(f"{path}: {unknown[0]} is not among the videos; correct the list")
-    return [clip for clip in clips if clip.name in set(names)]
-
-
-def _positive(text):
+def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return int(text)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.data.convert",
         description=__doc__,
@@ -75,18 +36,22 @@ def _parser():
     parser.add_argument("--output", required=True, help="folder to write; must not hold anything")
     parser.add_argument("--images", help="folder of the frames (coco, mots, cvat)")
     parser.add_argument("--frames", type=_positive, help="how often to repeat an image (coco; default: 1)")
-    parser.add_argument("--videos", default=None, help="text file of the videos to convert (default: all)")
-    parser.add_argument("--link", action="store_true", default=False, help="link the frames, do not copy")
+    parser.add_argument(
+        "--videos", default=None, help="text file with the names of the videos to convert (default: all)"
+    )
+    parser.add_argument(
+        "--link", action="store_true", default=False, help="link the frames instead of copying them"
+    )
     return parser
 
 
-def main(arguments=None):
-    """Run the command; prints what was left out, and the path of the annotations."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; print the counts of what was left out, and the path of the annotations."""
     values = vars(_parser().parse_args(arguments))
     kind, input_path, output = values.pop("kind"), values.pop("input"), values.pop("output")
     annotations, left_out = convert(kind, input_path, output, progress=True, **values)
-    for what, count in left_out.items():
-        print(f"left out: {count} {what}")
+    for reason, count in left_out.items():
+        print(f"left out: {count} {reason}")
     print(annotations)
 
 

@@ -1,4 +1,4 @@
-"""COCO images as still clips: every image a video of one frame, or of the same frame several times.
+"""COCO images as still clips: every image becomes a video of one frame, or of the same frame several times.
 
 Category ids are the file's; `iscrowd` is kept. Annotations without a segmentation (boxes alone) are left out.
 """
@@ -6,24 +6,26 @@ Category ids are the file's; `iscrowd` is kept. Annotations without a segmentati
 import functools
 import pathlib
 from collections import Counter
+from collections.abc import Sequence
 
-from masktrack_jax.data.convert.writer import Clip, Source, Track, encode, read_json
+from masktrack_jax.data.convert.writer import Clip, ObjectTrack, Source, encode_seen
+from masktrack_jax.data.json_files import read_object
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 
-def read(input_path, images, frames=1):
-    """The `Source` of an instances file, with its images below the folder `images`; `frames` in each clip.
+def read(input_path: str | pathlib.Path, images: str | pathlib.Path, frames: int = 1) -> Source:
+    """Read an instances file with its images below the folder `images`, repeated `frames` times in each clip.
 
     Raises UserError.
     """
     path = pathlib.Path(input_path)
-    content = read_json(path)
+    content = read_object(path)
     categories = [(x["id"], x["name"]) for x in _records(path, content, "categories", ("id", "name"))]
     known = {category_id for category_id, _ in categories}
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     records = _records(path, content, "images", ("id", "file_name", "height", "width"))
-    by_image = {record["id"]: [] for record in records}
+    by_image: dict[int, list[dict]] = {record["id"]: [] for record in records}
     for key, unique in (("images", by_image), ("categories", known)):
         if len(unique) != len(content[key]):
             raise UserError(f"{path}: an id is used twice in `{key}`; give each its own")
@@ -49,26 +51,33 @@ def read(input_path, images, frames=1):
     return Source(categories, clips, left_out)
 
 
-def _stem(file_name):
+def _stem(file_name: str) -> str:
     return str(pathlib.PurePosixPath(file_name).with_suffix(""))
 
 
-def _records(path, content, key, needed, required=True):
-    """The list `key`, each record with the `needed` keys."""
+def _records(
+    path: pathlib.Path, content: dict, key: str, needed: Sequence[str], required: bool = True
+) -> list[dict]:
+    """The list `key`, whose records must have the `needed` keys."""
     records = content.get(key, None if required else [])
     if not isinstance(records, list):
         raise UserError(f"{path}: has no list `{key}`; give a COCO instances file")
     for place, record in enumerate(records):
         for name in needed:
-            kind = str if name in ("name", "file_name") else int
             value = record.get(name) if isinstance(record, dict) else None
-            if not isinstance(value, kind) or (kind is str and not pathlib.PurePosixPath(value).name):
+            if name in ("name", "file_name"):
+                good = isinstance(value, str) and pathlib.PurePosixPath(value).name != ""
+            else:
+                good = isinstance(value, int)
+            if not good:
                 raise UserError(f"{path}: {key} number {place + 1} has no `{name}`; correct the file")
     return records
 
 
-def _tracks(path, image, records, frames, height, width):
-    """One track an annotation, the same mask in every frame."""
+def _tracks(
+    path: pathlib.Path, image: dict, records: list[dict], frames: int, height: int, width: int
+) -> list[ObjectTrack]:
+    """One track an annotation, with the same mask in every frame."""
     if (image["height"], image["width"]) != (height, width):
         raise UserError(
             f"{path}: image {image['id']} is stated as {image['height']}x{image['width']} (height x width) "
@@ -77,8 +86,8 @@ def _tracks(path, image, records, frames, height, width):
     tracks = []
     for record in records:
         try:
-            mask = encode(decode_segmentation(record["segmentation"], height, width))
+            mask = encode_seen(decode_segmentation(record["segmentation"], height, width))
         except UserError as error:
             raise UserError(f"{path}: annotation {record.get('id')}: {error}") from None
-        tracks.append(Track(record["category_id"], [mask] * frames, bool(record.get("iscrowd", 0))))
+        tracks.append(ObjectTrack(record["category_id"], [mask] * frames, bool(record.get("iscrowd", 0))))
     return tracks

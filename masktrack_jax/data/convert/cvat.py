@@ -1,9 +1,9 @@
-"""CVAT: the XML of "CVAT for video 1.1", whose <track>s hold boxes, polygons or masks by frame.
+"""CVAT: XML files of "CVAT for video 1.1", whose <track>s hold boxes, polygons or masks by frame.
 
     annotations.xml    images/frame_000000.png
 
-CVAT writes every frame of a track. Where a file has key frames alone, a shape stays until the next as CVAT
-has it: boxes and polygons of equally many points move evenly, masks stand still, `outside` ends it.
+CVAT writes every frame of a track. In a file with key frames only, a shape stays until the next one, as in
+CVAT: boxes and polygons with the same number of points move evenly, masks stand still, `outside` ends it.
 """
 
 import functools
@@ -11,22 +11,35 @@ import itertools
 import math
 import pathlib
 from collections import Counter
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
 
-from masktrack_jax.data.convert.writer import Clip, Source, Track, encode, list_images, number_categories
+from masktrack_jax.data.convert.writer import (
+    Clip,
+    ObjectTrack,
+    Source,
+    encode_seen,
+    list_images,
+    number_categories,
+)
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("box", "polygon", "mask")
 
+Shapes = dict[int, ElementTree.Element]  # by the place of their frame among the images, in order
+Value = TypeVar("Value")
 
-def read(input_path, images=None):
-    """The `Source` of an XML file, or of the folder that an export was unpacked to: one clip.
 
-    The frames are the images, in order, of `images` (by default `images` beside the file). Raises UserError.
+def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = None) -> Source:
+    """Read an XML file, or the folder that an export was unpacked to: one clip.
+
+    The frames are the images in `images` (by default `images` beside the file), in order. Raises UserError.
     """
     path = pathlib.Path(input_path)
     path = path / "annotations.xml" if path.is_dir() else path
@@ -34,22 +47,22 @@ def read(input_path, images=None):
     folder = path.parent / "images" if images is None else pathlib.Path(images)
     frames = list_images(folder)
     number_of = _frame_numbers(path, root, frames)
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     objects = []
     for element in root.findall("track"):
         shapes = _shapes(path, element, number_of, left_out)
         if shapes:
-            objects.append((_attribute(path, element, "label"), shapes))
+            objects.append((_attribute(path, element, "label", str), shapes))
     categories, ids = number_categories([*_labels(root), *(label for label, _ in objects)])
     name = path.resolve().parent.name if path.stem == "annotations" else path.stem
     tracks = functools.partial(_tracks, path, objects, ids, len(frames))
     return Source(categories, [Clip(name, tuple((x.name, x) for x in frames), tracks)], left_out)
 
 
-def _parse(path):
-    """The root of the XML. A document type is refused: its entities could expand without end."""
+def _parse(path: pathlib.Path) -> ElementTree.Element:
+    """The root of the XML. Refuses a document type: its entities could expand without end."""
 
-    def refuse(*_):
+    def refuse(*_: object) -> NoReturn:
         raise UserError(f"{path}: has a document type (DOCTYPE), which no CVAT export has; remove it")
 
     parser = expat.ParserCreate()
@@ -61,7 +74,7 @@ def _parse(path):
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check --input") from None
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: is not sound XML ({error}); export it anew") from None
+        raise UserError(f"{path}: is not valid XML ({error}); export it anew") from None
     if root.tag != "annotations" or root.find("image") is not None:
         raise UserError(f"{path}: is not of a video; export the task as `CVAT for video 1.1`")
     if len({element.get("task_id") for element in root.findall("track")}) > 1:
@@ -69,8 +82,8 @@ def _parse(path):
     return root
 
 
-def _meta(root, name):
-    """Text of an entry of the task's or job's description, None if there is none."""
+def _meta(root: ElementTree.Element, name: str) -> str | None:
+    """The text of an entry in the description of the task, job or project."""
     for kind in ("task", "job", "project"):
         text = root.findtext(f"meta/{kind}/{name}")
         if text:
@@ -78,20 +91,19 @@ def _meta(root, name):
     return None
 
 
-def _labels(root):
-    """The labels that the description names, also those no object has; parts of skeletons apart."""
+def _labels(root: ElementTree.Element) -> list[str]:
+    """The labels in the description, used or not, without the parts of skeletons."""
     labels = [
         label for kind in ("task", "job", "project") for label in root.iterfind(f"meta/{kind}/labels/label")
     ]
-    return [
-        label.findtext("name").strip()
-        for label in labels
-        if label.findtext("name") and not label.findtext("parent")
-    ]
+    names = [label.findtext("name") for label in labels if not label.findtext("parent")]
+    return [name.strip() for name in names if name]
 
 
-def _frame_numbers(path, root, frames):
-    """{number of a frame in the XML: its place among the images}."""
+def _frame_numbers(
+    path: pathlib.Path, root: ElementTree.Element, frames: list[pathlib.Path]
+) -> dict[int, int]:
+    """The place among the images of each frame number of the XML."""
     try:
         size = int(_meta(root, "size") or len(frames))
         start = int(_meta(root, "start_frame") or 0)
@@ -105,19 +117,23 @@ def _frame_numbers(path, root, frames):
     return {start + place * step: place for place in range(size)}
 
 
-def _attribute(path, element, name, kind=str):
+def _attribute(
+    path: pathlib.Path, element: ElementTree.Element, name: str, kind: Callable[[str], Value]
+) -> Value:
     try:
         return kind(element.attrib[name])
     except (KeyError, ValueError):
         found = repr(element.get(name))
         raise UserError(
-            f"{path}: a <{element.tag}> has {name}={found}, which cannot be; export it anew"
+            f"{path}: a <{element.tag}> has {name}={found}, which is not valid; export it anew"
         ) from None
 
 
-def _shapes(path, track, number_of, left_out):
-    """{place of a frame: element} of the shapes of a track that can be read, in order."""
-    shapes = {}
+def _shapes(
+    path: pathlib.Path, track: ElementTree.Element, number_of: dict[int, int], left_out: Counter[str]
+) -> Shapes:
+    """The shapes of a track that have an area; counts the others."""
+    shapes: Shapes = {}
     for element in track:
         if element.tag == "attribute":
             continue
@@ -126,7 +142,7 @@ def _shapes(path, track, number_of, left_out):
             continue
         number = _attribute(path, element, "frame", int)
         if number not in number_of:
-            # CVAT ends a track with a shape outside, which may lie one frame after the last.
+            # CVAT ends a track with an outside shape, which may lie one frame after the last.
             if element.get("outside") == "1":
                 continue
             raise UserError(f"{path}: track {track.get('id')}: frame {number} has no image; check --images")
@@ -136,11 +152,18 @@ def _shapes(path, track, number_of, left_out):
     return dict(sorted(shapes.items()))
 
 
-def _tracks(path, objects, ids, length, height, width):
-    """One track a <track>."""
+def _tracks(
+    path: pathlib.Path,
+    objects: list[tuple[str, Shapes]],
+    ids: dict[str, int],
+    length: int,
+    height: int,
+    width: int,
+) -> list[ObjectTrack]:
+    """One track for each (label, shapes)."""
     tracks = []
     for label, shapes in objects:
-        masks = [None] * length
+        masks: list[Rle | None] = [None] * length
         places = [*shapes, length]
         for place, following in itertools.pairwise(places):
             now, later = shapes[place], shapes.get(following)
@@ -148,13 +171,20 @@ def _tracks(path, objects, ids, length, height, width):
                 continue
             for frame in range(place, following):
                 moved = (frame - place) / (following - place)
-                masks[frame] = encode(_draw(path, now, later, moved, height, width))
-        tracks.append(Track(ids[label], masks))
+                masks[frame] = encode_seen(_draw(path, now, later, moved, height, width))
+        tracks.append(ObjectTrack(ids[label], masks))
     return tracks
 
 
-def _draw(path, now, later, moved, height, width):
-    """(height, width) mask of the shape `now`, `moved` (0 to 1) of the way to the shape `later`, if any."""
+def _draw(
+    path: pathlib.Path,
+    now: ElementTree.Element,
+    later: ElementTree.Element | None,
+    moved: float,
+    height: int,
+    width: int,
+) -> np.ndarray:
+    """The mask (height, width) of the shape `now`, `moved` (0 to 1) of the way to `later`, if any."""
     if now.tag == "mask":
         return _paste(path, now, height, width)
     points = _points(path, now)
@@ -174,8 +204,8 @@ def _draw(path, now, later, moved, height, width):
         raise UserError(f"{path}: <{now.tag}> of frame {now.get('frame')}: {error}") from None
 
 
-def _points(path, shape):
-    """(N, 2) points of a polygon; of a box its corners x1, y1 and x2, y2, and its angle in degrees."""
+def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
+    """The points (n, 2) of a polygon; of a box x1, y1, then x2, y2, then its angle in degrees and 0."""
     try:
         if shape.tag == "box":
             edges = [float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")]
@@ -191,16 +221,16 @@ def _points(path, shape):
     return points
 
 
-def _corners(first, second, angle):
-    """(4, 2) corners of a box, turned clockwise about its centre as CVAT does."""
+def _corners(first: np.ndarray, second: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """The corners (4, 2) of a box, given by `_points`, turned clockwise about its centre as in CVAT."""
     centre = (first + second) / 2
     offsets = np.array([first, (second[0], first[1]), second, (first[0], second[1])]) - centre
     cos, sin = math.cos(math.radians(angle[0])), math.sin(math.radians(angle[0]))
     return centre + offsets @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _paste(path, shape, height, width):
-    """A <mask>: run lengths, row by row from background, in a box of the frame."""
+def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) of a <mask>: run lengths by rows, background first, in a box of the frame."""
     try:
         left, top, w, h = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
         runs = np.array(shape.attrib["rle"].split(","), int)

@@ -1,8 +1,9 @@
-"""LabelMe: a folder a video, with a json beside every frame that was labelled.
+"""LabelMe: a folder a video, with a JSON file beside every labelled frame.
 
-Shapes of one label and one `group_id` are one object through the video, several in a frame its parts; a shape
-without `group_id` is the video's only object of its label. Polygons, rectangles and masks are read. Frames
-without a json are not labelled, so they are left out; a json without shapes says that nothing is there.
+Shapes with one label and one `group_id` are one object throughout the video, and its parts where a frame has
+several. A shape without `group_id` is the video's only object of its label. Polygons, rectangles and masks
+are read. Frames without a JSON file are not labelled, so they are left out; a JSON file without shapes means
+that the frame is empty.
 """
 
 import base64
@@ -11,39 +12,55 @@ import functools
 import io
 import pathlib
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from masktrack_jax.data.convert.writer import (
     Clip,
+    ObjectTrack,
     Source,
-    Track,
-    encode,
+    encode_seen,
     in_order,
     list_images,
     number_categories,
-    read_json,
 )
 from masktrack_jax.data.images import open_image
+from masktrack_jax.data.json_files import read_object
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("polygon", "rectangle", "mask")
 
 
-def read(input_path):
-    """The `Source` of a folder of jsons, or of a folder of such folders. Raises UserError."""
+class Shape(NamedTuple):
+    """One shape of a file: its place in the list, its kind and its record."""
+
+    place: int
+    kind: str
+    record: dict
+
+
+Labelled = list[tuple[pathlib.Path, dict]]  # the files of a video and their content
+Objects = dict[tuple[str, str], dict[int, list[Shape]]]  # (label, group): frame: shapes
+
+
+def read(input_path: str | pathlib.Path) -> Source:
+    """Read a folder of JSON files, or a folder of such folders. Raises UserError."""
     root = pathlib.Path(input_path)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; check --input")
     folders = [root] if any(root.glob("*.json")) else [path for path in root.iterdir() if path.is_dir()]
     by_name = {folder.resolve().name: folder for folder in folders if any(folder.glob("*.json"))}
-    left_out, labels, clips = Counter(), set(), []
-    ids = {}  # filled below, once all labels are known
+    left_out: Counter[str] = Counter()
+    labels: set[str] = set()
+    clips = []
+    ids: dict[str, int] = {}  # filled below, once all labels are known
     for name in in_order(by_name):
         folder = by_name[name]
         jsons = [folder / x for x in in_order(path.name for path in folder.glob("*.json"))]
-        labelled = [(path, read_json(path)) for path in jsons]
+        labelled = [(path, read_object(path)) for path in jsons]
         frames = [(image.name, image) for image in (_image(path, content) for path, content in labelled)]
         objects = _objects(labelled, left_out)
         labels |= {label for label, _ in objects}
@@ -54,20 +71,20 @@ def read(input_path):
     return Source(categories, clips, left_out)
 
 
-def _image(path, content):
-    """The frame that a json is of; `imagePath` is relative to the json, at times with backslashes."""
+def _image(path: pathlib.Path, content: dict) -> pathlib.Path:
+    """The frame of a file; `imagePath` is relative to the file and may have backslashes."""
     name = content.get("imagePath")
     if not isinstance(name, str) or not isinstance(content.get("shapes"), list):
-        raise UserError(f"{path}: has no `imagePath` and `shapes`; it is no LabelMe file")
+        raise UserError(f"{path}: has no `imagePath` and `shapes`; it is not a LabelMe file")
     image = path.parent / name.replace("\\", "/")
     if not image.is_file():
         raise UserError(f"{path}: its frame {image} does not exist; put it there")
     return image
 
 
-def _objects(labelled, left_out):
-    """{(label, group): {frame: [shape, …]}} of the jsons of a video, in order of appearance."""
-    objects = {}
+def _objects(labelled: Labelled, left_out: Counter[str]) -> Objects:
+    """The objects of a video, in order of appearance."""
+    objects: Objects = {}
     for frame, (path, content) in enumerate(labelled):
         for place, shape in enumerate(content["shapes"]):
             label = shape.get("label") if isinstance(shape, dict) else None
@@ -82,12 +99,14 @@ def _objects(labelled, left_out):
             parts = objects.setdefault((label, str(group)), {}).setdefault(frame, [])
             if parts and group is None:
                 raise UserError(f"{path}: two shapes {label!r} without `group_id`; number the objects by it")
-            parts.append((place, kind, shape))
+            parts.append(Shape(place, kind, shape))
     return objects
 
 
-def _tracks(labelled, objects, ids, height, width):
-    """One track an object; the parts of a frame are joined."""
+def _tracks(
+    labelled: Labelled, objects: Objects, ids: dict[str, int], height: int, width: int
+) -> list[ObjectTrack]:
+    """One track an object; its parts in a frame are joined."""
     for path, content in labelled:
         stated = content.get("imageHeight", height), content.get("imageWidth", width)
         if stated != (height, width):
@@ -97,7 +116,7 @@ def _tracks(labelled, objects, ids, height, width):
             )
     tracks = []
     for (label, _), frames in objects.items():
-        masks = [None] * len(labelled)
+        masks: list[Rle | None] = [None] * len(labelled)
         for frame, parts in frames.items():
             joined = np.zeros((height, width), bool)
             for place, kind, shape in parts:
@@ -106,13 +125,13 @@ def _tracks(labelled, objects, ids, height, width):
                     joined |= _draw(kind, shape, height, width)
                 except (ValueError, TypeError, IndexError, UserError) as error:
                     raise UserError(f"{where} ({kind}) cannot be drawn ({error}); correct it") from None
-            masks[frame] = encode(joined)
-        tracks.append(Track(ids[label], masks))
+            masks[frame] = encode_seen(joined)
+        tracks.append(ObjectTrack(ids[label], masks))
     return tracks
 
 
-def _draw(kind, shape, height, width):
-    """(height, width) bool of one shape."""
+def _draw(kind: str, shape: dict, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of one shape."""
     points = np.array(shape["points"], float).reshape(-1, 2)
     if not np.isfinite(points).all():
         raise ValueError("a point is not finite")
@@ -124,8 +143,8 @@ def _draw(kind, shape, height, width):
     return decode_segmentation([points.ravel().tolist()], height, width).astype(bool)
 
 
-def _paste(shape, points, height, width):
-    """A `mask` shape: a PNG in base64, whose first point is the place of its upper left pixel."""
+def _paste(shape: dict, points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mask of a `mask` shape: a PNG in base64, whose upper left pixel lies at the first point."""
     try:
         png = io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))
     except binascii.Error as error:

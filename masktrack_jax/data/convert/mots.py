@@ -1,28 +1,53 @@
-"""KITTI MOTS and MOTSChallenge: text files with a line `frame id class height width rle` an object and frame.
+"""KITTI MOTS and MOTSChallenge: text files of `frame id class height width rle`, a line an object and frame.
 
     <video>.txt  with the frames in IMAGES/<video>/000000.png               (KITTI MOTS)
     <video>/gt/gt.txt  with the frames in <video>/img1/000001.jpg           (MOTSChallenge)
 
-A line's frame is the number in the name of its image. Class 1 is car, 2 pedestrian; 10 are regions to ignore,
-which are left out.
+A line's frame is the number in the name of its image. Class 1 is car, class 2 is pedestrian, and class 10
+marks regions to ignore, which are left out.
 """
 
 import functools
 import pathlib
 from collections import Counter
+from typing import NamedTuple
 
-from masktrack_jax.data.convert.writer import Clip, Source, Track, in_order, list_images, read_text
-from masktrack_jax.masks.segmentations import compact_segmentation, segmentation_area
+from masktrack_jax.data.convert.writer import Clip, ObjectTrack, Source, in_order, list_images
+from masktrack_jax.data.json_files import read_text
+from masktrack_jax.masks.rle import Rle
+from masktrack_jax.masks.segmentations import BrokenSegmentation, read_masks
 from masktrack_jax.runtime.errors import UserError
 
 CLASSES = {1: "car", 2: "pedestrian"}
 IGNORE = 10
 
 
-def read(input_path, images=None):
-    """The `Source` of a text file or of a folder of them. Raises UserError."""
+class VideoFiles(NamedTuple):
+    """A video: its name, its text file and the folder of its frames."""
+
+    name: str
+    text: pathlib.Path
+    frames: pathlib.Path
+
+
+class Sighting(NamedTuple):
+    """An object in one frame, and its line in the text file."""
+
+    line: int
+    rle: Rle
+
+
+class MotsObject(NamedTuple):
+    """An object: its class and where it is seen, by the frame's number."""
+
+    number: int
+    sightings: dict[int, Sighting]
+
+
+def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = None) -> Source:
+    """Read a text file or a folder of them. Raises UserError."""
     videos = _find(pathlib.Path(input_path), images)
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     classes, clips = dict(CLASSES), []
     for name, path, folder in videos:
         objects = _parse(path, left_out)
@@ -32,17 +57,19 @@ def read(input_path, images=None):
             if not image.stem.isdigit():
                 raise UserError(f"{image}: is not named by its frame's number; rename it")
             frames[int(image.stem)] = image
-        for _, lines in objects.values():
-            for number, (line, _) in lines.items():
+        for found in objects.values():
+            for number, seen in found.sightings.items():
                 if number not in frames:
-                    raise UserError(f"{path}: line {line}: frame {number} has no image in {folder}; add it")
+                    raise UserError(
+                        f"{path}: line {seen.line}: frame {number} has no image in {folder}; add it"
+                    )
         tracks = functools.partial(_tracks, path, objects, list(frames))
         clips.append(Clip(name, tuple((image.name, image) for image in frames.values()), tracks))
     return Source(sorted(classes.items()), clips, left_out)
 
 
-def _find(path, images):
-    """[(video, text file, folder of its frames)]."""
+def _find(path: pathlib.Path, images: str | pathlib.Path | None) -> list[VideoFiles]:
+    """The videos of a text file or of a folder, in order."""
     if path.is_file():
         files = [path]
     else:
@@ -60,12 +87,12 @@ def _find(path, images):
         else:
             folder = pathlib.Path(images) / name
             videos[name] = file, folder / "img1" if (folder / "img1").is_dir() else folder
-    return [(name, *videos[name]) for name in in_order(videos)]
+    return [VideoFiles(name, *videos[name]) for name in in_order(videos)]
 
 
-def _parse(path, left_out):
-    """{object id: (class, {frame: (line, RLE)})} of a text file, in order of the ids."""
-    objects = {}
+def _parse(path: pathlib.Path, left_out: Counter[str]) -> dict[int, MotsObject]:
+    """The objects of a text file by id, in order."""
+    objects: dict[int, MotsObject] = {}
     for line, text in enumerate(read_text(path).splitlines(), start=1):
         if not text.strip():
             continue
@@ -79,27 +106,29 @@ def _parse(path, left_out):
         if number == IGNORE:
             left_out[f"regions to ignore (class {IGNORE})"] += 1
             continue
-        known, lines = objects.setdefault(object_id, (number, {}))
+        known, sightings = objects.setdefault(object_id, MotsObject(number, {}))
         if known != number:
             raise UserError(f"{path}: line {line}: object {object_id} was of class {known}, now of {number}")
-        if frame in lines:
+        if frame in sightings:
             raise UserError(f"{path}: line {line}: object {object_id} appears twice in frame {frame}")
-        lines[frame] = line, {"size": [height, width], "counts": counts}
+        sightings[frame] = Sighting(line, {"size": [height, width], "counts": counts})
     return dict(sorted(objects.items()))
 
 
-def _tracks(path, objects, frames, height, width):
+def _tracks(
+    path: pathlib.Path, objects: dict[int, MotsObject], frames: list[int], height: int, width: int
+) -> list[ObjectTrack]:
     """One track an object; `frames` are the numbers of the clip's frames."""
     tracks = []
-    for number, lines in objects.values():
-        masks = [None] * len(frames)
-        for place, frame in enumerate(frames):
-            if frame not in lines:
-                continue
-            line, rle = lines[frame]
-            _, problem = compact_segmentation(rle, height, width)
-            if problem:
-                raise UserError(f"{path}: line {line}: {problem}; correct the line")
-            masks[place] = rle if segmentation_area(rle, height, width) else None
-        tracks.append(Track(number, masks))
+    for number, sightings in objects.values():
+        seen = {place: sightings[frame] for place, frame in enumerate(frames) if frame in sightings}
+        try:
+            _, areas = read_masks([found.rle for found in seen.values()], (height, width))
+        except BrokenSegmentation as error:
+            line = list(seen.values())[error.place].line
+            raise UserError(f"{path}: line {line}: is not a mask ({error}); correct the line") from None
+        masks: list[Rle | None] = [None] * len(frames)
+        for (place, found), area in zip(seen.items(), areas):
+            masks[place] = found.rle if area else None
+        tracks.append(ObjectTrack(number, masks))
     return tracks

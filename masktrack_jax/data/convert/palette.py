@@ -1,42 +1,48 @@
-"""DAVIS and YouTube-VOS: a palette PNG a frame, in which the number of a pixel's colour is its object's.
+"""DAVIS and YouTube-VOS: a palette PNG a frame, in which a pixel's colour number is its object's number.
 
     Annotations/[480p/]<video>/00000.png    JPEGImages/[480p/]<video>/00000.jpg
 
 Frames without a PNG are not labelled (YouTube-VOS has one for every fifth), so they are left out: null in an
-annotation would say that the object is not there. Categories come from `meta.json` (YouTube-VOS) or
-`davis_semantics.json` beside the folders; without either there is one, `object`.
+annotation would mean that the object is absent. Categories come from `meta.json` (YouTube-VOS) or
+`davis_semantics.json` beside the folders; without either there is one category, `object`.
 """
 
 import functools
 import pathlib
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from masktrack_jax.data.convert.writer import (
     Clip,
+    ObjectTrack,
     Source,
-    Track,
-    encode,
+    encode_seen,
     in_order,
     list_images,
     number_categories,
-    read_json,
 )
 from masktrack_jax.data.images import open_image
+from masktrack_jax.data.json_files import read_object
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.runtime.errors import UserError
 
 VOID = 255  # pixels that belong to no object and are not background either
 
 
-def read(input_path):
-    """The `Source` of a folder that holds `Annotations` and `JPEGImages`. Raises UserError."""
+Names = dict[str, dict[str, str]]  # video: object's number as text: category
+
+
+def read(input_path: str | pathlib.Path) -> Source:
+    """Read a folder that holds `Annotations` and `JPEGImages`. Raises UserError."""
     root = pathlib.Path(input_path)
     annotations, images = _folders(root)
     names = _category_names(root)
     found = {name for objects in (names or {}).values() for name in objects.values()}
     categories, ids = number_categories(found or {"object"})
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     clips = []
     for video in in_order(path.name for path in annotations.iterdir() if path.is_dir()):
         masks = {path.stem: path for path in list_images(annotations / video) if path.suffix == ".png"}
@@ -54,8 +60,8 @@ def read(input_path):
     return Source(categories, clips, left_out)
 
 
-def _folders(root):
-    """The folders whose subfolders are videos: (of the PNGs, of the frames)."""
+def _folders(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The folders of the PNGs and of the frames, with a subfolder for each video."""
     for below in (".", "480p", "Full-Resolution", "1080p"):
         pair = root / "Annotations" / below, root / "JPEGImages" / below
         if all(folder.is_dir() for folder in pair) and any(pair[0].glob("*/*.png")):
@@ -65,12 +71,13 @@ def _folders(root):
     )
 
 
-def _category_names(root):
-    """{video: {object number as text: category}}, None without a file that says."""
+def _category_names(root: pathlib.Path) -> Names | None:
+    """The categories of objects, or None without a file of them."""
+    videos: Any
     if (root / "meta.json").is_file():
-        path, videos = root / "meta.json", read_json(root / "meta.json").get("videos")
+        path, videos = root / "meta.json", read_object(root / "meta.json").get("videos")
     elif (root / "davis_semantics.json").is_file():
-        path, videos = root / "davis_semantics.json", read_json(root / "davis_semantics.json")
+        path, videos = root / "davis_semantics.json", read_object(root / "davis_semantics.json")
     else:
         return None
     try:
@@ -82,13 +89,19 @@ def _category_names(root):
             for video, objects in videos.items()
         }
     except (AttributeError, KeyError, TypeError):
-        raise UserError(f"{path}: does not say the category of each video's objects; correct it") from None
+        raise UserError(f"{path}: does not state the category of each video's objects; correct it") from None
     return named
 
 
-def _tracks(paths, category_of, left_out, height, width):
+def _tracks(
+    paths: list[pathlib.Path],
+    category_of: Callable[[pathlib.Path, int], int],
+    left_out: Counter[str],
+    height: int,
+    width: int,
+) -> list[ObjectTrack]:
     """A track for each number in the PNGs of a video, by rising number."""
-    found = {}
+    found: dict[int, list[Rle | None]] = {}
     for frame, path in enumerate(paths):
         indices = _read_indices(path)
         if indices.shape != (height, width):
@@ -97,27 +110,29 @@ def _tracks(paths, category_of, left_out, height, width):
                 f"{height}x{width}; both must have one size"
             )
         for number in np.unique(indices[indices > 0]).tolist():
-            found.setdefault(number, [None] * len(paths))[frame] = encode(indices == number)
+            found.setdefault(number, [None] * len(paths))[frame] = encode_seen(indices == number)
     if VOID in found and len(found) > 1:  # alone it is the object: DAVIS 2016 draws its one object white
         del found[VOID]
         left_out["videos with void pixels (255), taken as background"] += 1
-    return [Track(category_of(paths[0].parent, number), masks) for number, masks in sorted(found.items())]
+    return [
+        ObjectTrack(category_of(paths[0].parent, number), masks) for number, masks in sorted(found.items())
+    ]
 
 
-def _category(names, ids, folder, number):
-    """The category id of an object of the video whose PNGs are in `folder`."""
+def _category(names: Names | None, ids: dict[str, int], folder: pathlib.Path, number: int) -> int:
+    """The category id of an object of the video whose PNGs lie in `folder`."""
     if names is None:
         return ids["object"]
     name = names.get(folder.name, {}).get(str(number))
     if name is None:
         raise UserError(
-            f"{folder}: object {number} has no category in the json beside Annotations; add it there"
+            f"{folder}: object {number} has no category in the JSON file beside Annotations; add it there"
         )
     return ids[name]
 
 
-def _read_indices(path):
-    """(H, W) uint8 numbers of a palette or grey PNG."""
+def _read_indices(path: pathlib.Path) -> np.ndarray:
+    """The numbers (H, W) uint8 of a palette or grey PNG."""
     with open_image(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise UserError(f"{path}: is {image.mode}, not a palette PNG; save it with 8-bit indices")

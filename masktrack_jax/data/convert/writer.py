@@ -1,4 +1,4 @@
-"""What every converter hands over, and the one place where it is written in the layout of YouTube-VIS."""
+"""The structure that every converter returns, and its writer in the layout of YouTube-VIS."""
 
 import dataclasses
 import json
@@ -6,80 +6,76 @@ import pathlib
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.data.images import check_image
+from masktrack_jax.data.images import Size, check_image
+from masktrack_jax.masks.rle import Rle, encode_mask, mask_area, mask_box
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 
 @dataclasses.dataclass
-class Track:
-    """One object of a clip: `masks` holds a compressed RLE a frame (`encode`), None where it is not seen."""
+class ObjectTrack:
+    """One object of a clip: `masks` has one entry a frame, None where the object is not seen."""
 
     category_id: int
-    masks: list
+    masks: list[Rle | None]
     iscrowd: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One video to be.
+    """A video to write.
 
     `frames` are (name, path of the image) in order; `tracks(height, width)` reads its objects, given the size
-    that its images turned out to have.
+    of its images.
     """
 
     name: str
-    frames: tuple
-    tracks: Callable
+    frames: tuple[tuple[str, pathlib.Path], ...]
+    tracks: Callable[[int, int], list[ObjectTrack]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What a converter found: (id, name) of each category, the clips, and what it leaves out, by kind.
+    """A data set to write: (id, name) of each category, the clips, and counts of what is left out, by kind.
 
     `left_out` may grow while the clips' tracks are read.
     """
 
-    categories: list
-    clips: list
-    left_out: Counter = dataclasses.field(default_factory=Counter)
+    categories: list[tuple[int, str]]
+    clips: list[Clip]
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
 
 
-def number_categories(names):
-    """[(id, name)] of category names by the alphabet, ids from 1, and {name: id}."""
+def number_categories(names: Iterable[str]) -> tuple[list[tuple[int, str]], dict[str, int]]:
+    """[(id, name)] of category names in alphabetical order, ids from 1, and {name: id}."""
     categories = list(enumerate(sorted(set(names)), start=1))
     return categories, {name: number for number, name in categories}
 
 
-def encode(mask):
-    """The compressed RLE of a (H, W) mask as a file holds it; None for a mask without a pixel."""
-    from pycocotools import mask as coco_mask
-
-    if not mask.any():
-        return None
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+def encode_seen(mask: np.ndarray) -> Rle | None:
+    """The RLE of a mask (height, width), or None if it has no pixel."""
+    return encode_mask(mask) if mask.any() else None
 
 
-def in_order(names):
-    """Names sorted as people count: frame2 before frame10."""
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted by the numbers in them: frame2 before frame10."""
     return sorted(names, key=lambda name: [(len(x), x) if x.isdigit() else (0, x) for x in _parts(name)])
 
 
-def _parts(name):
-    # Digits stripped of leading zeros compare by length, then text; the name itself decides between equals.
+def _parts(name: str) -> list[str]:
+    # Digits without leading zeros compare by length, then as text; the name itself breaks ties.
     return [part.lstrip("0") if part.isdigit() else part for part in re.split(r"(\d+)", str(name))] + [
         str(name)
     ]
 
 
-def list_images(folder):
-    """The image files of a folder, in order. Raises UserError when there is no such folder."""
+def list_images(folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """The image files of a folder, in order. Raises UserError if there is no such folder."""
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of frames; check --input and --images")
@@ -88,32 +84,13 @@ def list_images(folder):
     return [folder / name for name in in_order(names)]
 
 
-def read_text(path):
-    """The text of a file. Raises UserError."""
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check --input") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8; check --input") from None
-
-
-def read_json(path):
-    """The JSON object of a file. Raises UserError."""
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not valid JSON ({error}); correct the file") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is not a JSON object; check --input")
-    return content
-
-
-def write(source, output, kind, *, link=False, progress=False):
+def write(
+    source: Source, output: str | pathlib.Path, kind: str, *, link: bool = False, progress: bool = False
+) -> pathlib.Path:
     """Write a `Source` to the new folder `output`: JPEGImages/<clip>/… and instances.json.
 
-    The folder appears complete or not at all, and the same source gives the same bytes. With `link` the
-    frames are symbolic links to where they lie. Returns the path of the annotations. Raises UserError.
+    The folder is written atomically, and the same source gives the same bytes. With `link` the frames are
+    symbolic links to the original files. Returns the path of the annotations. Raises UserError.
     """
     output = pathlib.Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -128,9 +105,9 @@ def write(source, output, kind, *, link=False, progress=False):
     return output / "instances.json"
 
 
-def _write_clips(source, root, link, progress):
-    """Frames into `root`; returns the content of the annotations file."""
-    content = {
+def _write_clips(source: Source, root: pathlib.Path, link: bool, progress: bool) -> dict:
+    """Write the frames into `root`; returns the content of the annotations file."""
+    content: dict = {
         "info": None,
         "categories": [{"id": number, "name": name} for number, name in source.categories],
         "videos": [],
@@ -142,7 +119,7 @@ def _write_clips(source, root, link, progress):
         tracks = clip.tracks(height, width)
         file_names = [f"{clip.name}/{name}" for name, _ in clip.frames]
         for file_name, (_, path) in zip(file_names, clip.frames):
-            _place(path, root / "JPEGImages" / file_name, link)
+            _write_frame(path, root / "JPEGImages" / file_name, link)
         shape = {"height": height, "width": width, "length": len(file_names)}
         video_id = len(content["videos"]) + 1
         content["videos"].append({"id": video_id, "name": clip.name, **shape, "file_names": file_names})
@@ -158,17 +135,17 @@ def _write_clips(source, root, link, progress):
     return content
 
 
-def _check_name(name):
+def _check_name(name: str) -> None:
     parts = pathlib.PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        raise UserError(f"video {name!r}: is no name of a folder; rename it")
+        raise UserError(f"video {name!r}: cannot be the name of a folder; rename it")
 
 
-def _clip_size(clip):
-    """(height, width) of a clip's frames, each of them read. Raises UserError when they differ."""
+def _clip_size(clip: Clip) -> Size:
+    """The (height, width) of a clip's frames, all of which it reads. Raises UserError if they differ."""
     if not clip.frames:
         raise UserError(f"video {clip.name}: has no annotated frames; leave it out with --videos")
-    sizes = {}
+    sizes: dict[Size, pathlib.Path] = {}
     for path in dict.fromkeys(path for _, path in clip.frames):
         sizes.setdefault(check_image(path), path)
     if len(sizes) > 1:
@@ -180,22 +157,20 @@ def _clip_size(clip):
     return next(iter(sizes))
 
 
-def _place(source, target, link):
+def _write_frame(source: pathlib.Path, target: pathlib.Path, link: bool) -> None:
     if target.exists() or target.is_symlink():
         raise UserError(f"{source}: another frame has the same video and name; rename one")
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
-        target.symlink_to(pathlib.Path(source).resolve())
+        target.symlink_to(source.resolve())
     else:
         shutil.copyfile(source, target)
 
 
-def _lists(masks):
+def _lists(masks: list[Rle | None]) -> dict[str, list]:
     """The three lists of an annotation, one entry a frame."""
-    from pycocotools import mask as coco_mask
-
     return {
         "segmentations": masks,
-        "bboxes": [None if rle is None else coco_mask.toBbox(rle).tolist() for rle in masks],
-        "areas": [None if rle is None else int(coco_mask.area(rle)) for rle in masks],
+        "bboxes": [None if rle is None else mask_box(rle) for rle in masks],
+        "areas": [None if rle is None else mask_area(rle) for rle in masks],
     }

@@ -4,18 +4,18 @@
 
 writes `data/shapes/JPEGImages/<video>/00000.jpg …` and `data/shapes/instances.json` (compressed RLE of the
 visible part of each object, boxes and areas per frame, null where it is not seen). The same command gives the
-same bytes; run again on a finished output it reuses it.
+same bytes, and reuses a finished output.
 """
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions
-from masktrack_jax.data.generate.write import generate
+from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.runtime import cli
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.data.generate", description=__doc__.splitlines()[0]
     )
@@ -35,13 +35,15 @@ def _parser():
     return parser
 
 
-def main(arguments=None):
-    """Run the command; prints the path of the annotations."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; print the path of the annotations."""
     parser = _parser()
     preset = parser.parse_known_args(arguments)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))
     values = vars(parser.parse_args(arguments))
     output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
+    from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
+
     print(generate(output, GeneratorOptions(**values), workers=workers))
 
 

@@ -1,84 +1,18 @@
 """One generated video: objects that move, turn, grow and hide each other over a cluttered background.
 
-`sample_scene` draws everything random about a video once; `render_frame` then paints one frame of it together
-with the map of which object owns each pixel. Objects of one category differ by colour and pattern only.
+`sample_scene` draws everything random about a video once; `render.render_frame` paints its frames. Objects of
+one category differ by colour and pattern only.
 """
 
 import dataclasses
 import math
+from typing import NamedTuple
 
-import cv2
 import numpy as np
+from numpy.random import Generator
 
-from masktrack_jax.data.generate.textures import PATTERNS, SHAPES, background, shape_alpha, surface
-from masktrack_jax.runtime.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneratorOptions:
-    """What to generate. Video i depends on (seed, i, the options below `seed`) alone."""
-
-    videos: int
-    seed: int = 0
-    height: int = 96  # pixels
-    width: int = 160
-    frames: int = 20  # in each video
-    min_objects: int = 2
-    max_objects: int = 4
-    min_diameter: float = 0.18  # of the frame height
-    max_diameter: float = 0.45
-    categories: tuple[str, ...] = SHAPES
-    same_category: float = 0.8  # probability that two or more objects share a category
-    # Of 8 frames or more, the probability that an object goes out and comes back, and that it is out at first
-    # and comes in; who enters does not leave.
-    leave: float = 0.25
-    enter: float = 0.0
-    speed: float = 1.0  # of the objects, in parts of the usual one
-    pillars: int = 0  # unlabelled walls in the foreground, 0.6 to 1.1 × max_diameter wide
-    min_visible: float = 0.05  # part of its area; an object of which less is seen is not labelled
-    jpeg_quality: int = 92
-
-    def __post_init__(self):
-        object.__setattr__(self, "categories", tuple(self.categories))
-        checks = {
-            "videos": self.videos >= 1,
-            "seed": self.seed >= 0,
-            "height": self.height >= 32,
-            "width": self.width >= 32,
-            "frames": self.frames >= 1,
-            "min_objects": 1 <= self.min_objects <= self.max_objects,
-            "max_objects": self.max_objects <= 250,  # the owner map is uint8
-            "min_diameter": 0 < self.min_diameter <= self.max_diameter,
-            "max_diameter": self.max_diameter <= 0.9,
-            "categories": 0 < len(self.categories) == len(set(self.categories) & set(SHAPES)),
-            "same_category": 0 <= self.same_category <= 1,
-            "leave": 0 <= self.leave <= 1,
-            "enter": 0 <= self.enter <= 1,
-            "speed": 0 < self.speed <= 20,
-            "pillars": 0 <= self.pillars <= 8,
-            "min_visible": 0 <= self.min_visible < 1,
-            "jpeg_quality": 1 <= self.jpeg_quality <= 100,
-        }
-        for name, good in checks.items():
-            if not good:
-                hint = f" (known: {', '.join(SHAPES)})" if name == "categories" else ""
-                raise UserError(f"generator option {name}={getattr(self, name)!r} is out of range{hint}")
-
-
-# Sets in which identities are hard to keep: many objects of one category that cross, hide for long, leave and
-# come back. The first is small enough to learn on a laptop, the second is for a GPU.
-_CROWDED = {
-    "categories": ("circle", "square", "triangle", "star"),
-    "same_category": 1.0,
-    "leave": 0.5,
-    "enter": 0.3,
-    "pillars": 1,
-}
-PRESETS = {
-    "hard": _CROWDED | {"frames": 40, "min_objects": 5, "max_objects": 8, "min_diameter": 0.28, "speed": 1.5},
-    "hard-large": _CROWDED
-    | {"height": 360, "width": 640, "frames": 60, "min_objects": 6, "max_objects": 12, "speed": 1.5},
-}
+from masktrack_jax.data.generate.options import GeneratorOptions
+from masktrack_jax.data.generate.textures import PATTERNS, background, shape_alpha, surface
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +27,16 @@ class Sprite:
     diameters: np.ndarray  # (T,) pixels
     aspect: float  # width over height before turning
 
-    def area(self, frame):
-        """The pixels the whole object would cover in a frame."""
+    def area(self, frame: int) -> float:
+        """The pixels that the whole object would cover in a frame."""
         return float(self.alpha.sum()) * (self.diameters[frame] / self.alpha.shape[0]) ** 2
+
+
+class Pillar(NamedTuple):
+    """A wall in the foreground, over the full height."""
+
+    left: int  # its first column
+    colour: np.ndarray  # (H, w, 3) float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,27 +48,31 @@ class Scene:
     backdrop: np.ndarray  # (H', W', 3) uint8, larger than the frame
     offsets: np.ndarray  # (T, 2) x, y of the frame's corner in the backdrop: the camera drifts
     gains: np.ndarray  # (T,) brightness
-    noise: np.ndarray  # (H', W', 3) int16, cut at a new place for each frame
+    noise: np.ndarray  # (H', W', 3) int16, cropped at a new place for each frame
     noise_offsets: np.ndarray  # (T, 2) int
     sprites: tuple[Sprite, ...]
-    pillars: tuple  # of (first column, colours (H, w, 3) float32), in front of every sprite
+    pillars: tuple[Pillar, ...]  # in front of every sprite
 
 
-def _wave(rng, times, low, high, periods):
-    """A smooth periodic path between `low` and `high`: (T,); `periods` is the range of its period, frames."""
+def _wave(
+    rng: Generator, times: np.ndarray, low: float, high: float, periods: tuple[float, float]
+) -> np.ndarray:
+    """A smooth periodic path (T,) between `low` and `high`, its period drawn from a range in frames."""
     phase, period = rng.uniform(0, 2 * math.pi), rng.uniform(*periods)
     return low + (high - low) * (0.5 + 0.5 * np.sin(2 * math.pi * times / period + phase))
 
 
-def _bounce(rng, times, low, high, speeds):
-    """A path of constant speed (pixels a frame, drawn from the range), thrown back at both ends: (T,)."""
+def _bounce(
+    rng: Generator, times: np.ndarray, low: float, high: float, speeds: tuple[float, float]
+) -> np.ndarray:
+    """A path (T,) of constant speed, drawn from a range in pixels a frame, that bounces off both ends."""
     span = max(high - low, 1e-3)
     travelled = (rng.uniform(0, 2 * span) + rng.uniform(*speeds) * times) % (2 * span)
     return low + np.where(travelled < span, travelled, 2 * span - travelled)
 
 
-def _away(rng, times):
-    """How far out of the frame an object is that leaves once and returns: (T,) in 0..1, 0 at both ends."""
+def _away(rng: Generator, times: np.ndarray) -> np.ndarray:
+    """How far an object that leaves once and returns is out of the frame: (T,) in 0..1, 0 at both ends."""
     frames = len(times)
     ramp = max(frames * 0.15, 1.0)
     hold = rng.uniform(1.0, max(frames * 0.25, 1.5))
@@ -136,16 +81,16 @@ def _away(rng, times):
     return x * x * (3 - 2 * x)
 
 
-def _entering(rng, times):
-    """How far out of the frame an object still is that comes in late: (T,) in 0..1, from 1 to 0."""
+def _entering(rng: Generator, times: np.ndarray) -> np.ndarray:
+    """How far an object that comes in late is out of the frame: (T,) in 0..1, from 1 to 0."""
     frames = len(times)
     ramp = max(frames * 0.15, 1.0)
     x = np.clip(1 - (times - rng.uniform(0.1, 0.5) * frames) / ramp, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _centres(rng, options, diameter):
-    """An object's path: (T, 2) x, y in pixels. `diameter` is its largest."""
+def _centres(rng: Generator, options: GeneratorOptions, diameter: float) -> np.ndarray:
+    """An object's path (T, 2), x, y in pixels. `diameter` is its largest."""
     times = np.arange(options.frames, dtype=np.float64)
     margin = 0.35 * diameter  # objects may hang over the border a little
     extents = (options.width, options.height)
@@ -164,8 +109,8 @@ def _centres(rng, options, diameter):
     return np.stack(path, axis=1)
 
 
-def _labels(rng, options, count):
-    """Category index of each of `count` objects: as often as `same_category` says, two or more share one."""
+def _labels(rng: Generator, options: GeneratorOptions, count: int) -> list[int]:
+    """Category index of each of `count` objects; two or more share one with probability `same_category`."""
     kinds = len(options.categories)
     order = rng.permutation(kinds)
     if count < 2 or rng.random() >= options.same_category:
@@ -175,8 +120,8 @@ def _labels(rng, options, count):
     return [int(order[0])] * shared + others
 
 
-def _sprite(rng, options, label, hue, pattern):
-    """An object of a category index with a path, a turn and a change of size of its own."""
+def _sprite(rng: Generator, options: GeneratorOptions, label: int, hue: float, pattern: str) -> Sprite:
+    """An object of a category index with a random path, rotation and change of size."""
     times = np.arange(options.frames, dtype=np.float64)
     diameter = rng.uniform(options.min_diameter, options.max_diameter) * options.height
     swing = 1 + rng.uniform(0, 0.2) * np.sin(2 * math.pi * times / rng.uniform(15, 50) + rng.uniform(0, 6.28))
@@ -195,26 +140,27 @@ def _sprite(rng, options, label, hue, pattern):
     )
 
 
-def _pillars(options, index):
-    """The walls of video `index`: first columns and colours (H, w, 3), see `Scene`."""
-    # Drawn apart from the rest of the video, which so stays what it is without walls.
+def _pillars(options: GeneratorOptions, index: int) -> tuple[Pillar, ...]:
+    """The walls of video `index`."""
+    # A generator of their own, so that the rest of the video is the same without walls.
     rng = np.random.default_rng([options.seed, index, 1])
     walls = []
     for _ in range(options.pillars):
         width = round(rng.uniform(0.6, 1.1) * options.max_diameter * options.height)
         width = min(width, options.width // 2)
         left = int(rng.uniform(0.1, 0.9) * (options.width - width))
-        walls.append((left, background(rng, options.height, width, options.height).astype(np.float32)))
+        colour = background(rng, options.height, width, options.height).astype(np.float32)
+        walls.append(Pillar(left, colour))
     return tuple(walls)
 
 
-def sample_scene(options, index):
+def sample_scene(options: GeneratorOptions, index: int) -> Scene:
     """Draw video `index` of a request."""
     rng = np.random.default_rng([options.seed, index])
     times = np.arange(options.frames, dtype=np.float64)
     count = int(rng.integers(options.min_objects, options.max_objects + 1))
     labels = _labels(rng, options, count)
-    # Hues evenly apart, and patterns in a random order: what tells objects of one category from each other.
+    # Evenly spaced hues and patterns in a random order distinguish the objects of one category.
     hues = rng.random() + (np.arange(count) + rng.uniform(-0.25, 0.25, count)) / count
     patterns = [PATTERNS[i] for i in rng.permutation(len(PATTERNS))]
     sprites = [
@@ -241,53 +187,3 @@ def sample_scene(options, index):
         sprites=tuple(sprites[i] for i in depth),
         pillars=_pillars(options, index),
     )
-
-
-def _warp(sprite, frame, height, width):
-    """A sprite as it lies in one frame: colours (h, w, 3) and coverage (h, w), float32, and the corner (x, y)
-    of that patch in the frame; None where it is wholly outside. Warped at twice the size, then averaged."""
-    diameter, angle = sprite.diameters[frame], sprite.angles[frame]
-    x, y = sprite.centres[frame]
-    half = 0.5 * diameter * math.hypot(1, 1) * math.sqrt(max(sprite.aspect, 1 / sprite.aspect)) + 2
-    left, top = max(math.floor(x - half), 0), max(math.floor(y - half), 0)
-    right, bottom = min(math.ceil(x + half), width), min(math.ceil(y + half), height)
-    if right <= left or bottom <= top:
-        return None
-    side = sprite.alpha.shape[0]
-    scale = 2 * diameter / side
-    wide, high = scale * math.sqrt(sprite.aspect), scale / math.sqrt(sprite.aspect)
-    cos, sin = math.cos(angle), math.sin(angle)
-    matrix = np.array([[cos * wide, -sin * high, 0], [sin * wide, cos * high, 0]])
-    centre = np.array([2 * (x - left) - 0.5, 2 * (y - top) - 0.5])
-    matrix[:, 2] = centre - matrix[:, :2] @ np.full(2, (side - 1) / 2)
-    doubled, single = (2 * (right - left), 2 * (bottom - top)), (right - left, bottom - top)
-    colour = cv2.warpAffine(sprite.skin, matrix, doubled, borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.warpAffine(sprite.alpha, matrix, doubled)
-    colour, alpha = (cv2.resize(a, single, interpolation=cv2.INTER_AREA) for a in (colour, alpha))
-    return colour, alpha, (left, top)
-
-
-def render_frame(scene, frame):
-    """Paint one frame: image (H, W, 3) uint8 and owner (H, W) uint8.
-
-    `owner` is 1 + the index of the sprite that is seen at a pixel, or 0.
-    """
-    centre = scene.offsets[frame] + np.array([(scene.width - 1) / 2, (scene.height - 1) / 2])
-    cut = cv2.getRectSubPix(scene.backdrop, (scene.width, scene.height), tuple(map(float, centre)))
-    canvas = cut.astype(np.float32)
-    owner = np.zeros((scene.height, scene.width), np.uint8)
-    for index, sprite in enumerate(scene.sprites):
-        warped = _warp(sprite, frame, scene.height, scene.width)
-        if warped is None:
-            continue
-        colour, alpha, (left, top) = warped
-        window = (slice(top, top + alpha.shape[0]), slice(left, left + alpha.shape[1]))
-        canvas[window] += (colour - canvas[window]) * alpha[..., None]
-        owner[window][alpha >= 0.5] = index + 1
-    for left, colour in scene.pillars:
-        canvas[:, left : left + colour.shape[1]] = colour
-        owner[:, left : left + colour.shape[1]] = 0
-    x, y = scene.noise_offsets[frame]
-    canvas *= np.float32(scene.gains[frame])
-    canvas += scene.noise[y : y + scene.height, x : x + scene.width]
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8), owner

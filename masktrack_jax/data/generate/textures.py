@@ -1,23 +1,30 @@
-"""Shapes, surface patterns and backgrounds of generated videos. Every function draws from the generator it is
-handed and from nothing else, so a video's pixels follow from its seed."""
+"""Shapes, surface patterns and backgrounds of generated videos.
+
+Every function draws from the generator that it is given and from nothing else, so a video's pixels follow
+from its seed.
+"""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 PATTERNS = ("stripes", "checks", "dots", "gradient", "noise", "plain")
 
 
-def _regular_points(count, radii, phase=-math.pi / 2):
-    """(count, 2) points around the origin at angles evenly apart; `radii` are repeated in turn."""
+def _regular_points(
+    count: int, radii: Sequence[float] | np.ndarray, phase: float = -math.pi / 2
+) -> np.ndarray:
+    """Points (count, 2) around the origin at evenly spaced angles; `radii` are repeated in turn."""
     angles = phase + 2 * math.pi * np.arange(count) / count
     lengths = np.resize(np.asarray(radii, np.float64), count)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None]
 
 
-def _cross_points(arm=0.36, reach=0.95):
-    """(12, 2) outline of a plus sign whose arms are 2 × `arm` wide and `reach` long."""
+def _cross_points(arm: float = 0.36, reach: float = 0.95) -> np.ndarray:
+    """The outline (12, 2) of a plus sign whose arms are 2 × `arm` wide and `reach` long."""
     a, r = arm, reach
     return np.array(
         [
@@ -45,11 +52,10 @@ _POLYGONS = {
     "cross": _cross_points(),
 }
 _DISCS = {"circle": 0.0, "ring": 0.52}  # inner radius of the hole
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 
 
-def shape_alpha(shape, side):
-    """Coverage of a shape named in `SHAPES` in a square of `side` pixels: (side, side) float32 in 0..1."""
+def shape_alpha(shape: str, side: int) -> np.ndarray:
+    """Coverage (side, side) float32 in 0..1 of a shape of `options.SHAPES` in a square of `side` pixels."""
     oversample = 2
     size = side * oversample
     canvas = np.zeros((size, size), np.uint8)
@@ -65,9 +71,12 @@ def shape_alpha(shape, side):
     return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def smooth_noise(rng, height, width, cells, octaves=3):
-    """Multi-scale noise: (height, width) float32 in 0..1; `cells` is the grid of the coarsest octave along
-    the shorter side, and each further octave is twice as fine and half as strong."""
+def smooth_noise(rng: Generator, height: int, width: int, cells: float, octaves: int = 3) -> np.ndarray:
+    """Multi-scale noise (height, width) float32 in 0..1.
+
+    `cells` is the grid of the coarsest octave along the shorter side. Each further octave is twice as fine
+    and half as strong.
+    """
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         step = max(min(height, width) / (cells * 2**octave), 1.0)
@@ -77,15 +86,15 @@ def smooth_noise(rng, height, width, cells, octaves=3):
     return (total - low) / max(high - low, 1e-6)
 
 
-def hsv_colour(hue, saturation, value):
+def hsv_colour(hue: float, saturation: float, value: float) -> np.ndarray:
     """RGB float32 (3,) in 0..255 of a hue in turns (any real) and saturation and value in 0..1."""
     channel = (np.array([5.0, 3.0, 1.0]) + (hue % 1.0) * 6) % 6
     weight = np.clip(np.minimum(channel, 4 - channel), 0, 1)
     return (255 * value * (1 - saturation * weight)).astype(np.float32)
 
 
-def _pattern_weight(rng, pattern, side):
-    """How much of the second colour each pixel takes: (side, side) float32 in 0..1."""
+def _pattern_weight(rng: Generator, pattern: str, side: int) -> np.ndarray:
+    """The share of the second colour in each pixel: (side, side) float32 in 0..1."""
     v, u = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
     angle = rng.uniform(0, math.pi)
     along, across = u * math.cos(angle) + v * math.sin(angle), v * math.cos(angle) - u * math.sin(angle)
@@ -103,8 +112,8 @@ def _pattern_weight(rng, pattern, side):
     return np.zeros((side, side), np.float32)
 
 
-def surface(rng, pattern, hue, side):
-    """An object's skin: (side, side, 3) float32 in 0..255, two colours mixed by a pattern of `PATTERNS`.
+def surface(rng: Generator, pattern: str, hue: float, side: int) -> np.ndarray:
+    """An object's skin (side, side, 3) float32 in 0..255: two colours mixed by a pattern of `PATTERNS`.
 
     `hue` (turns) sets the main colour; the second is another hue or a much lighter or darker tone of it.
     """
@@ -119,14 +128,16 @@ def surface(rng, pattern, hue, side):
     return np.clip(first * (1 - weight) + second * weight + 40 * grain, 0, 255).astype(np.float32)
 
 
-def _draw_distractors(rng, canvas, unit):
-    """Paint unlabelled clutter into `canvas` (H, W, 3) float32 in place: thin lines and irregular soft blobs,
-    of sizes given in parts of `unit` pixels. None of them has the outline of a labelled shape."""
+def _draw_distractors(rng: Generator, canvas: np.ndarray, unit: int) -> None:
+    """Paint unlabelled clutter into `canvas` (H, W, 3) float32 in place: thin lines and irregular soft blobs.
+
+    Their sizes are fractions of `unit` pixels. None of them has the outline of a labelled shape.
+    """
     height, width = canvas.shape[:2]
     for _ in range(rng.integers(5, 12)):
         colour = hsv_colour(rng.random(), rng.uniform(0, 0.9), rng.uniform(0.1, 1.0))
         centre = rng.uniform((0, 0), (width, height))
-        alpha = np.zeros((height, width), np.uint8)
+        alpha: np.ndarray = np.zeros((height, width), np.uint8)
         if rng.random() < 0.5:
             points = centre + np.cumsum(rng.normal(0, 0.22 * unit, (rng.integers(3, 6), 2)), axis=0)
             thickness = max(1, round(unit * rng.uniform(0.01, 0.035)))
@@ -141,9 +152,11 @@ def _draw_distractors(rng, canvas, unit):
         canvas += (colour - canvas) * weight
 
 
-def background(rng, height, width, unit):
-    """A cluttered scene without labelled objects: (height, width, 3) uint8; `unit` is the frame height, in
-    pixels, that the sizes of its clutter are measured in."""
+def background(rng: Generator, height: int, width: int, unit: int) -> np.ndarray:
+    """A cluttered scene (height, width, 3) uint8 without labelled objects.
+
+    The sizes of its clutter are fractions of `unit`, the frame height in pixels.
+    """
     rows, columns = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     ramp = 0.5 + 0.35 * (rows[:, None] * math.sin(angle) + columns[None] * math.cos(angle))

@@ -2,18 +2,18 @@
 
     python -m masktrack_jax.data.lint data/train/instances.json --frames data/train/JPEGImages
 
-looks at the annotations and at every frame. Without --frames it takes the folder that training would take,
-and leaves the frames out where that does not exist. The exit status is 1 when anything is wrong; notes (a
-video without labels, a gap in the category ids) are no faults.
+checks the annotations and every frame. Without --frames it takes the folder that training would take, and
+skips the frames if there is none. The exit status is 1 when anything is wrong. Notes (a video without labels,
+a gap in the category ids) are not faults.
 """
 
 import argparse
+from collections.abc import Sequence
 
-from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.runtime import cli
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.data.lint",
         description=__doc__,
@@ -24,9 +24,11 @@ def _parser():
     return parser
 
 
-def main(arguments=None):
-    """Run the command: prints what was found; exit status 1 when something is wrong."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command: print the findings; exit status 1 when anything is wrong."""
     options = _parser().parse_args(arguments)
+    from masktrack_jax.data.lint.dataset import lint  # not at the top: --help needs no OpenCV
+
     findings = lint(options.annotations, options.frames, progress=True)
     findings.conclude(options.annotations)
 

@@ -4,30 +4,34 @@ import concurrent.futures
 import itertools
 import os
 import pathlib
+from typing import TypeGuard
 
 from tqdm import tqdm
 
 from masktrack_jax.data.images import check_image
+from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.lint.objects import check_object
-from masktrack_jax.data.vis import default_frames_root, load_json
+from masktrack_jax.data.vis import default_frames_root
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 
-LARGEST = 65535  # pixels, what a JPEG can have
+LARGEST = 65535  # pixels, the longest side that a JPEG can have
 
 
-def lint(annotations_path, frames_root=None, progress=False):
-    """Check an annotations file, and its frames where there are any: `Findings`.
+def lint(
+    annotations_path: str | pathlib.Path,
+    frames_root: str | pathlib.Path | None = None,
+    progress: bool = False,
+) -> Findings:
+    """Check an annotations file, and its frames if their folder exists.
 
-    `frames_root` is as in `data.vis.read_vis`. Raises UserError when the file is no JSON object, or when a
-    `frames_root` is given that does not exist.
+    `frames_root` is as in `data.vis.read_vis`. Raises UserError when the file is not a JSON object, or when a
+    given `frames_root` does not exist.
     """
     path = pathlib.Path(annotations_path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; give the annotations file in it")
-    content = load_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is not an object with `videos` and `categories`; give the annotations file")
+    content = read_labels(path)
     findings = Findings()
     categories = _check_categories(_records(content, "categories", findings), findings)
     videos = _by_id(_records(content, "videos", findings), "video", findings)
@@ -41,8 +45,8 @@ def lint(annotations_path, frames_root=None, progress=False):
     return findings
 
 
-def _records(content, key, findings):
-    """The objects of the list `key`; whatever else is there is reported."""
+def _records(content: dict, key: str, findings: Findings) -> list[dict]:
+    """The objects in the list `key`; anything else in it is reported."""
     records = content.get(key)
     if not isinstance(records, list):
         findings.error("missing lists", f"the file has no list `{key}`")
@@ -53,9 +57,9 @@ def _records(content, key, findings):
     return [record for record in records if isinstance(record, dict)]
 
 
-def _by_id(records, kind, findings):
+def _by_id(records: list[dict], kind: str, findings: Findings) -> dict[int, dict]:
     """Records by id, the first of each; a missing id and a second use of one are reported."""
-    table = {}
+    table: dict[int, dict] = {}
     for place, record in enumerate(records):
         record_id = record.get("id")
         if not _is_integer(record_id):
@@ -67,14 +71,14 @@ def _by_id(records, kind, findings):
     return table
 
 
-def _is_integer(value):
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_categories(records, findings):
-    """Categories by id."""
+def _check_categories(records: list[dict], findings: Findings) -> dict[int, dict]:
+    """Check the categories; returns them by id."""
     categories = _by_id(records, "category", findings)
-    names = {}
+    names: dict[str, int] = {}
     for category_id, record in categories.items():
         name = record.get("name")
         if not isinstance(name, str) or not name:
@@ -91,16 +95,18 @@ def _check_categories(records, findings):
     return categories
 
 
-def _frame_names(video):
-    """The names of a video's frames, none where the list is not sound."""
+def _frame_names(video: dict) -> list[str]:
+    """The names of a video's frames; none if the list is faulty."""
     names = video.get("file_names")
-    sound = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
-    return names if sound else []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        return []
+    return names
 
 
-def _check_videos(videos, findings):
-    """Those of the videos (by id) whose size and list of frames are sound."""
-    sound, owners = {}, {}
+def _check_videos(videos: dict[int, dict], findings: Findings) -> dict[int, dict]:
+    """Check the videos, by id; returns those with a sound size and list of frames."""
+    sound: dict[int, dict] = {}
+    owners: dict[str, int] = {}  # the first video with each frame
     for video_id, record in videos.items():
         where, good = f"video {video_id}", True
         for key in ("height", "width"):
@@ -124,7 +130,15 @@ def _check_videos(videos, findings):
     return sound
 
 
-def _check_annotations(records, videos, sound, categories, findings, progress):
+def _check_annotations(
+    records: list[dict],
+    videos: dict[int, dict],
+    sound: dict[int, dict],
+    categories: dict[int, dict],
+    findings: Findings,
+    progress: bool,
+) -> None:
+    """Check the objects; masks only in videos of `sound`."""
     _by_id(records, "annotation", findings)
     labelled, used = set(), set()
     for place, record in enumerate(
@@ -151,13 +165,19 @@ def _check_annotations(records, videos, sound, categories, findings, progress):
             findings.note("categories without objects", f"category {category_id} {category.get('name')!r}")
 
 
-def _check_frames(path, frames_root, videos, findings, progress):
-    """Every frame: there, whole, and of its video's size."""
+def _check_frames(
+    path: pathlib.Path,
+    frames_root: str | pathlib.Path | None,
+    videos: dict[int, dict],
+    findings: Findings,
+    progress: bool,
+) -> None:
+    """Report frames that are missing, cut off, or not of their video's size."""
     root = default_frames_root(path) if frames_root is None else pathlib.Path(frames_root)
     if not root.is_dir():
         if frames_root is not None:
             raise UserError(f"{root}: no such folder; check --frames")
-        findings.note("frames not looked at", f"no folder {root}; give --frames")
+        findings.note("frames not checked", f"no folder {root}; give --frames")
         return
     tasks = [(video_id, name) for video_id, video in videos.items() for name in _frame_names(video)]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding frees the interpreter
@@ -177,8 +197,9 @@ def _check_frames(path, frames_root, videos, findings, progress):
                 )
 
 
-def _size_or_problem(path):
+def _size_or_problem(path: pathlib.Path) -> tuple[tuple[int, int] | None, str]:
+    """(size, "") of an image that can be read, else (None, what is wrong)."""
     try:
-        return check_image(path), None
+        return check_image(path), ""
     except UserError as error:
         return None, str(error)

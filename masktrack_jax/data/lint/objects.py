@@ -1,19 +1,23 @@
-"""What can be wrong with one annotated object: its masks, and the boxes and areas beside them."""
+"""Check one annotated object: its masks, and the boxes and areas beside them."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 
-from masktrack_jax.masks.segmentations import compact_segmentation, segmentation_area, segmentation_box
+from masktrack_jax.masks.rle import Rle, mask_box
+from masktrack_jax.masks.segmentations import BrokenSegmentation, read_each
+from masktrack_jax.runtime.findings import Findings
 
-# Boxes are kept in whole pixels by some tools, and counted to the last pixel instead of past it by others.
+# Some tools round boxes to whole pixels, others measure them to the last pixel instead of past it.
 BOX_TOLERANCE = 1.0  # pixels, of each edge
 
 
-def check_object(record, video, where, findings):
-    """Add to `findings` what is wrong with an annotation apart from its ids.
+def check_object(record: dict, video: dict | None, where: str, findings: Findings) -> None:
+    """Add to `findings` all faults of an annotation except those of its ids.
 
-    `video` is its video's record, None if there is no such: then the masks are not looked at.
+    `video` is its video's record; without one the masks are not checked.
     """
     if "segmentations" not in record:
         findings.error("missing keys", f"{where} has no `segmentations`")
@@ -27,46 +31,52 @@ def check_object(record, video, where, findings):
             # 1 is what the published files of YouTube-VIS have in every annotation.
             kind = "wrong lengths" if key == "length" else "sizes that disagree"
             findings.error(kind, f"{where}: `{key}` {record[key]!r:.40}, its video has {stated}")
-    values = {key: _per_frame(record, key, length, where, findings) for key in ("bboxes", "areas")}
-    segmentations = _per_frame(record, "segmentations", length, where, findings)
+    boxes, areas, segmentations = (
+        _per_frame(record, key, length, where, findings) for key in ("bboxes", "areas", "segmentations")
+    )
     if segmentations is None:
         return
+    shown = [frame for frame, segmentation in enumerate(segmentations) if segmentation is not None]
+    size = video["height"], video["width"]
+    masks = dict(zip(shown, read_each([segmentations[frame] for frame in shown], size)))
     seen = False
     for frame, segmentation in enumerate(segmentations):
-        box, area = (values[key][frame] if values[key] else None for key in ("bboxes", "areas"))
         here = f"{where}, frame {frame}"
-        if segmentation is None:
-            for key, value in (("box", box), ("area", area)):
-                if value:
-                    findings.error(
-                        "boxes or areas without a mask", f"{here}: {key} {value!r:.60}, but no segmentation"
-                    )
-            continue
-        compact, problem = compact_segmentation(segmentation, video["height"], video["width"])
-        if problem:
-            sizes = isinstance(segmentation, dict) and segmentation.get("size") != [
-                video["height"],
-                video["width"],
-            ]
-            kind = "masks whose size is not their video's" if sizes else "masks that cannot be read"
-            findings.error(kind, f"{here} {problem}")
+        mask = masks.get(frame)
+        if mask is None:
+            for key, values in (("box", boxes), ("area", areas)):
+                if values and values[frame]:
+                    example = f"{here}: {key} {values[frame]!r:.60}, but no segmentation"
+                    findings.error("boxes or areas without a mask", example)
+        elif isinstance(mask, BrokenSegmentation):
+            other_size = isinstance(segmentation, dict) and segmentation.get("size") != list(size)
+            kind = "masks whose size is not their video's" if other_size else "masks that cannot be read"
+            findings.error(kind, f"{here}: {mask}")
             seen = True  # one fault, not two
-            continue
-        pixels = _check_mask(compact, box, area, values, video, here, findings)
-        seen = seen or pixels > 0
+        else:
+            rle, pixels = mask
+            if isinstance(segmentation, list):
+                _check_polygons(segmentation, *size, here, findings)
+            if pixels == 0:
+                findings.note("masks without a pixel", f"{here}: better null")
+            if boxes:
+                _check_box(boxes[frame], rle, pixels, here, findings)
+            if areas:
+                _check_area(areas[frame], segmentation, rle, pixels, here, findings)
+            seen = seen or pixels > 0
     if not seen:
         findings.error("objects without a pixel in any frame", where)
 
 
-def _per_frame(record, key, length, where, findings):
-    """The record's list `key` if it has an entry a frame, else None; None is fine for boxes and areas."""
+def _per_frame(record: dict, key: str, length: int, where: str, findings: Findings) -> list | None:
+    """The record's list `key` if it has an entry a frame, else None, which is fine for boxes and areas."""
     values = record.get(key)
     if values is None:
         if key == "segmentations" and key in record:
             findings.error("missing keys", f"{where}: `{key}` is null")
         return None
     if not isinstance(values, list):
-        findings.error("wrong lengths", f"{where}: `{key}` is no list")
+        findings.error("wrong lengths", f"{where}: `{key}` is not a list")
         return None
     if len(values) != length:
         findings.error(
@@ -76,28 +86,10 @@ def _per_frame(record, key, length, where, findings):
     return values
 
 
-def _check_mask(segmentation, box, area, stated, video, here, findings):
-    """One readable mask with its box and area; returns its number of pixels."""
-    height, width = video["height"], video["width"]
-    if isinstance(segmentation, list):
-        _check_polygons(segmentation, height, width, here, findings)
-    pixels = segmentation_area(segmentation, height, width)
-    if pixels == 0:
-        findings.note("masks without a pixel", f"{here}: better null")
-    if stated["bboxes"]:
-        _check_box(box, segmentation, pixels, height, width, here, findings)
-    if stated["areas"]:
-        if not _is_number(area) or area < 0:
-            findings.error("areas that are not numbers", f"{here}: area {area!r:.40}")
-        elif abs(area - pixels) > _area_tolerance(segmentation, pixels, height, width):
-            findings.error(
-                "areas that do not fit their masks", f"{here}: area {area:g}, the mask has {pixels:g} pixels"
-            )
-    return pixels
-
-
-def _check_polygons(polygons, height, width, here, findings):
-    """Polygons that leave the frame by more than a pixel."""
+def _check_polygons(
+    polygons: list[list[float]], height: int, width: int, here: str, findings: Findings
+) -> None:
+    """Report polygons that leave the frame by more than a pixel."""
     points = np.array([value for polygon in polygons for value in polygon], float).reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     if not (np.all(low >= -1) and np.all(high <= (width + 1, height + 1))):
@@ -108,38 +100,48 @@ def _check_polygons(polygons, height, width, here, findings):
         )
 
 
-def _check_box(box, segmentation, pixels, height, width, here, findings):
+def _check_box(box: object, rle: Rle, pixels: int, here: str, findings: Findings) -> None:
+    """Report a box that is not one, leaves the frame or does not fit its mask."""
+    height, width = rle["size"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         findings.error("boxes that are not x, y, width, height", f"{here}: box {box!r:.60}")
         return
-    edges = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     if min(box[2:]) < 0:
         findings.error("boxes that are not x, y, width, height", f"{here}: box {box}, of negative size")
-    elif (
-        min(edges[:2]) < -BOX_TOLERANCE
-        or edges[2] > width + BOX_TOLERANCE
-        or edges[3] > height + BOX_TOLERANCE
-    ):
-        findings.error(
-            "boxes out of the frame",
-            f"{here}: box {box} in a frame of {width}x{height} (width x height)",
-        )
+        return
+    edges = _edges(box)
+    inside = min(edges[:2]) >= -BOX_TOLERANCE
+    if not (inside and edges[2] <= width + BOX_TOLERANCE and edges[3] <= height + BOX_TOLERANCE):
+        example = f"{here}: box {box} in a frame of {width}x{height} (width x height)"
+        findings.error("boxes out of the frame", example)
     elif pixels:
-        x, y, w, h = segmentation_box(segmentation, height, width)
-        if max(abs(a - b) for a, b in zip(edges, (x, y, x + w, y + h))) > BOX_TOLERANCE:
-            findings.error(
-                "boxes that do not fit their masks", f"{here}: box {box}, the mask's is {[x, y, w, h]}"
-            )
+        wanted = mask_box(rle)
+        if max(abs(a - b) for a, b in zip(edges, _edges(wanted))) > BOX_TOLERANCE:
+            example = f"{here}: box {box}, the mask's is {wanted}"
+            findings.error("boxes that do not fit their masks", example)
 
 
-def _area_tolerance(segmentation, pixels, height, width):
-    """Pixels by which a stated area may differ: files of polygons state the polygon's, not the mask's."""
+def _edges(box: Sequence[float]) -> list[float]:
+    """x1, y1, x2, y2 of x, y, width, height."""
+    return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+
+
+def _check_area(
+    area: object, segmentation: object, rle: Rle, pixels: int, here: str, findings: Findings
+) -> None:
+    """Report an area that is not a number or not the mask's, within 1 % and one pixel.
+
+    Files of polygons state the polygon's area, which may differ from the mask's by its outline.
+    """
     tolerance = 1 + 0.01 * pixels
     if isinstance(segmentation, list):
-        _, _, w, h = segmentation_box(segmentation, height, width)
-        tolerance += w + h
-    return tolerance
+        tolerance += sum(mask_box(rle)[2:])
+    if not _is_number(area) or area < 0:
+        findings.error("areas that are not numbers", f"{here}: area {area!r:.40}")
+    elif abs(area - pixels) > tolerance:
+        example = f"{here}: area {area:g}, the mask has {pixels} pixels"
+        findings.error("areas that do not fit their masks", example)
 
 
-def _is_number(value):
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,27 +1,26 @@
-"""Pack a data set into few large files (ArrayRecord), to move it about and to read it faster than many JPEGs.
+"""Pack a data set into a few large files (ArrayRecord), which are faster to copy and read than many JPEGs.
 
     python -m masktrack_jax.data.pack --root data/ytvis_2019 --output data/packed
 
 packs the splits found below the root (see `data.layouts`) into `data/packed/vis_frames/youtubevis2019/1.0.0`.
-Training reads from there with `--config.data.root=data/packed` and gets the same batches. Others read it with
-`tfds.data_source("vis_frames/youtubevis2019", data_dir="data/packed", split="train")`, without TensorFlow.
-The annotations files lie beside the records as they are: scores do not depend on the packing.
+Training with `--config.data.root=data/packed` gets the same batches. Other programs read it, without
+TensorFlow, by `tfds.data_source("vis_frames/youtubevis2019", data_dir="data/packed", split="train")`. The
+annotations files are copied beside the records, so scores do not depend on the packing.
 """
 
 import argparse
 
-from masktrack_jax.data.pack.write import pack
 from masktrack_jax.runtime import cli
 
 
-def main():
-    """The command line."""
+def main() -> None:
+    """Run the command; print the folder to train from."""
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.data.pack", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--root", required=True, help="folder of the data set, or of several")
     parser.add_argument(
-        "--name", default="", help="which of several: youtubevis2019, …, or its folder's name"
+        "--name", default="", help="which of several data sets: youtubevis2019, …, or its folder's name"
     )
     parser.add_argument(
         "--splits", nargs="+", default=(), choices=("train", "valid", "test"), help="default: all"
@@ -29,6 +28,8 @@ def main():
     parser.add_argument("--output", required=True, help="folder for packed data sets")
     parser.add_argument("--shards", type=int, help="files a split; default: by size")
     arguments = parser.parse_args()
+    from masktrack_jax.data.pack.write import pack  # not at the top: --help needs no OpenCV
+
     target = pack(
         arguments.root,
         arguments.output,

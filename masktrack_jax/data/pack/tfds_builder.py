@@ -1,35 +1,37 @@
 """A TFDS builder of the frames of a video instance segmentation data set, one record a frame.
 
-What it has built is read by `tfds.data_source("vis_frames/NAME", data_dir=…)`, without TensorFlow;
-`data.pack` is its command. The images are the bytes of the files, not encoded anew.
+`tfds.data_source("vis_frames/NAME", data_dir=…)` reads the result without TensorFlow; `data.pack` is the
+command. The images are the bytes of the files, not encoded anew.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from masktrack_jax.masks.segmentations import to_rle
+from masktrack_jax.data.vis import Video, VisDataset
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class VisConfig(tfds.core.BuilderConfig):
     """`datasets`: the `VisDataset` of each split, all of the same categories."""
 
-    datasets: dict = dataclasses.field(default_factory=dict, repr=False)
+    datasets: dict[str, VisDataset] = dataclasses.field(default_factory=dict, repr=False)
 
 
 class VisFrames(tfds.core.GeneratorBasedBuilder):
     """Frames in the order of the annotations file: video by video, each from its first frame on."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The first form."}  # noqa: RUF012 – as TFDS has it
+    RELEASE_NOTES = {"1.0.0": "The first form."}  # noqa: RUF012 – as TFDS documents it
 
-    def _info(self):
-        """What a record holds. Boxes are x1, y1, x2, y2 in pixels; `rle` is COCO's compressed RLE counts.
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The features of a record. Boxes are x1, y1, x2, y2 in pixels; `rle` has a compressed RLE's counts.
 
-        Objects without a box that is to be trained on (`vis.VisObject`) are left out.
+        Objects without a box to train on (`vis.VisObject`) are left out.
         """
         datasets = self.builder_config.datasets.values()
         names = [category.name for dataset in datasets for category in dataset.categories]
@@ -58,14 +60,14 @@ class VisFrames(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
         return {
             split: self._generate_examples(split, dataset)
             for split, dataset in self.builder_config.datasets.items()
         }
 
-    def _generate_examples(self, split, dataset):
+    def _generate_examples(self, split: str, dataset: VisDataset) -> Iterator[tuple[int, dict]]:
         """Yield (place, record) of every frame."""
         place = 0
         total = sum(video.length for video in dataset.videos)
@@ -77,9 +79,8 @@ class VisFrames(tfds.core.GeneratorBasedBuilder):
                     progress.update()
 
 
-def _record(dataset, video, frame):
+def _record(dataset: VisDataset, video: Video, frame: int) -> dict[str, Any]:
     """A frame as `VisFrames` stores it."""
-    seen = [found for found in dataset.objects_of(video) if found.boxes[frame] is not None]
     return {
         "image": dataset.frame_path(video, frame).read_bytes(),
         "file_name": video.file_names[frame],
@@ -94,8 +95,9 @@ def _record(dataset, video, frame):
                 "label": found.label,
                 "iscrowd": found.iscrowd,
                 "box": np.array(found.boxes[frame], np.float32),
-                "rle": to_rle(found.segmentations[frame], video.height, video.width)["counts"],
+                "rle": rle["counts"],
             }
-            for found in seen
+            for found in dataset.objects_of(video)
+            if (rle := found.segmentations[frame]) is not None
         ],
     }

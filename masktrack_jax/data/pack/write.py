@@ -7,33 +7,42 @@ import os
 import pathlib
 import re
 import shutil
+from collections.abc import Sequence
 
 from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, find_dataset, find_split, is_part
-from masktrack_jax.data.splits import describe, read_split
+from masktrack_jax.data.split_files import read_unpacked, summary_line
+from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
 
 
-def pack(root, output, *, name="", splits=(), shards=None):
+def pack(
+    root: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    name: str = "",
+    splits: Sequence[str] = (),
+    shards: int | None = None,
+) -> pathlib.Path:
     """Pack the data set `name` below `root` (see `layouts.find_dataset`); returns the new folder.
 
-    splits: their names; all that are there by default.
+    splits: their names; by default all that exist.
     shards: files a split; by default one for each GiB.
 
-    Raises a UserError; then, as when interrupted, it leaves nothing behind.
+    Leaves nothing behind after a UserError or an interruption.
     """
     files = find_dataset(root, name)
     chosen = {split: find_split(files, split) for split in splits or files.splits}
     if files.packed:
-        raise UserError(f"{files.folder}: is packed already")
+        raise UserError(f"{files.folder}: is already packed")
     title = files.name or own_name(files.folder)
     output = pathlib.Path(output)
     target = output / "vis_frames" / title / "1.0.0"
     if target.exists():
         raise UserError(f"{target}: exists; remove it or choose another --output")
-    datasets = {split: read_split(one) for split, one in chosen.items()}
+    datasets = {split: read_unpacked(one) for split, one in chosen.items()}
     for dataset in datasets.values():
-        print(f"packing {describe(dataset)}")
+        print(f"packing {summary_line(dataset)}")
     _check(datasets)
     existed = output.exists()
     work = make_folder(output) / f".packing-{os.getpid()}"
@@ -52,14 +61,14 @@ def pack(root, output, *, name="", splits=(), shards=None):
     return target
 
 
-def own_name(folder):
-    """A name for a data set of one's own, by its folder: that of "videos/street/train" is "street"."""
+def own_name(folder: pathlib.Path) -> str:
+    """A name for a data set that is none of the published ones: "street" for "videos/street/train"."""
     parts = [part for part in folder.resolve().parts if not is_part(part)]
     return re.sub(r"[^A-Za-z0-9_]", "_", parts[-1]).strip("_") or "videos"
 
 
-def _check(datasets):
-    """Raise a UserError unless the splits can be packed together, and all frames are there."""
+def _check(datasets: dict[str, VisDataset]) -> None:
+    """Raise a UserError unless the splits can be packed together and all frames exist."""
     first = next(iter(datasets.values()))
     names = [category.name for category in first.categories]
     if len(set(names)) < len(names):
@@ -82,13 +91,15 @@ def _check(datasets):
                     )
 
 
-def _build(datasets, work, title, shards):
-    """Build the records in the folder `work`; returns where they lie."""
+def _build(
+    datasets: dict[str, VisDataset], work: pathlib.Path, title: str, shards: int | None
+) -> pathlib.Path:
+    """Build the records in the folder `work`; returns their folder."""
     import tensorflow_datasets as tfds
 
     from masktrack_jax.data.pack.tfds_builder import VisConfig, VisFrames
 
-    # TFDS speaks of downloads and of code that is not registered; our bar counts frames.
+    # TFDS reports downloads and code that is not registered; our own bar counts frames.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -3,11 +3,11 @@
 from html import escape
 from pathlib import Path
 
+from masktrack_jax.data.json_files import write_text
 from masktrack_jax.evaluation.diagnosis import plots
 from masktrack_jax.evaluation.diagnosis.corrections import CORRECTIONS, LIES_ON
 from masktrack_jax.evaluation.diagnosis.pictures import TRACKS, draw_strip
 from masktrack_jax.evaluation.diagnosis.report import KINDS
-from masktrack_jax.evaluation.results import write_text
 from masktrack_jax.video.overlay import track_color
 
 WHAT = {

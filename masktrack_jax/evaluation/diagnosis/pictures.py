@@ -4,10 +4,10 @@ import base64
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_library
 
 from masktrack_jax.data.images import read_image
-from masktrack_jax.masks.overlap import to_rle
+from masktrack_jax.masks.rle import decode_mask
+from masktrack_jax.masks.segmentations import to_rle
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import is_inside
 from masktrack_jax.video.overlay import draw_mask, track_color
@@ -70,7 +70,7 @@ def _masks(records, frame, video):
         segmentations = record["segmentations"]
         segmentation = segmentations[frame] if frame < len(segmentations) else None
         size = (video.get("height"), video.get("width"))
-        masks.append(rle_library.decode([to_rle(segmentation, size)])[..., 0] if segmentation else None)
+        masks.append(decode_mask(to_rle(segmentation, size, any_size=True)) if segmentation else None)
     return masks
 
 

@@ -102,7 +102,7 @@ def test_coco_images_of_one_stem_stay_apart(coco, tmp_path):
         (lambda x: x["images"][0].update(height=21), "image 31 is stated as 21x30"),
         (lambda x: x["images"][0].update(file_name="c.jpg"), r"c\.jpg: no such image"),
         (lambda x: x["images"][0].update(id=4), "an id is used twice in `images`"),
-        (lambda x: x["images"][0].update(file_name="../images/a.jpg"), "is no name of a folder"),
+        (lambda x: x["images"][0].update(file_name="../images/a.jpg"), "cannot be the name of a folder"),
         (lambda x: x["images"][0].pop("file_name"), "images number 1 has no `file_name`"),
         (lambda x: x["images"][0].update(file_name="."), "images number 1 has no `file_name`"),
         (lambda x: x.pop("categories"), "has no list `categories`"),

@@ -120,7 +120,7 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
     "text, match",
     [
         (cvat("", head=ENTITIES), "has a document type"),
-        (cvat("")[:-5], "is not sound XML"),
+        (cvat("")[:-5], "is not valid XML"),
         (cvat('<image id="0"/>'), "export the task as `CVAT for video 1.1`"),
         ("<other/>", "export the task as `CVAT for video 1.1`"),
         (cvat("", size=4), "is of 4 frames but there are 5 images"),

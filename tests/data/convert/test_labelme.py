@@ -80,7 +80,7 @@ def test_labelme_polygons_with_group_ids(labelme_folder, tmp_path, whole):
     "text, match",
     [
         ("{", "is not valid JSON"),
-        ("{}", "it is no LabelMe file"),
+        ("{}", "it is not a LabelMe file"),
         (labelme("3.jpg", []), r"its frame .*3\.jpg does not exist"),
         (labelme("2.jpg", [], imageHeight=7), r"2\.json: states 7x30 .* its frame is 20x30"),
         (labelme("2.jpg", [{"label": "cat"}]), "shape 1 has no `label` and `points`"),

@@ -124,7 +124,7 @@ def test_bad_palette_input_is_one_line(youtube_vos, tmp_path):
     frame.unlink()
     fails(r"00005\.png: has no frame")
     (youtube_vos / "meta.json").write_text('{"videos": {"cafe": {"objects": {"1": {}}}}}')
-    fails(r"meta\.json: does not say the category")
+    fails(r"meta\.json: does not state the category")
     png.unlink()
     (youtube_vos / "Annotations" / "cafe" / "00000.png").unlink()
     fails(r"vos: holds no Annotations")

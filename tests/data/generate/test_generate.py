@@ -10,8 +10,9 @@ from PIL import Image
 
 from masktrack_jax.data.generate import __main__ as command
 from masktrack_jax.data.generate import write
-from masktrack_jax.data.generate.scene import PRESETS, GeneratorOptions, render_frame, sample_scene
-from masktrack_jax.data.generate.textures import SHAPES
+from masktrack_jax.data.generate.options import PRESETS, SHAPES, GeneratorOptions
+from masktrack_jax.data.generate.render import render_frame
+from masktrack_jax.data.generate.scene import sample_scene
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.vis import decode_segmentation, read_vis
 from masktrack_jax.runtime.errors import UserError

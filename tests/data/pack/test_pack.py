@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from masktrack_jax.data.generate.scene import GeneratorOptions
+from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.layouts import find_dataset
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pack.__main__ import main
 from masktrack_jax.data.pack.write import own_name, pack
-from masktrack_jax.data.pairs import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.splits import read_split, training_split, validation_split
 from masktrack_jax.masks.segmentations import decode_segmentation
@@ -165,7 +165,7 @@ def test_tensorflow_is_never_imported(root, tmp_path):
 def test_what_cannot_be_packed_leaves_nothing(root, packed, tmp_path):
     with pytest.raises(UserError, match=r"1\.0\.0: exists; remove it or choose another --output"):
         pack(root, packed.parents[2])
-    with pytest.raises(UserError, match="is packed already"):
+    with pytest.raises(UserError, match="is already packed"):
         pack(packed, tmp_path / "twice")
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
@@ -208,7 +208,7 @@ def test_damage_is_one_line(packed, tmp_path):
     content["videos"].reverse()
     path.write_text(json.dumps(content))
     dataset = read(folder)
-    with pytest.raises(UserError, match=r"holds 00000/00000\.jpg in the place of 00004/00000\.jpg; pack it"):
+    with pytest.raises(UserError, match=r"holds 00000/00000\.jpg instead of 00004/00000\.jpg; pack it"):
         dataset.read_frame(dataset.videos[0], 0)
     content["annotations"] = []
     last = content["videos"].pop()

@@ -1,0 +1,187 @@
+"""The `train` and `optimizer` sections."""
+
+# ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+from masktrack_jax.runtime.options import (
+    Check,
+    at_least,
+    between,
+    one_of,
+    one_of_table,
+    option,
+    positive,
+    require,
+)
+
+PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
+
+
+def _losses() -> Collection[str]:
+    from masktrack_jax.losses.tracking import LOSSES  # loads JAX
+
+    return sorted(LOSSES)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The weight of each loss."""
+
+    rpn_cls: float = option(1.0, "of the proposals' scores")
+    rpn_box: float = option(1.0, "of the proposals' boxes")
+    cls: float = option(1.0, "of the classes")
+    box: float = option(1.0, "of the boxes")
+    mask: float = option(1.0, "of the masks")
+    match: float = option(1.0, "of the tracking loss, on top of its own weight")
+    match_cosine: float = option(1.0, "of the auxiliary loss of quasi_dense")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A sample of boxes to learn from, and which of them are positive."""
+
+    samples: int = option(comment="boxes of an image", check=positive)
+    positive_fraction: float = option(comment="largest part of positives", check=between(0, 1))
+    positive_iou: float = option(comment="IoU with an object from which a box is positive")
+    negative_iou: float = option(comment="IoU with every object below which a box is negative")
+    min_positive_iou: float = option(comment="IoU from which an object's best box is positive")
+
+
+@dataclass(frozen=True)
+class RPNSampling(Sampling):
+    """The anchors that the region proposal network learns from."""
+
+    inside_only: bool = option(False, "no anchor that reaches out of the image")
+    beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
+
+
+@dataclass(frozen=True)
+class RoISampling(Sampling):
+    """The proposals that the box and mask heads learn from."""
+
+    beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
+
+
+@dataclass(frozen=True)
+class SoftmaxOptions:
+    """The paper's loss."""
+
+    over: str = option("matched", "what the loss of an image is divided by", one_of("matched", "positives"))
+
+
+@dataclass(frozen=True)
+class TripletOptions:
+    """The batch-hard triplet loss."""
+
+    margin: float = option(0.3, "by which other objects must be farther", at_least(0))
+    soft: bool = option(False, "softplus instead of a margin")
+    unit_length: bool = option(False, "compare embeddings divided by their lengths")
+
+
+@dataclass(frozen=True)
+class ContrastiveOptions:
+    """The pairwise contrastive loss."""
+
+    margin: float = option(1.0, "distance from which different objects cost nothing", at_least(0))
+    unit_length: bool = option(False, "compare embeddings divided by their lengths")
+
+
+@dataclass(frozen=True)
+class QuasiDenseOptions:
+    """The multi-positive contrastive loss of QDTrack."""
+
+    weight: float = option(0.25, "of the loss")
+    cosine_margin: float = option(0.1, "cosine up to which different objects cost nothing")
+    negatives_per_positive: int = option(3, "hardest pairs of the auxiliary loss for each positive")
+
+
+@dataclass(frozen=True)
+class TrackLossOptions:
+    """The tracking losses with their published values; see losses/tracking.py."""
+
+    loss: str = option("softmax", "tracking loss, see losses/tracking.py", one_of_table(_losses))
+    softmax: SoftmaxOptions = option(SoftmaxOptions())
+    triplet: TripletOptions = option(TripletOptions())
+    contrastive: ContrastiveOptions = option(ContrastiveOptions())
+    quasi_dense: QuasiDenseOptions = option(QuasiDenseOptions())
+    roi: Sampling = option(
+        Sampling(
+            samples=256, positive_fraction=0.5, positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.7
+        ),
+    )
+
+
+def _unknown_parts(only: str) -> set[str]:
+    return set(only.split(",")) - set(PARTS) if only else set()
+
+
+parts_of_the_network = Check(
+    lambda only: not _unknown_parts(only),
+    f"use parts of the network, separated by commas: {', '.join(PARTS)}",
+)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The run: its length, its losses and what it keeps."""
+
+    batch_size: int = option(8, "pairs of a step, over all devices", positive)
+    accumulate: int = option(1, "parts that a device's batch is computed in: less memory", positive)
+    epochs: float = option(12.0, "passes over the labelled frames")
+    steps: int = option(0, "steps of the run; 0: by epochs")
+    loss_weights: LossWeights = option(LossWeights())
+    rpn: RPNSampling = option(
+        RPNSampling(
+            samples=64, positive_fraction=0.5, positive_iou=0.7, negative_iou=0.3, min_positive_iou=0.3
+        ),
+    )
+    roi: RoISampling = option(
+        RoISampling(
+            samples=128, positive_fraction=0.25, positive_iou=0.5, negative_iou=0.5, min_positive_iou=0.5
+        ),
+    )
+    track: TrackLossOptions = option(TrackLossOptions())
+    only: str = option(
+        "", "parts of the network that learn, such as box_head,track_head; empty: all", parts_of_the_network
+    )
+    checkpoint_every: int = option(1000, "steps between checkpoints", positive)
+    log_every: int = option(50, "steps between rows of metrics.jsonl", positive)
+    on_nan: str = option(
+        "stop", "at a loss or gradient that is not finite; skip: change nothing", one_of("stop", "skip")
+    )
+    keep_last: int = option(2, "checkpoints to keep", positive)
+    evaluate_every: int = option(0, "steps between evaluations; 0: once, after training", at_least(0))
+    keep_best: bool = option(True, "keep the parameters of the highest AP in WORKDIR/best (evaluate_every)")
+    init_from: str = option("", "checkpoint to take the first parameters from")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """The optimiser, and the learning rate by step."""
+
+    name: str = option("sgd", "optimiser", one_of("sgd", "adamw"))
+    learning_rate: float = option(0.00125, "at its highest; this one is for 8 pairs a step")
+    momentum: float = option(0.9, "of sgd")
+    weight_decay: float = option(1e-4, "of all parameters (sgd), of matrices only (adamw)")
+    clip_norm: float = option(35.0, "largest norm of the gradient")
+    schedule: str = option("steps", "decay of the learning rate", one_of("steps", "cosine"))
+    decay_at: tuple[float, ...] = option((8 / 12, 11 / 12), "parts of the run at which it falls to a tenth")
+    warmup_steps: int = option(500, "steps in which it grows to its highest", at_least(0))
+    warmup_factor: float = option(1 / 3, "part of it at the first step")
+
+
+def validate_training(train: ConfigDict) -> None:
+    """Raise a UserError if keys of the `train` section do not fit together."""
+    length = Check(lambda epochs: train.steps > 0 or epochs > 0, "give a positive number, or train.steps")
+    require(train.epochs, length, "config.train.epochs")
+    for part, drawn in (("rpn", train.rpn), ("roi", train.roi), ("track.roi", train.track.roi)):
+        key = f"config.train.{part}.positive_fraction"
+        require(drawn.positive_fraction, _room_for_a_positive(drawn.samples), key)
+
+
+def _room_for_a_positive(samples: int) -> Check:
+    return Check(lambda fraction: samples * fraction >= 1, "leaves no place for a positive")

@@ -1,0 +1,72 @@
+"""Convert a data set of another annotation format into the layout of YouTube-VIS."""
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from masktrack_jax.data.json_files import read_text
+from masktrack_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from masktrack_jax.data.convert.writer import Clip
+
+
+class Kind(NamedTuple):
+    """A format: the module whose `read` reads it, and the names of the options that this takes and needs.
+
+    The module is imported when it is needed: --help needs no OpenCV.
+    """
+
+    module: str
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+KINDS = {
+    "davis": Kind("palette"),
+    "youtube-vos": Kind("palette"),
+    "coco": Kind("coco", ("images", "frames"), ("images",)),
+    "mots": Kind("mots", ("images",)),
+    "labelme": Kind("labelme"),
+    "cvat": Kind("cvat", ("images",)),
+}
+
+
+def convert(
+    kind: str,
+    input_path: str | Path,
+    output: str | Path,
+    *,
+    videos: str | Path | None = None,
+    link: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> tuple[Path, dict[str, int]]:
+    """Convert `input_path`, of a kind in `KINDS`, to the new folder `output`.
+
+    `videos`: a text file with the names of the videos to convert, separated by white space; by default all.
+    `options` go to the kind's reader. Returns the path of the annotations and the counts of what was left
+    out. Raises UserError.
+    """
+    for name in options.keys() - set(KINDS[kind].takes):
+        raise UserError(f"--{name}: not for --from {kind}; leave it out")
+    for name in KINDS[kind].needs:
+        if name not in options:
+            raise UserError(f"--{name}: --from {kind} needs it; see --help")
+    from masktrack_jax.data.convert.writer import write
+
+    source = import_module(f"masktrack_jax.data.convert.{KINDS[kind].module}").read(input_path, **options)
+    if videos is not None:
+        source = dataclasses.replace(source, clips=_chosen(source.clips, videos))
+    annotations = write(source, output, kind, link=link, progress=progress)
+    return annotations, {reason: count for reason, count in source.left_out.items() if count}
+
+
+def _chosen(clips: "list[Clip]", path: str | Path) -> "list[Clip]":
+    """The clips that a text file names."""
+    names = read_text(path).split()
+    unknown = sorted(set(names) - {clip.name for clip in clips})
+    if unknown:
+        raise UserError(f"{path}: {unknown[0]} is not among the videos; correct the list")
+    return [clip for clip in clips if clip.name in set(names)]

@@ -1,0 +1,64 @@
+"""What to generate, by itself: needs no OpenCV."""
+
+from dataclasses import dataclass
+
+from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, positive, require
+
+PREFIX = "generator option "  # of messages
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+known_shapes = Check(
+    lambda names: 0 < len(names) == len(set(names) & set(SHAPES)),
+    f"use different ones of {', '.join(SHAPES)}",
+)
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """What to generate. Video i depends only on `seed`, i and the options after `seed`."""
+
+    videos: int = option(comment="number of videos", check=at_least(1))
+    seed: int = option(0, "of all random numbers", at_least(0))
+    height: int = option(96, "of the frames in pixels", at_least(32))
+    width: int = option(160, "of the frames in pixels", at_least(32))
+    frames: int = option(20, "of each video", at_least(1))
+    min_objects: int = option(2, "of a video", at_least(1))
+    max_objects: int = option(4, "of a video", between(1, 250))  # their map is uint8
+    min_diameter: float = option(0.18, "of an object, in heights of the frame", positive)
+    max_diameter: float = option(0.45, "of an object, in heights of the frame", between(0, 0.9))
+    categories: tuple[str, ...] = option(SHAPES, "shapes of the objects", known_shapes)
+    same_category: float = option(0.8, "probability that two or more objects share a category", between(0, 1))
+    # Videos of fewer than 8 frames have neither; who enters does not leave.
+    leave: float = option(0.25, "probability that an object leaves the frame and returns", between(0, 1))
+    enter: float = option(0.0, "probability that an object enters the frame late", between(0, 1))
+    speed: float = option(1.0, "factor of the speed", Check(lambda x: 0 < x <= 20, "must be in (0, 20]"))
+    pillars: int = option(0, "walls in the foreground, 0.6 to 1.1 × max_diameter wide", between(0, 8))
+    min_visible: float = option(
+        0.05,
+        "least visible part of a labelled object",
+        Check(lambda x: 0 <= x < 1, "must be in [0, 1)"),
+    )
+    jpeg_quality: int = option(92, "of the frames", between(1, 100))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "categories", tuple(self.categories))
+        check_options(self, self, PREFIX)
+        for key in ("objects", "diameter"):
+            most = getattr(self, f"max_{key}")
+            order = Check(lambda least, most=most: least <= most, f"must be max_{key}={most} or less")
+            require(getattr(self, f"min_{key}"), order, f"{PREFIX}min_{key}")
+
+
+# Sets in which identities are hard to keep: many objects of one category that cross, hide for long, leave and
+# come back. The first is small enough to learn on a laptop, the second is for a GPU.
+_CROWDED = {
+    "categories": ("circle", "square", "triangle", "star"),
+    "same_category": 1.0,
+    "leave": 0.5,
+    "enter": 0.3,
+    "pillars": 1,
+}
+PRESETS = {
+    "hard": _CROWDED | {"frames": 40, "min_objects": 5, "max_objects": 8, "min_diameter": 0.28, "speed": 1.5},
+    "hard-large": _CROWDED
+    | {"height": 360, "width": 640, "frames": 60, "min_objects": 6, "max_objects": 12, "speed": 1.5},
+}

@@ -1,0 +1,162 @@
+"""The JSON files of data sets and results: the one place where they are read, and written atomically."""
+
+import functools
+import gc
+import json
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import whole
+
+RESULTS_MEMBER = "results.json"  # what the servers look for, at the root of the zip
+
+
+class ResultsFile(NamedTuple):
+    """What a results file holds; the names are of a zip's members, empty for a file of JSON."""
+
+    content: Any  # a list of tracks where the file is sound
+    found: tuple[str, ...] = ()  # members called results.json, the one that was read first
+    others: tuple[str, ...] = ()
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8, with or without a byte order mark, or in UTF-16 or UTF-32.
+
+    Raises UserError for a file that cannot be read or is not JSON.
+    """
+    try:
+        return _parse(path, Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not a JSON object but {_kind(content)}; check the path")
+    return content
+
+
+def read_labels(path: str | Path) -> dict[str, Any]:
+    """The annotations in a file in the format of YouTube-VIS, or converted to it from mmtracking's.
+
+    Only the kind of file is checked here, not its records. Raises UserError.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is not an object with `videos` and `categories`; give the annotations file")
+    if is_cocovid(content):
+        return from_cocovid(content, functools.partial(record_error, path))
+    return content
+
+
+def read_results(path: str | Path) -> list[Any]:
+    """The tracks in a results file, JSON or a zip that holds results.json; not checked. Raises UserError."""
+    tracks = open_results(path).content
+    if not isinstance(tracks, list):
+        raise UserError(f"{path}: expected a JSON list of tracks, got {_kind(tracks)}")
+    return tracks
+
+
+def open_results(path: str | Path) -> ResultsFile:
+    """A results file with its content, of any kind, and the names in it if it is a zip. Raises UserError."""
+    path = Path(path)
+    # A pipe could be read once only, so it is not looked into for a zip.
+    if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
+        return ResultsFile(read_json(path))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            found = [name for name in names if name.rsplit("/", 1)[-1] == RESULTS_MEMBER]
+            found = [name for name in found if not name.startswith("__MACOSX/")]
+            if not found:
+                held = ", ".join(names[:5]) or "nothing"
+                raise UserError(
+                    f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
+                )
+            member = min(found, key=len)
+            text = archive.read(member)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} anew") from None
+    found.sort(key=lambda name: name != member)
+    others = tuple(name for name in names if name not in found)
+    return ResultsFile(_parse(f"{path}:{member}", text), tuple(found), others)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark. Raises UserError."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text in UTF-8; check the path") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def write_json(path: str | Path, content: object, indent: int | None) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one. Raises UserError.
+
+    Bytes are written as text, and NumPy's scalars as numbers.
+    """
+    try:
+        # dumps, not dump: only the former runs in C.
+        text = json.dumps(content, indent=indent, allow_nan=False, default=_plain)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not written, the content is not JSON ({error})") from error
+    write_text(path, text)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text atomically: a reader sees the old file or the new one. Raises UserError."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def record_error(path: str | Path, record: str, problem: str) -> UserError:
+    """The one-line error of a record of an annotations file."""
+    return UserError(f"{path}: {record} {problem}; correct the annotations file")
+
+
+def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:
+    """The error of a path that is no file, or, a ValueError, that no file can have."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return UserError(f"{path}: cannot be read ({reason}); check the path")
+
+
+def _parse(path: str | Path, text: bytes) -> Any:
+    collecting = gc.isenabled()
+    gc.disable()  # the garbage collector would walk millions of new objects in vain
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not JSON text in UTF-8; check the path") from None
+    except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
+        raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _kind(content: object) -> str:
+    """The kind of a JSON value, in words."""
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(content), "a number")
+
+
+def _plain(value: Any) -> object:
+    """Bytes of an RLE and NumPy scalars as JSON has them."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r:.40}")

@@ -1,0 +1,102 @@
+"""Options as frozen dataclasses: each field states its default, a comment and a check in one place.
+
+    @dataclass(frozen=True)
+    class Options:
+        batch_size: int = option(8, "pairs of a training step", positive)
+
+Values may come as a dataclass of options, or from a config section with the same keys. Sections nest.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import Any, NamedTuple
+
+from masktrack_jax.runtime.errors import UserError
+
+Value = Any  # of an option
+
+
+class Check(NamedTuple):
+    """A condition on a value, the words that say which values meet it, and all of them if they are few."""
+
+    passes: Callable[[Value], bool]
+    allowed: str | Callable[[], str]
+    choices: tuple[Value, ...] = ()
+
+
+positive = Check(lambda value: value > 0, "must be positive")
+
+
+def at_least(low: float) -> Check:
+    """The value is `low` or more."""
+    return Check(lambda value: value >= low, f"must be {low} or more")
+
+
+def between(low: float, high: float) -> Check:
+    """The value is in [`low`, `high`]."""
+    return Check(lambda value: low <= value <= high, f"must be between {low} and {high}")
+
+
+def one_of(*choices: Value) -> Check:
+    """The value is one of `choices`."""
+    return Check(lambda value: value in choices, f"use one of {', '.join(map(repr, choices))}", choices)
+
+
+def one_of_table(table: Callable[[], Collection[Value]]) -> Check:
+    """The value is in `table()`, which is called when a value is checked: it may import what it needs."""
+    return Check(
+        lambda value: value in tuple(table()),
+        lambda: f"use one of {', '.join(map(repr, table()))}",
+    )
+
+
+def option(default: Value = MISSING, comment: str = "", check: Check | None = None) -> Value:
+    """A field of an options dataclass; without `default` a value is required."""
+    return field(default=default, metadata={"comment": comment, "check": check})
+
+
+class Entry(NamedTuple):
+    """One option: its dotted key, default, comment and check."""
+
+    key: str
+    default: Value
+    comment: str
+    check: Check | None
+
+
+def entries(options: Value, prefix: str = "") -> Iterator[Entry]:
+    """The options of a dataclass in the order of its fields, those of nested sections in their place."""
+    for item in fields(options):
+        key, default = f"{prefix}{item.name}", getattr(options, item.name)
+        if is_dataclass(default):
+            yield from entries(default, f"{key}.")
+        else:
+            yield Entry(key, default, item.metadata.get("comment", ""), item.metadata.get("check"))
+
+
+def value_at(values: Value, key: str) -> Value:
+    """The value at a dotted key of nested mappings or dataclasses."""
+    for part in key.split("."):
+        values = values[part] if hasattr(values, "items") else getattr(values, part)
+    return values
+
+
+def check_options(options: Value, values: Value, prefix: str) -> None:
+    """Check `values` by the checks of the dataclass `options`.
+
+    Raises a UserError that names the key, after `prefix`, the value found and the values allowed.
+    """
+    for entry in entries(options):
+        if entry.check:
+            require(value_at(values, entry.key), entry.check, f"{prefix}{entry.key}")
+
+
+def require(value: Value, check: Check, key: str) -> None:
+    """Raise a UserError about `key` unless its value passes a check."""
+    try:
+        good = check.passes(value)
+    except (TypeError, ValueError):  # a value of another type
+        good = False
+    if not good:
+        allowed = check.allowed if isinstance(check.allowed, str) else check.allowed()
+        raise UserError(f"{key}: is {value!r}; {allowed}")
