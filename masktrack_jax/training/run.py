@@ -39,8 +39,8 @@ def train(
         store.Checkpoints(folder / "checkpoints", keep=config.train.keep_last) as checkpoints,
         Interruption(shared=jax.process_count() > 1) as interruption,
     ):
-        start = start_run(config, dataset.labels, total, folder, checkpoints)
-        state, first = start.state, int(start.state.step)
+        device_step, state, pending = start_run(config, dataset.labels, total, folder, checkpoints)
+        first = int(state.step)
         validation = Validation(folder, evaluate, config, dataset.labels, first, total)
         if validation.due(first):
             validation.score(state)
@@ -49,9 +49,9 @@ def train(
             return state
         with (
             contextlib.closing(Batches(config, dataset, first, interruption)) as batches,
-            contextlib.closing(open_log(config, folder, first, total, start.pending)) as log,
+            contextlib.closing(open_log(config, folder, first, total, pending)) as log,
         ):
-            run, devices = parallel(start.step), jax.local_devices()
+            run, devices = parallel(device_step), jax.local_devices()
             watch = Watch(dataset.videos, config.train.on_nan, interruption)
 
             def save(state: TrainState) -> None:

@@ -40,7 +40,7 @@ def trainable(params: dict[str, Any], frozen: tuple[str, ...], only: str = "") -
     Also False for the parts of the network that `only` (`train.only`: comma-separated names) leaves out.
     """
 
-    def is_trainable(path: jax.tree_util.KeyPath, _: Any) -> bool:
+    def is_trainable(path: jax.tree_util.KeyPath, _: object) -> bool:
         names = [key.key for key in path]
         if only and names[0] not in only.split(","):
             return False

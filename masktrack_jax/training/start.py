@@ -101,7 +101,7 @@ def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, catego
             )
 
 
-def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, object]]:
     """(dotted key, value) of every entry; lists as tuples, since a checkpoint's JSON has only lists."""
     if hasattr(config, "items"):
         for key, value in config.items():
@@ -110,7 +110,7 @@ def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, _plain(config)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 

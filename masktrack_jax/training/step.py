@@ -100,7 +100,7 @@ def accumulated(losses: Callable, parts: int) -> Callable:
     if parts == 1:
         return losses
 
-    def run(variables: dict[str, Any], *arrays: Any) -> tuple[Terms, Terms]:
+    def run(variables: dict[str, Any], *arrays: object) -> tuple[Terms, Terms]:
         cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), arrays)
         again = jax.checkpoint(losses, prevent_cse=False)  # the body of a loop has nothing to be merged with
         _, sums = lax.scan(lambda _, part: (None, again(variables, *part)), None, cut)
