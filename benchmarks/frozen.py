@@ -54,8 +54,8 @@ def keep_rois(
 ) -> KeptRois:
     """RoI features of all pairs of `batches` as NumPy arrays (pairs, …).
 
-    `options` is a config's `train`, whose `track.loss` says which RoIs are drawn; `dtype` is that of the
-    features.
+    `options` is a config's `train`, whose `track.loss` decides which RoIs are drawn. Features are stored as
+    `dtype`.
     """
     options = FrozenConfigDict(options)
     run = jax.jit(nn.apply(partial(pair_rois, options=options), model))

@@ -9,7 +9,7 @@ ROWS, SIZE = 4, (64, 96)
 
 
 def empty_frames(n: int, image: np.ndarray, targets: FrameTargets | None = None) -> Frames:
-    """`n` frames without objects, of which the last four rows are padding."""
+    """`n` frames without objects, whose last four rows of pixels are padding."""
     return Frames(
         image=image,
         image_size=np.tile(np.int32([60, 96]), (n, 1)),
