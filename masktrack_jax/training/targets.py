@@ -118,7 +118,7 @@ def roi_targets(
     positive = jnp.concatenate([objects.valid, assigned.positive])
     negative = jnp.concatenate([jnp.zeros_like(objects.valid), assigned.negative])
     drawn = _sample(priority, positive, negative, options)
-    boxes, target = boxes[drawn.rows], target[drawn.index]
+    boxes, target = boxes[drawn.rows], target[drawn.rows]
     classes = jnp.where(drawn.positive, objects.labels[target], num_classes)
     deltas = box_ops.encode(boxes, objects.boxes[target], box_head.STDS)
     return RoITargets(boxes, classes, target, drawn.positive, drawn.valid, deltas)
