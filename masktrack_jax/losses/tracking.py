@@ -242,7 +242,7 @@ def match_accuracy(
     valid: Bool[Array | np.ndarray, "pairs rois"],
     reference_valid: Bool[Array | np.ndarray, "pairs objects"],
 ) -> Term:
-    """(right, count) of the valid RoIs: is the highest logit that of the right object, or of "new"?"""
+    """(right, count) of the valid RoIs: does the right object, or "new", have the highest logit?"""
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     right = jnp.argmax(jnp.where(exists[:, None], logits, -jnp.inf), axis=-1) == targets
     return sum_valid(right, valid), jnp.sum(valid)

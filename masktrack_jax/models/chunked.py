@@ -19,7 +19,7 @@ from masktrack_jax.ops.valid_rows import map_present, map_valid
 # has at least LEAST_CHUNK rows, since a product of few rows is slow, and there are at most MOST_CHUNKS large
 # ones, since a GPU waits for each.
 LEAST_CHUNK, MOST_CHUNKS, LARGER = 4, 25, 4
-LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # the same of positive RoIs that the mask head learns from
+LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # the same for positive RoIs in training
 
 
 def chunk_sizes(count: int) -> tuple[int, int]:
@@ -55,8 +55,8 @@ def masks_and_embeddings(
         return track(roi)
 
     chunks = chunk_sizes(valid.size)
-    # The time of the paper's track head is that of reading its parameters: rows that do not exist cost
-    # nothing, so all its chunks are large.
+    # The paper's track head spends its time on reading its parameters: invalid rows cost nothing, so all its
+    # chunks are large.
     parts = (masks, chunks), (embeddings, chunks[:1])
     found = [map_valid(part, valid.reshape(-1), rows, sizes) for part, sizes in parts]
     of_masks, of_embeddings = (x.reshape(*shape, *x.shape[1:]) for x in found)

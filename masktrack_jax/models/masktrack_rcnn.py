@@ -87,7 +87,7 @@ class MaskTrackRCNN(nn.Module):
 
     @property
     def clip_margin(self) -> float:
-        """`margin` of `boxes.clip`."""
+        """The `margin` of `boxes.clip`."""
         return 1.0 if self.config.pixel_boxes else 0.0
 
     def detect(self, images: Images, image_sizes: ImageSizes) -> Detections:
@@ -118,17 +118,12 @@ class MaskTrackRCNN(nn.Module):
         image_sizes: ImageSizes,
     ) -> tuple[Float[Array, "batch proposals 4"], Bool[Array, "batch proposals"]]:
         """Proposals and their validity from the RPN's outputs."""
-
-        def select(
-            logits: Float[Array, " anchors"],
-            deltas: Float[Array, "anchors 4"],
-            image_size: Int[Array | np.ndarray, "2"],
-        ) -> tuple[Float[Array, "proposals 4"], Bool[Array, " proposals"]]:
-            exist = anchors.valid(image_size)
-            options = {**self.config.proposals, "clip_margin": self.clip_margin}
-            return rpn_head.select_proposals(logits, deltas, anchors, exist, image_size, **options)
-
-        return jax.vmap(select)(logits, deltas, image_sizes)
+        options = {**self.config.proposals, "clip_margin": self.clip_margin}
+        return jax.vmap(
+            lambda logits, deltas, size: rpn_head.select_proposals(
+                logits, deltas, anchors, anchors.valid(size), size, **options
+            )
+        )(logits, deltas, image_sizes)
 
     def pool(
         self,

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from masktrack_jax.models.layers import Conv
 
@@ -62,7 +63,7 @@ class ConvTrackHead(nn.Module):
 HEADS = {"fc": TrackHead, "conv": ConvTrackHead}
 
 
-def build_track_head(options: Mapping[str, Any], dtype: DTypeLike) -> nn.Module:
+def build_track_head(options: ConfigDict | Mapping[str, Any], dtype: DTypeLike) -> nn.Module:
     """The head of a config's `model.track_head`. It takes the `options` that its kind has."""
     kind = HEADS[options["kind"]]
     known = {field.name for field in fields(kind)}

@@ -62,7 +62,7 @@ def anchor_grid(
     rounded: bool = False,
     sizes: Sequence[float] = (1.0,),
 ) -> Anchors:
-    """All anchors of an image padded to `height` × `width`. The rest is that of `base_anchors`."""
+    """All anchors of an image padded to `height` × `width`; for the options see `base_anchors`."""
     boxes, levels, origins = [], [], []
     for level, ((rows, columns), stride) in enumerate(zip(level_shapes(height, width, strides), strides)):
         y, x = np.meshgrid(np.arange(rows) * stride, np.arange(columns) * stride, indexing="ij")

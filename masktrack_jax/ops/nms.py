@@ -20,8 +20,8 @@ def nms(
     more than `iou_threshold`.
 
     Greedy NMS is the fixpoint of "a box stays if no kept earlier box hits it". Iterating from "all
-    stay" settles the k-th layer of the order of suppression after k rounds, so a handful of parallel
-    rounds gives exactly the answer of the sequential ones, one a box.
+    stay" settles the k-th layer of the order of suppression after k rounds. A handful of parallel rounds
+    gives exactly the result of the sequential algorithm.
     """
     n, valid = boxes.shape[0], jnp.asarray(valid)
     order = jnp.arange(n)

@@ -18,9 +18,9 @@ def map_valid(
     """`function` of the valid rows of `arrays`; zeros elsewhere.
 
     `function` takes a chunk of rows of `arrays` and a mask of those that exist. It returns a tree of arrays,
-    each row computed from its own row alone. The length of a chunk is the first of `chunks` as long as that
-    many valid rows are left, then the next, and in the end the last, filled up. The number of chunks is known
-    on the device only, so there are no reverse-mode gradients.
+    each row computed from its own row alone. Chunks have the first size of `chunks` as long as enough valid
+    rows are left, then the next size. The last size is used for the remainder, padded. The number of chunks
+    is known on the device only, so there are no reverse-mode gradients.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)
@@ -55,7 +55,7 @@ def map_present(
     """`map_valid` with reverse-mode gradients; `function` takes a chunk of `chunk` rows alone.
 
     All rows are cut into chunks, the valid ones first. A chunk without a valid row is skipped, in the
-    gradient too. The memory kept for the gradient is that of all rows.
+    gradient too. It keeps the memory of all rows for the gradient.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)

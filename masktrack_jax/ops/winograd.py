@@ -55,7 +55,7 @@ TO_OUTPUT, TO_KERNEL, TO_INPUT = matrices(ROWS, 3, POINTS)
 def conv3x3(x: Images, kernel: Kernel, exact: bool = False) -> Outputs:
     """3×3 convolution with zero padding of 1.
 
-    In float32 its rounding is about three times that of the plain sum. With `exact`, and whenever gradients
+    In float32 its rounding error is about three times the plain sum's. With `exact`, and whenever gradients
     are computed, the output is the plain sum: the rounding would show in the recorded course of a training.
     The gradients use few products in any case. XLA's own gradient of the kernel, whose sums run over whole
     images, is the slowest part of a training step on a CPU.

@@ -121,7 +121,7 @@ def test_match_loss_has_a_normaliser_for_each_image():
 
 def test_match_accuracy_counts_positives():
     logits, targets, valid, exists = match_case(np.random.default_rng(4))
-    logits[1, :, 2:] = 100  # references that are not there win nothing
+    logits[1, :, 2:] = 100  # invalid references win nothing
     right = [np.argmax(logits[0, r]) == targets[0, r] for r in range(3)]
     right += [np.argmax(logits[1, r, :2]) == 0 for r in range(2)]
     got = tracking.match_accuracy(logits, targets, valid, exists)
@@ -147,7 +147,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_padding_counts_for_nothing(name):
-    """Neither in the values nor in the gradient, even where it is huge."""
+    """Padding changes neither values nor gradients, even where it is huge."""
     loss, make, floats, mask_at = CASES[name]
     case = list(make(np.random.default_rng(5)))
     padding = ~case[mask_at]

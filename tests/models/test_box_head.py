@@ -68,7 +68,7 @@ def test_select_detections_is_the_pipeline(threshold, most, first, monkeypatch):
 
 
 def test_best_of_classes_looks_further_for_the_images_that_need_it(monkeypatch):
-    """As if all were looked at, where the first boxes of one image hide each other and the other's do not."""
+    """The result is that of all boxes, also where the FIRST boxes of one image suppress each other."""
     rng = np.random.default_rng(3)
     boxes = rng.uniform(0, 60, (2, 3, 30, 4)).astype("f4")
     boxes[..., 2:] += boxes[..., :2] + 5
@@ -93,12 +93,12 @@ def first_are_enough(boxes, scores, count):
 
 @pytest.mark.parametrize("spare", [0, 1])
 def test_best_of_classes_sees_beyond_the_first_whether_there_are_more(spare, monkeypatch):
-    """Four boxes stay of the first eight, as many as asked for, and `spare` beyond."""
+    """NMS keeps four of the first eight boxes, as many as requested, and `spare` of the others."""
     monkeypatch.setattr(box_head, "FIRST", 8)
     x = np.array([0, 0, 10, 10, 20, 20, 30, 30, 0, 0, 0, 40 * spare], "f4")
     boxes = np.stack([x, 0 * x, x + 6, 0 * x + 6], -1)[None, None]
     scores = np.arange(12, 0, -1, dtype="f4")[None, None]
-    with jax.enable_x64(True):  # whatever the width of indices
+    with jax.enable_x64(True):  # with indices of any width
         found, places, cut = jax.jit(box_head.best_of_classes, static_argnums=(2, 3))(boxes, scores, 0.5, 4)
     assert found.tolist() == [[12, 10, 8, 6]] and places.tolist() == [[0, 2, 4, 6]]
     assert cut.tolist() == [bool(spare)]

@@ -8,7 +8,7 @@ from tests.helpers.networks import apply, conv_of, randomised, shapes_of
 
 
 def test_fpn_is_its_diagram():
-    """Lin et al. 2017: laterals, nearest upsampling and sum from the top, 3×3, and P6 from P5."""
+    """Lin et al. 2017: laterals, upsampling and sums from the top down, 3×3 outputs, and P6 from P5."""
     rng = np.random.default_rng(5)
     features = tuple(rng.normal(size=(2, 32 // s, 48 // s, 3 * s)).astype("f4") for s in (1, 2, 4, 8))
     module = FPN(channels=7, norm="none")

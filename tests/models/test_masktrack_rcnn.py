@@ -47,7 +47,7 @@ def test_detections_are_sorted_inside_and_have_their_own_masks(detect, tiny_imag
 
 
 def test_what_is_not_valid_gets_no_mask_and_embedding(tiny_model, tiny_images):
-    """Masks and embeddings of any choice of boxes are those of all of them; zero for the others."""
+    """Valid boxes get the same masks and embeddings whichever others are valid; invalid boxes get zeros."""
     model, variables = tiny_model
     rng = np.random.default_rng(4)
     boxes = np.stack([random_boxes(rng, 9, 64, 96) for _ in range(2)])
@@ -55,9 +55,8 @@ def test_what_is_not_valid_gets_no_mask_and_embedding(tiny_model, tiny_images):
 
     def all_and_some(model, images, sizes, *arrays):
         features = model.features(images, sizes)
-        return [
-            model.masks_and_embeddings(features, *arrays, which) for which in (jnp.ones_like(valid), valid)
-        ]
+        choices = jnp.ones_like(valid), jnp.asarray(valid)
+        return [model.masks_and_embeddings(features, *arrays, which) for which in choices]
 
     run = jax.jit(nn.apply(all_and_some, model))
     sizes = np.array([[64, 96]] * 2)

@@ -17,7 +17,7 @@ STRIDES, RATIOS = (4, 8, 16, 32, 64), (0.5, 1.0, 2.0)
 
 
 def test_rpn_head_orders_as_the_anchors():
-    """Output (level, y, x, ratio), four deltas of a ratio side by side."""
+    """Outputs are ordered (level, y, x, ratio), with the four deltas of a ratio side by side."""
     rng = np.random.default_rng(2)
     features = tuple(rng.normal(size=(2, h, w, 5)).astype("f4") for h, w in ((4, 6), (2, 3)))
     module = RPNHead(7, per_cell=3)

@@ -1,4 +1,4 @@
-"""The network without a pyramid: heads on C5, at small width and size."""
+"""The network without a pyramid, at small width: its shapes, RoI features, training and start."""
 
 import functools
 
@@ -13,7 +13,7 @@ from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import validate
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
@@ -41,7 +41,7 @@ def network():
 
 
 def test_the_published_numbers():
-    """C5 of a ResNet-50: 2048 channels; anchors of 32, 64 and 128 pixels in three ratios; 256 to compare."""
+    """C5 of a ResNet-50 has 2048 channels; anchors have 32, 64 and 128 pixels; embeddings 256 numbers."""
     config = load_config("single_level_r50_youtubevis2019")
     model = build_model(validate(config), 40)
     params = jax.eval_shape(model.init_variables, jax.random.key(0))["params"]
@@ -71,7 +71,8 @@ def test_forward(network, tiny_images):
     assert [x.shape for x in features] == [(2, 2, 3, 64)]
     assert found.masks.shape == (2, 8, 28, 28) and found.embeddings.shape == (2, 8, 16)
     assert found.valid.any() and all(np.all(np.isfinite(x)) for x in found)
-    wanted = roi_align(features, (32,), found.boxes, found.valid, bins=7)
+    options = RoIAlignOptions(**small().model.roi_align)
+    wanted = roi_align(features, (32,), found.boxes, found.valid, options, bins=7, chunk=2)
     np.testing.assert_allclose(pooled.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
     assert np.any(wanted)
 
@@ -99,7 +100,7 @@ def test_a_few_steps_lower_the_loss(network):
 
 
 def test_starting_from_a_network_with_a_pyramid(tiny_model, tmp_path, monkeypatch, capsys):
-    """Its backbone is taken; the heads read other features and start anew."""
+    """Only its backbone is loaded; the heads read other features and are initialised."""
     quick_initialisation(monkeypatch)
     categories = [(1, "a"), (2, "b"), (3, "c")]
     about = Metadata(load_config("tiny"), categories, 7)

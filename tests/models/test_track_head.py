@@ -31,7 +31,7 @@ def test_plain_track_head_is_its_definition():
 
 
 def test_track_heads_by_kind():
-    """Each takes the options that it has; all give one embedding a RoI."""
+    """Each kind takes the options that it has, and all give an embedding of each RoI."""
     options = {"features": 6, "relu_last": False, "init_std": 0.5}
     for kind, head in HEADS.items():
         module = build_track_head({"kind": kind, **options}, jnp.float32)

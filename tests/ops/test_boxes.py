@@ -24,7 +24,7 @@ def test_iou_is_that_of_the_definition():
 def test_decode_undoes_encode(stds):
     rng = np.random.default_rng(1)
     anchors, boxes = random_boxes(rng, 100), random_boxes(rng, 100)
-    # A growth of more than 1000 / 16 is limited, by intent.
+    # Decoding limits growth to 1000 / 16.
     ratio = (boxes[:, 2:] - boxes[:, :2]) / (anchors[:, 2:] - anchors[:, :2])
     anchors, boxes = (x[np.all((ratio < 60) & (ratio > 1 / 60), axis=1)] for x in (anchors, boxes))
     assert len(boxes) > 80

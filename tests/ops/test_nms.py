@@ -11,7 +11,7 @@ run = jax.jit(nms, static_argnums=2)
 
 
 def greedy(boxes, valid, threshold, groups):
-    """NMS as in the textbook: boxes one by one, the best first."""
+    """NMS as in the textbook: box by box, the best first."""
     keep = np.zeros(len(boxes), bool)
     for i in range(len(boxes)):
         rivals = [j for j in range(i) if keep[j] and groups[j] == groups[i]]
@@ -49,7 +49,7 @@ def test_nms_is_greedy(threshold):
 
 
 def test_only_overlap_above_the_threshold_suppresses():
-    # IoU of the first two is exactly 1/2, of the last two more.
+    # The IoU of the first two is exactly 1/2, that of the last two is larger.
     boxes = np.array([[0, 0, 4, 4], [0, 0, 4, 2], [20, 0, 24, 4], [20, 0, 24, 3]], np.float32)
     assert run(boxes, np.ones(4, bool), 0.5).tolist() == [True, True, True, False]
 
@@ -57,7 +57,7 @@ def test_only_overlap_above_the_threshold_suppresses():
 def test_a_suppressed_box_suppresses_nothing():
     boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]], np.float32)
     assert run(boxes, np.ones(3, bool), 0.3).tolist() == [True, False, True]
-    # Nor does one that is not there.
+    # An invalid box suppresses nothing either.
     assert run(boxes, np.array([False, True, True]), 0.3).tolist() == [False, True, False]
 
 

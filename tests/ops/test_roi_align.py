@@ -13,7 +13,7 @@ from tests.helpers.roi_align import slow_roi_align
 
 STRIDES = (4, 8, 16, 32)
 HEIGHT, WIDTH = 96, 160
-FINEST = 10.0  # so that boxes of these images are of all four levels
+FINEST = 10.0  # so that the boxes of these images cover all four levels
 CHUNK = 2
 ADAPTIVE = RoIAlignOptions(FINEST, sampling=0, aligned=True, min_size=0.0)
 
@@ -29,7 +29,7 @@ def pyramid(rng, batch=2, channels=3):
 
 
 def hard_boxes(rng, n):
-    """Random boxes, and with them very long, tiny, empty and border-touching ones."""
+    """Random boxes after very long, tiny, empty and border-touching ones."""
     special = [
         [0, 40, 160, 43],
         [70, 0, 73, 96],
@@ -126,7 +126,7 @@ def test_gradient_is_the_transpose():
     assert all(np.any(part) for part in gradient)
     product = sum(np.vdot(np.float64(f), np.float64(g)) for f, g in zip(features, gradient))
     np.testing.assert_allclose(value, product, rtol=1e-4)
-    # The same gradient serves other features: it is that of a linear map, not of this one point.
+    # The gradient of a linear map is the same at other features.
     pooled = run(other, STRIDES, boxes, valid, ADAPTIVE, bins=7, chunk=CHUNK)
     there = np.vdot(np.float64(pooled), np.float64(weights))
     product = sum(np.vdot(np.float64(f), np.float64(g)) for f, g in zip(other, gradient))
@@ -134,7 +134,7 @@ def test_gradient_is_the_transpose():
 
 
 def test_gradient_by_differences_of_the_loop():
-    """d/df of the slow loop, cell by cell, on one small level."""
+    """The gradient equals that of the slow loop, cell by cell, on one small level."""
     rng = np.random.default_rng(8)
     feature = rng.normal(size=(1, 5, 6, 1)).astype(np.float32)
     boxes = np.array([[[1, 2, 22, 9], [0, 0, 24, 20], [18, 11, 24, 20]]], np.float32)

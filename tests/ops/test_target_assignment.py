@@ -1,4 +1,4 @@
-"""Assignment and sampling against mmdet's rules in plain NumPy, and assignments that it recorded."""
+"""Assignment and sampling against mmdet's rules in plain NumPy, and assignments recorded from mmdet."""
 
 import functools
 
@@ -42,7 +42,7 @@ def test_assignment_is_max_iou(rule):
     low_quality = 0
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        # Whole numbers: differences of float32 and float64 decide nothing, and there are ties.
+        # Whole numbers make ties, and float32 decides as float64.
         boxes, objects = np.round(random_boxes(rng, 150)), np.round(random_boxes(rng, 6))
         boxes[:20] = np.round(objects[rng.integers(6, size=20)] + rng.normal(0, 4, (20, 4)))
         boxes[20:23] = boxes[:3]

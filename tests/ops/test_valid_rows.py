@@ -1,4 +1,4 @@
-"""Work on the rows that exist against the same work on all of them."""
+"""Work on the valid rows against the same work on all rows."""
 
 import jax
 import jax.numpy as jnp
