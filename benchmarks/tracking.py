@@ -157,7 +157,8 @@ def keep_pairs(detector: Detector, dataset: VisDataset, references: str, pairs: 
     batches = training_batches(dataset, PairOptions.from_config(config.data), seed=7, batch_size=size)
     some = tqdm(islice(batches, pairs // size), f"RoI features of {references}", pairs // size, disable=None)
     try:
-        return keep_rois(detector.model, detector.variables, some, config.train)
+        stream = (batch.pairs for batch in some)
+        return keep_rois(detector.model, detector.variables, stream, config.train)
     finally:
         batches.close()
 

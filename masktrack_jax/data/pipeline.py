@@ -1,30 +1,42 @@
-"""Batches of training pairs. Batch k is a function of (seed, k) and of nothing else: not of the number of
-threads or processes that load it, and not of where the run began."""
+"""Batches of training pairs. Batch k is a function of (seed, k) alone: neither the number of threads or
+processes that load it nor the step at which a run started or resumed has an influence."""
 
 import logging
 import os
 import sys
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from masktrack_jax.data.batches import PairBatch, map_arrays
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import PairLoader, candidates, video_bucket, warn_of_crowded_frames
+from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 
-# Separate streams of one seed.
+# Separate random streams of one seed.
 _ORDER, _SAMPLE = 0, 1
 
-TRIES = 10  # pairs in a row that cannot be read, until "skip" gives up too
+TRIES = 10  # unreadable pairs in a row after which "skip" gives up too
+
+
+class ScheduledPair(NamedTuple):
+    """A key frame and the seed of the sample's own random draws."""
+
+    video_index: int
+    key_frame: int
+    seed: tuple[int, ...]
 
 
 class PairSchedule:
-    """Which frame stands in which place of which batch, for every step there will ever be.
+    """Which key frame stands in which row of which batch, for an unlimited number of steps.
 
-    An epoch shows every candidate once, but for the few that fill no whole batch; a bucket with fewer
-    candidates than a batch repeats them to fill one. Batches hold one bucket each, in a shuffled order. Each
+    An epoch shows every candidate once, except the few that do not fill a whole batch; a bucket with fewer
+    candidates than a batch repeats them to fill one. Batches hold one bucket each, in shuffled order. Each
     epoch is shuffled anew.
     """
 
-    def __init__(self, dataset, options, *, seed, batch_size):
+    def __init__(self, dataset: VisDataset, options: PairOptions, *, seed: int, batch_size: int) -> None:
         if batch_size < 1:
             raise UserError(f"batch size {batch_size} is not positive")
         self.seed, self.batch_size = seed, batch_size
@@ -34,9 +46,9 @@ class PairSchedule:
         buckets = sorted(set(map(tuple, of_candidate.tolist())))
         self._members = {bucket: np.flatnonzero((of_candidate == bucket).all(axis=1)) for bucket in buckets}
         self.steps_per_epoch = sum(max(len(members) // batch_size, 1) for members in self._members.values())
-        self._epochs = {}
+        self._epochs: dict[int, np.ndarray] = {}
 
-    def epoch(self, number):
+    def epoch(self, number: int) -> np.ndarray:
         """The batches of an epoch: (steps_per_epoch, batch_size) int64, rows of `candidates`."""
         if number not in self._epochs:
             rng = np.random.default_rng([self.seed, _ORDER, number])
@@ -48,93 +60,103 @@ class PairSchedule:
             # Prefetching straddles two epochs at most; older ones are dropped.
             kept = {n: order for n, order in list(self._epochs.items()) if abs(n - number) <= 1}
             self._epochs = {**kept, number: rng.permutation(np.concatenate(batches))}
-            return self._epochs[number]
         return self._epochs[number]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sys.maxsize // 2
 
-    def __getitem__(self, place):
-        """Sample `place` (batch k holds k·B … k·B+B-1): video index, frame and the sample's own seed."""
+    def __getitem__(self, place: int) -> ScheduledPair:
+        """The pair at `place` of the run: batch k holds the places k·B … k·B+B-1."""
         step, row = divmod(int(place), self.batch_size)
         epoch, step = divmod(step, self.steps_per_epoch)
         video_index, frame = self.candidates[self.epoch(epoch)[step, row]]
-        return int(video_index), int(frame), (self.seed, _SAMPLE, int(place))
+        return ScheduledPair(int(video_index), int(frame), (self.seed, _SAMPLE, int(place)))
 
-    def instead(self, entry, attempt):
-        """What may take the place of a sample: one of the same bucket, another one at each attempt from 1."""
-        members = self._members[self._buckets[entry[0]]]
-        seed = (*entry[2], attempt)
+    def replacement(self, pair: ScheduledPair, attempt: int) -> ScheduledPair:
+        """A random pair of the same bucket to use instead of `pair`; each attempt, from 1, draws another."""
+        members = self._members[self._buckets[pair.video_index]]
+        seed = (*pair.seed, attempt)
         video_index, frame = self.candidates[np.random.default_rng((*seed, 0)).choice(members)]
-        return int(video_index), int(frame), seed
+        return ScheduledPair(int(video_index), int(frame), seed)
 
 
 class _Rows:
-    """Of every batch of a schedule only the `rows`, a slice: what one of several processes loads."""
+    """The slice `rows` of every batch of a schedule: the share of one of several processes."""
 
-    def __init__(self, schedule, rows):
+    def __init__(self, schedule: PairSchedule, rows: slice) -> None:
         self._schedule, self._first, self._count = schedule, rows.start, rows.stop - rows.start
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._schedule) // self._schedule.batch_size * self._count
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> ScheduledPair:
         step, row = divmod(int(place), self._count)
         return self._schedule[step * self._schedule.batch_size + self._first + row]
 
 
 class _Load:
-    """Turns an entry of the schedule into a sample, with `skipped`: how many pairs were skipped for it.
+    """Loads a scheduled pair.
 
-    With `skip` another pair takes the place of one that cannot be read, and each reason is said once: batch k
-    is then a function of the files, too, but still not of who loads it.
+    With `skip` another pair replaces one that cannot be read, and each reason is logged once. Batch k then
+    also depends on the files, but still not on who loads it.
     """
 
-    def __init__(self, loader, schedule, skip):
+    def __init__(self, loader: PairLoader, schedule: PairSchedule, skip: bool) -> None:
         self.loader, self.schedule, self.skip = loader, schedule, skip
-        self._said = set()
+        self._logged: set[str] = set()
 
-    def __call__(self, entry):
+    def __call__(self, pair: ScheduledPair) -> PairBatch:
         for attempt in range(TRIES):
-            video_index, frame, seed = self.schedule.instead(entry, attempt) if attempt else entry
+            video_index, frame, seed = self.schedule.replacement(pair, attempt) if attempt else pair
             try:
                 sample = self.loader(video_index, frame, np.random.default_rng(seed))
-                return sample | {"skipped": np.int32(attempt)}
             except UserError as error:
                 if not self.skip:
                     raise
-                self._say(problem := str(error))
+                self._log(problem := str(error))
+            else:
+                provenance = sample.provenance._replace(skipped=np.int32(attempt))
+                return sample._replace(provenance=provenance)
         raise UserError(f"{TRIES} pairs in a row cannot be read; the last one: {problem}")
 
-    def _say(self, problem):
-        if problem not in self._said:
-            self._said.add(problem)
+    def _log(self, problem: str) -> None:
+        if problem not in self._logged:
+            self._logged.add(problem)
             logging.getLogger(__name__).warning("training pairs are skipped: %s", problem)
 
 
-def steps_per_epoch(dataset, options, *, batch_size):
-    """The number of batches that show every candidate once (see PairSchedule)."""
+def steps_per_epoch(dataset: VisDataset, options: PairOptions, *, batch_size: int) -> int:
+    """The number of batches that show every candidate once (see `PairSchedule`)."""
     return PairSchedule(dataset, options, seed=0, batch_size=batch_size).steps_per_epoch
 
 
-def training_batches(
-    dataset,
-    options,
-    *,
-    seed,
-    batch_size,
-    rows=None,
-    start_step=0,
-    workers=0,
-    threads=None,
-    on_error="stop",
-):
-    """An endless iterator of batches from step `start_step` on; close it with its `close()` when done.
+@runtime_checkable
+class BatchIterator(Protocol):
+    """An iterator of batches that must be closed."""
 
-    A batch is the dict of `PairLoader` with every array stacked to (B, …); all samples share one bucket. B is
-    `batch_size`, or only the `rows` of these, a slice, are loaded. `workers` 0 loads in `threads` threads of
-    this process (by default one a core, 8 at most), more in that many processes. Raises UserError, also from
-    the iterator when a frame cannot be read, unless `on_error` is "skip" (see `_Load`).
+    def __next__(self) -> PairBatch: ...
+
+    def close(self) -> None: ...
+
+
+def training_batches(
+    dataset: VisDataset,
+    options: PairOptions,
+    *,
+    seed: int,
+    batch_size: int,
+    rows: slice | None = None,
+    start_step: int = 0,
+    workers: int = 0,
+    threads: int | None = None,
+    on_error: str = "stop",
+) -> BatchIterator:
+    """An endless iterator of batches from step `start_step` on; `close()` it when done.
+
+    A batch is the `PairBatch` of `PairLoader` with every array stacked; all its pairs share one bucket.
+    `rows` loads only this slice of every batch. `workers` 0 loads in `threads` threads of this process (by
+    default one per core, at most 8), otherwise in that many processes. Raises UserError, also from the
+    iterator when a frame cannot be read, unless `on_error` is "skip" (see `_Load`).
     """
     import grain
 
@@ -150,17 +172,12 @@ def training_batches(
     if workers:
         _mark_flags_parsed()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        batches = batches.mp_prefetch(processes).map(_copy_batch)
+        # Grain's processes hand over shared memory, which must be released before the interpreter ends.
+        batches = batches.mp_prefetch(processes).map(lambda batch: map_arrays(np.array, batch))
     return iter(batches)
 
 
-def _copy_batch(batch):
-    """The batch in memory of its own: Grain's processes hand over shared memory, which must be gone before
-    the interpreter ends."""
-    return {name: np.array(values) for name, values in batch.items()}
-
-
-def _mark_flags_parsed():
+def _mark_flags_parsed() -> None:
     """Grain 0.2.18 reads absl flags when it starts processes, which fails outside of `absl.app.run`
     (google/grain#1355)."""
     from absl import flags

@@ -1,22 +1,24 @@
-"""What is done to the frames of a training pair: resize, flip, change of light. One draw serves both frames.
+"""Augmentation of training pairs: resize, flip, change of light. One draw serves both frames.
 
 Boxes are x1, y1, x2, y2 in pixels, continuous coordinates; masks are 0 or 1.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from masktrack_jax.data.images import fit_scale, fit_size, resize_image
+from masktrack_jax.data.options import PairOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
     """One draw of the random changes.
 
-    The light changes alike in both frames: appearance is what tells objects apart, and a change of one frame
-    alone would teach the track head to look past colour.
+    The light changes alike in both frames: appearance tells objects apart, and a change of one frame alone
+    would teach the track head to ignore colour.
     """
 
     long_edge: int
@@ -27,16 +29,16 @@ class Transform:
     light: np.ndarray | None  # (1, 256, 3) uint8: the new value of each old one, by channel
 
 
-def draw_transform(rng, options):
-    """Draw a Transform from a NumPy generator as `options` (a PairOptions) allow."""
+def draw_transform(rng: np.random.Generator, options: PairOptions) -> Transform:
+    """Draw a `Transform` within the limits of `options`."""
     long_edge, short_edge = options.scales[rng.integers(len(options.scales))]
     flip = bool(rng.random() < options.flip)
     light = _draw_light(rng, options)
     return Transform(long_edge, short_edge, flip, options.float_resize, options.pixel_boxes, light)
 
 
-def _draw_light(rng, options):
-    """A table of new pixel values, or None when the strength is 0."""
+def _draw_light(rng: np.random.Generator, options: PairOptions) -> np.ndarray | None:
+    """A table of new pixel values, or None if the strength is 0."""
     if options.jitter == 0:
         return None
     shift = 255 * rng.uniform(-options.jitter, options.jitter)
@@ -47,9 +49,9 @@ def _draw_light(rng, options):
     return np.clip(np.rint(table), 0, 255).astype(np.uint8)[None]
 
 
-def transform_image(image, transform):
-    """The image (H, W, 3) uint8 resized, flipped and lit: (h, w, 3) uint8, or float32 with `float_resize`."""
-    height, width = fit_size(*image.shape[:2], transform.long_edge, transform.short_edge)
+def transform_image(image: np.ndarray, transform: Transform) -> np.ndarray:
+    """An image (H, W, 3) uint8 resized, flipped, relit: (h, w, 3) uint8, or float32 with `float_resize`."""
+    height, width = fit_size(image.shape[0], image.shape[1], transform.long_edge, transform.short_edge)
     if transform.float_resize:
         image = image.astype(np.float32)
     image = resize_image(image, height, width)
@@ -58,27 +60,30 @@ def transform_image(image, transform):
     return image[:, ::-1] if transform.flip else image
 
 
-def transform_boxes(boxes, height, width, transform):
-    """Boxes (N, 4) of an image of this size as `transform_image` moves them: (N, 4) float32, inside it.
+def transform_boxes(
+    boxes: Sequence | np.ndarray, height: int, width: int, transform: Transform
+) -> np.ndarray:
+    """Boxes (N, 4) of an image of this size, moved as by `transform_image` and clipped to it: (N, 4) float32.
 
-    With `pixel_boxes` it is their first and last pixels that are scaled, by one factor, and clipped.
+    With `pixel_boxes` their first and last pixels are scaled, by one factor, and clipped.
     """
     edges = transform.long_edge, transform.short_edge
     new_height, new_width = fit_size(height, width, *edges)
+    scale: float | np.ndarray
     if transform.pixel_boxes:
         scale, last = fit_scale(height, width, *edges), np.array([0, 0, 1, 1])
     else:
         scale, last = np.array([new_width / width, new_height / height] * 2), np.zeros(4)
-    boxes = (np.asarray(boxes, np.float64).reshape(-1, 4) - last) * scale
-    boxes = np.clip(boxes, 0, np.array([new_width, new_height] * 2) - last.max()) + last
+    moved = (np.asarray(boxes, np.float64).reshape(-1, 4) - last) * scale
+    moved = np.clip(moved, 0, np.array([new_width, new_height] * 2) - last.max()) + last
     if transform.flip:
-        boxes = np.stack([new_width - boxes[:, 2], boxes[:, 1], new_width - boxes[:, 0], boxes[:, 3]], axis=1)
-    return boxes.astype(np.float32)
+        moved = np.stack([new_width - moved[:, 2], moved[:, 1], new_width - moved[:, 0], moved[:, 3]], axis=1)
+    return moved.astype(np.float32)
 
 
-def transform_mask(mask, transform):
-    """A mask (H, W) uint8 of 0 and 1 as `transform_image` moves it, nearest pixel: (h, w) uint8."""
-    height, width = fit_size(*mask.shape, transform.long_edge, transform.short_edge)
+def transform_mask(mask: np.ndarray, transform: Transform) -> np.ndarray:
+    """A mask (H, W) uint8 of 0 and 1, moved as by `transform_image`, by nearest pixel: (h, w) uint8."""
+    height, width = fit_size(mask.shape[0], mask.shape[1], transform.long_edge, transform.short_edge)
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     return mask[:, ::-1] if transform.flip else mask

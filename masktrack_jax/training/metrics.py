@@ -1,24 +1,41 @@
 """Metrics of a run: `WORKDIR/metrics.jsonl`, TensorBoard, and a progress bar or lines."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.training.schedule import Rate
+from masktrack_jax.training.step import Metrics
+
+Row = dict[str, float | None]
 
 
 class MetricsLog:
     """Collects the metrics of steps and writes their means every `every` steps.
 
-    `rate(step)` gives the learning rate; `frames` is the number of frames a step reads; `pending` is what the
-    run that this one goes on from had collected and not written.
+    `rate` gives the learning rate, and `frames` is the number of frames a step reads. `pending` are the
+    metrics that the resumed run had collected but not written.
     """
 
-    def __init__(self, workdir, *, every, start, total, frames, rate, pending=()):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        every: int,
+        start: int,
+        total: int,
+        frames: int,
+        rate: Rate,
+        pending: Sequence[dict[str, float]] = (),
+    ) -> None:
         from tensorboardX import SummaryWriter
 
         self._every, self._total, self._frames, self._rate = every, total, frames, rate
@@ -28,31 +45,38 @@ class MetricsLog:
         self._bar = tqdm(total=total, initial=start, desc="train", unit="step", disable=None)
         self._reset(list(pending))
 
-    def _reset(self, pending):
+    def _reset(self, pending: list[dict[str, float]]) -> None:
         self._before = pending
-        self._steps, self._waited, self._since = [], 0.0, time.perf_counter()
+        self._steps: list[tuple[int, Metrics]] = []
+        self._waited, self._since = 0.0, time.perf_counter()
 
-    def waited(self, seconds):
-        """Count time in which the step had no data."""
-        self._waited += seconds
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A block in which the step waits for data; its time counts as `data_wait`."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
 
-    def paused(self, seconds):
-        """Leave out time in which the run did something else."""
-        self._since += seconds
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block whose time does not count as training."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started
 
-    def add(self, step, metrics):
-        """Metrics {name: array ()} of the step that made `step` steps in all; read only when written."""
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Add the metrics of a step, counted from 1; they are read only when they are written."""
         self._steps.append((step, metrics))
         self._bar.update()
         if step % self._every == 0 or step == self._total:
             self._write(step)
 
-    def pending(self, last):
-        """The metrics of the steps up to `last` that are not written yet: a list of {name: number}."""
+    def pending(self, last: int) -> list[dict[str, float]]:
+        """The metrics of each step up to `last` that is not written yet."""
         steps = jax.device_get([metrics for step, metrics in self._steps if step <= last])
         return self._before + [{name: float(value) for name, value in s.items()} for s in steps]
 
-    def _write(self, step):
+    def _write(self, step: int) -> None:
         seconds = time.perf_counter() - self._since
         row = means(self.pending(step))
         row["learning_rate"] = float(self._rate(step - 1))
@@ -62,54 +86,55 @@ class MetricsLog:
         for name, value in row.items():
             if value is not None:
                 self._board.add_scalar(f"train/{name}", value, step)
-        shown = in_words(row)
-        self._bar.set_postfix_str(shown)
+        line = summary(row)
+        self._bar.set_postfix_str(line)
         if self._bar.disable:
-            print(f"step {step}/{self._total}  {shown}", flush=True)
+            print(f"step {step}/{self._total}  {line}", flush=True)
         self._reset([])
 
-    def close(self):
+    def close(self) -> None:
         self._bar.close()
         self._file.close()
         self._board.close()
 
 
-class Quiet:
-    """In the place of a `MetricsLog` in the processes that write none."""
+class SilentLog:
+    """A `MetricsLog` that writes nothing, for all processes but the first."""
 
-    def waited(self, seconds):
+    def waiting(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+    def paused(self) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()
+
+    def add(self, step: int, metrics: Metrics) -> None:
         pass
 
-    def paused(self, seconds):
-        pass
-
-    def add(self, step, metrics):
-        pass
-
-    def pending(self, last):
+    def pending(self, last: int) -> list[dict[str, float]]:
         return []
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def means(steps):
-    """The row of some steps [{name: number}]: means, without the bad ones, and how much was skipped.
+def means(steps: Sequence[dict[str, float]]) -> Row:
+    """The row of some steps: the means over the good ones, and the numbers of skipped steps and pairs.
 
-    A mean is None where all steps are bad.
+    A mean is None if all steps are bad.
     """
     good = [metrics for metrics in steps if not metrics["bad"]]
     names = sorted(steps[0].keys() - {"bad", "skipped_pairs", "signal"})
-    row = {name: float(np.mean([metrics[name] for metrics in good])) if good else None for name in names}
-    skipped = {"steps": len(steps) - len(good), "pairs": int(sum(m["skipped_pairs"] for m in steps))}
-    return row | {f"skipped_{name}": count for name, count in skipped.items()}
+    row: Row = {name: float(np.mean([metrics[name] for metrics in good])) if good else None for name in names}
+    row["skipped_steps"] = len(steps) - len(good)
+    row["skipped_pairs"] = int(sum(m["skipped_pairs"] for m in steps))
+    return row
 
 
 SHOWN = (("loss", "loss", ".3f"), ("class", "cls_accuracy", ".2f"), ("match", "match_accuracy", ".2f"))
 
 
-def in_words(row):
-    """A row as a person sees it while the run goes."""
+def summary(row: Row) -> str:
+    """A row as one line for the terminal."""
     words = [f"{word} {row[name]:{form}}" for word, name, form in SHOWN if row.get(name) is not None]
     words.append(f"{row['frames_per_second']:.0f} frames/s")
     words += [
@@ -118,18 +143,15 @@ def in_words(row):
     return "  ".join(words)
 
 
-def drop_rows_after(path, step):
-    """Leave out the rows of a metrics.jsonl that the run, going on from `step`, will write again.
-
-    So is what was cut off while it was written.
-    """
+def drop_rows_after(path: Path, step: int) -> None:
+    """Remove rows after `step`, which the resumed run will write again, and a last line that was cut off."""
     if path.exists():
         kept = "".join(f"{line}\n" for line in path.read_text().splitlines() if _step_of(line) <= step)
         with whole(path, "choose another --workdir") as partial:
             partial.write_text(kept)
 
 
-def _step_of(line):
+def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
     except json.JSONDecodeError:

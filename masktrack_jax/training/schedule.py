@@ -1,20 +1,28 @@
 """Learning rate and optimiser from a config's `optimizer` section."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.errors import UserError
 
 DECAY_FACTOR = 0.1  # of the schedule "steps", at each of `decay_at`
 
+Rate = Callable[[int | Int[Array, ""]], float | Float[Array, ""]]
 
-def learning_rate(options, total_steps):
+
+def learning_rate(options: ConfigDict, total_steps: int) -> Rate:
     """Learning rate by step: linear warm-up from `warmup_factor`, then steps (÷ 10) or cosine to 0."""
 
-    def warmed(step):
+    def warmed(step: int | Int[Array, ""]) -> Float[Array, ""]:
         start = options.warmup_factor
         grown = start + (1 - start) * step / max(options.warmup_steps, 1)
-        return jax.numpy.minimum(grown, 1.0)
+        return jnp.minimum(grown, 1.0)
 
     if options.schedule == "steps":
         edges = {int(total_steps * fraction): DECAY_FACTOR for fraction in options.decay_at}
@@ -26,13 +34,13 @@ def learning_rate(options, total_steps):
     return lambda step: options.learning_rate * warmed(step) * decay(step)
 
 
-def trainable(params, frozen, only=""):
+def trainable(params: dict[str, Any], frozen: tuple[str, ...], only: str = "") -> dict[str, Any]:
     """Tree of bool: False for backbone parameters whose name starts with one of `frozen`.
 
-    And for all parts of the network that `only` (`train.only`: names with commas between) leaves out.
+    Also False for the parts of the network that `only` (`train.only`: comma-separated names) leaves out.
     """
 
-    def is_trainable(path, _):
+    def is_trainable(path: jax.tree_util.KeyPath, _: object) -> bool:
         names = [key.key for key in path]
         if only and names[0] not in only.split(","):
             return False
@@ -41,8 +49,10 @@ def trainable(params, frozen, only=""):
     return jax.tree_util.tree_map_with_path(is_trainable, params)
 
 
-def make_optimizer(options, total_steps, mask):
-    """Gradient transformation; parameters outside `mask` are left alone (no decay, no moments)."""
+def make_optimizer(
+    options: ConfigDict, total_steps: int, mask: dict[str, Any]
+) -> optax.GradientTransformation:
+    """Gradient transformation; parameters outside `mask` stay unchanged (no decay, no moments)."""
     rate = learning_rate(options, total_steps)
     if options.name == "sgd":
         # Decay before momentum, on every parameter: PyTorch's SGD, the reference's choice.

@@ -1,26 +1,44 @@
-"""How a run begins: anew, from other weights, or where it was."""
+"""How a run starts: anew, from other weights, or from its newest checkpoint."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints import store
-from masktrack_jax.checkpoints.metadata import read_metadata
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule
-from masktrack_jax.training.nonfinite import guarded
-from masktrack_jax.training.step import create_train_state, train_step
+from masktrack_jax.training.step import TrainState, create_train_state, guarded, train_step
+
+Categories = list[tuple[int, str]]  # (id, name) of each label
 
 
-def begin(config, categories, total, workdir, checkpoints):
-    """The step of one device, the state to go on from, and the metrics that were pending there.
+class Start(NamedTuple):
+    """The step function of one device, and the state from which a run starts or resumes."""
 
-    `total`: steps of the whole run; `checkpoints`: the `Checkpoints` of `workdir`.
+    step: Callable
+    state: TrainState
+    pending: list[dict[str, float]]  # metrics before that state that are not written yet
+
+
+def start_run(
+    config: ConfigDict,
+    categories: Categories,
+    total: int,
+    workdir: Path,
+    checkpoints: store.Checkpoints,
+) -> Start:
+    """Resume from the newest of the `checkpoints` of `workdir` if there is one, otherwise start at step 0.
+
+    `total` is the number of steps of the whole run.
     """
     model = build_model(config, len(categories))
     init_key, run_key = jax.random.split(jax.random.key(config.seed))
@@ -34,15 +52,15 @@ def begin(config, categories, total, workdir, checkpoints):
     )
     if checkpoints.latest() is None:
         variables = start_variables(config, variables, categories)
-        return step, on_local_devices(create_train_state(run_key, variables, optimizer)), []
+        return Start(step, on_local_devices(create_train_state(run_key, variables, optimizer)), [])
     state = on_local_devices(create_train_state(run_key, variables, optimizer))
     state, pending = checkpoints.restore_newest(
-        state, lambda about: check_same_run(workdir, about, config, categories)
+        state, lambda metadata: check_same_run(workdir, metadata, config, categories)
     )
-    return step, state, pending
+    return Start(step, state, pending)
 
 
-# What may differ between the parts of a run: it changes nothing that is learnt, or only says where data lie.
+# Keys that may differ when a run resumes: they do not change what it learns, or only say where the data are.
 FREE = (
     "inference.",
     "model.remat",
@@ -67,14 +85,14 @@ FREE = (
 )
 
 
-def check_same_run(workdir, about, config, categories):
-    """A folder goes on with the run that it holds, `about`, not with another one."""
-    if about.categories != categories:
+def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, categories: Categories) -> None:
+    """Refuse to resume another run than the one in `workdir`, which `metadata` describes."""
+    if metadata.categories != categories:
         raise UserError(
             f"{workdir}: holds a run on other categories than "
             f"{config.data.train_annotations or config.data.root}; use another --workdir"
         )
-    there, here = dict(_leaves(about.config)), dict(_leaves(config))
+    there, here = dict(_leaves(metadata.config)), dict(_leaves(config))
     for key in sorted(there.keys() | here.keys()):
         if there.get(key) != here.get(key) and not key.startswith(FREE):
             raise UserError(
@@ -83,8 +101,8 @@ def check_same_run(workdir, about, config, categories):
             )
 
 
-def _leaves(config, path=""):
-    """(dotted key, value) of every entry; lists as tuples, since a checkpoint's JSON knows lists only."""
+def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of every entry; lists as tuples, since a checkpoint's JSON has only lists."""
     if hasattr(config, "items"):
         for key, value in config.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
@@ -92,32 +110,31 @@ def _leaves(config, path=""):
         yield path, _plain(config)
 
 
-def _plain(value):
+def _plain(value: object) -> object:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-# What depends on the classes, or is no part of a detector: may stay at its initialisation.
+# Parts that depend on the classes, or that a plain detector lacks: they may keep their initial values.
 REPLACEABLE = (
     "params/box_head/logits",
     "params/box_head/deltas",
     "params/mask_head/logits",
     "params/track_head",
 )
-# What else may, where the features are of another neck: all that reads them.
+# Parts that may keep them too if the checkpoint has another neck: everything that reads its features.
 AFTER_BACKBONE = ("params/fpn", "params/rpn_head", "params/box_head", "params/mask_head")
 
 
-def start_variables(config, variables, categories):
-    """`variables`, with those of the checkpoint `train.init_from` in their place where they fit.
+def start_variables(config: ConfigDict, variables: dict[str, Any], categories: Categories) -> dict[str, Any]:
+    """`variables`, replaced by those of the checkpoint `train.init_from` where they fit.
 
-    Of the layers with rows for each class, those of the `categories` (id, name) that the checkpoint has too
-    are taken by name. Only these layers and the track head may be missing there or be of another shape;
-    between a network with and one without a pyramid all but the backbone.
+    Layers with rows for each class take, by name, the rows of the `categories` that the checkpoint has too.
+    Only these layers and the track head may be missing there or have another shape; between a network with
+    and one without a pyramid, everything but the backbone.
     """
     if path := config.train.init_from:
-        replaceable = REPLACEABLE
-        if read_metadata(path).config.model.neck != config.model.neck:
-            replaceable += AFTER_BACKBONE
+        other_neck = read_metadata(path).config.model.neck != config.model.neck
+        replaceable = REPLACEABLE + AFTER_BACKBONE if other_neck else REPLACEABLE
         variables, left, matches = store.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
@@ -126,14 +143,15 @@ def start_variables(config, variables, categories):
     return variables
 
 
-def check_form(path, config):
-    """What shapes do not tell: say which values the weights at `path` were trained with instead of ours.
+def check_form(path: str, config: ConfigDict) -> None:
+    """Print the settings with which the weights at `path` were trained and which differ from ours.
 
-    They adapt to other boxes and RoIs, but not to another place of the strides: that is a UserError.
+    Shapes do not show these. The weights adapt to other boxes and RoIs, but not to strides in other layers:
+    that raises a UserError.
     """
     for key, ours, theirs in form_differences(config, read_metadata(path).config):
         if key == "backbone.stride_in_1x1":
             raise UserError(
                 f"{path}: its backbone is of another kind; set config.model.{key}={theirs} (it is {ours})"
             )
-        print(f"{path}: was made with config.model.{key}={theirs}; goes on with {ours}")
+        print(f"{path}: was trained with config.model.{key}={theirs}; training continues with {ours}")

@@ -1,44 +1,69 @@
-"""Training targets of one image: which anchors and proposals learn what. `vmap` them over a batch.
-
-Labelled objects are padded arrays: boxes (G, 4), labels (G,), valid (G,).
-"""
+"""Training targets of one image: which anchors and proposals learn what. `vmap` them over a batch."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+from ml_collections import ConfigDict
 
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.ops import boxes as box_ops
-from masktrack_jax.ops.target_assignment import assign, sample
+from masktrack_jax.ops.target_assignment import Assignment, Sample, assign, sample
+
+
+class Objects(NamedTuple):
+    """The labelled objects of an image, padded."""
+
+    boxes: Float[Array, "objects 4"]
+    labels: Int[Array, " objects"]
+    valid: Bool[Array, " objects"]
+
+
+class Proposals(NamedTuple):
+    """Proposals of the images of a batch, padded."""
+
+    boxes: Float[Array, "*batch proposals 4"]
+    valid: Bool[Array, "*batch proposals"]
 
 
 class AnchorTargets(NamedTuple):
-    """Sampled anchors (S,): rows, positive, valid; and deltas (S, 4) to their objects."""
+    """Sampled anchors."""
 
-    rows: jnp.ndarray
-    positive: jnp.ndarray
-    valid: jnp.ndarray
-    deltas: jnp.ndarray
+    rows: Int[Array, "*batch samples"]  # among all anchors
+    positive: Bool[Array, "*batch samples"]
+    valid: Bool[Array, "*batch samples"]
+    deltas: Float[Array, "*batch samples 4"]  # to the assigned objects
 
 
 class RoITargets(NamedTuple):
-    """Sampled RoIs (S,), positives first: boxes (S, 4), labels (K = background), object index, deltas."""
+    """Sampled RoIs, positives first."""
 
-    boxes: jnp.ndarray
-    labels: jnp.ndarray
-    target: jnp.ndarray
-    positive: jnp.ndarray
-    valid: jnp.ndarray
-    deltas: jnp.ndarray
+    boxes: Float[Array, "*batch samples 4"]
+    labels: Int[Array, "*batch samples"]  # the number of classes for background
+    target: Int[Array, "*batch samples"]  # index of the assigned object
+    positive: Bool[Array, "*batch samples"]
+    valid: Bool[Array, "*batch samples"]
+    deltas: Float[Array, "*batch samples 4"]  # to the assigned objects
+
+    def first(self, count: int) -> "RoITargets":
+        """The first `count` RoIs of every image."""
+        return jax.tree.map(lambda x: x[:, :count], self)
 
 
-def max_positives(options):
+def max_positives(options: ConfigDict) -> int:
     """The quota of positives among `options.samples`."""
     return int(options.samples * options.positive_fraction)
 
 
-def _assign(boxes, valid, objects, objects_valid, options):
+def _assign(
+    boxes: Float[Array | np.ndarray, "candidates 4"],
+    valid: Bool[Array, " candidates"],
+    objects: Float[Array, "objects 4"],
+    objects_valid: Bool[Array, " objects"],
+    options: ConfigDict,
+) -> Assignment:
     return assign(
         boxes,
         valid,
@@ -50,12 +75,24 @@ def _assign(boxes, valid, objects, objects_valid, options):
     )
 
 
-def _sample(priority, positive, negative, options):
+def _sample(
+    priority: Float[Array, " candidates"],
+    positive: Bool[Array, " candidates"],
+    negative: Bool[Array, " candidates"],
+    options: ConfigDict,
+) -> Sample:
     return sample(priority, positive, negative, size=options.samples, max_positive=max_positives(options))
 
 
-def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
-    """`AnchorTargets` of `anchors` (A, 4); `priority` (A,) decides the draw (uniform noise)."""
+def anchor_targets(
+    priority: Float[Array, " anchors"],
+    anchors: Float[Array | np.ndarray, "anchors 4"],
+    valid: Bool[Array, " anchors"],
+    objects: Float[Array, "objects 4"],
+    objects_valid: Bool[Array, " objects"],
+    options: ConfigDict,
+) -> AnchorTargets:
+    """Sample anchors and assign objects to them. The highest `priority` (uniform noise) is drawn first."""
     target, positive, negative = _assign(anchors, valid, objects, objects_valid, options)
     drawn = _sample(priority, positive, negative, options)
     mine = objects[target[drawn.rows]]
@@ -63,24 +100,30 @@ def anchor_targets(priority, anchors, valid, objects, objects_valid, options):
     return AnchorTargets(*drawn, deltas)
 
 
-def roi_targets(priority, proposals, valid, objects, labels, objects_valid, num_classes, options):
-    """`RoITargets` of `proposals` (N, 4), with the objects themselves added in front as proposals.
+def roi_targets(
+    priority: Float[Array, " candidates"],
+    proposals: Proposals,
+    objects: Objects,
+    num_classes: int,
+    options: ConfigDict,
+) -> RoITargets:
+    """Sample RoIs among the objects themselves and the proposals, in this order, and assign objects to them.
 
-    They are added after the assignment, as in mmdet: each is its own, and an object's best real proposal
-    stays its own too. `priority` (G + N,) decides the draw (uniform noise).
+    The objects join after the assignment, as in mmdet: each is assigned to itself, and its best real proposal
+    stays assigned to it too. The highest `priority` (uniform noise) is drawn first.
     """
-    assigned = _assign(proposals, valid, objects, objects_valid, options)
-    boxes = jnp.concatenate([objects, proposals])
-    target = jnp.concatenate([jnp.arange(len(objects), dtype=jnp.int32), assigned.target])
-    positive = jnp.concatenate([objects_valid, assigned.positive])
-    negative = jnp.concatenate([jnp.zeros_like(objects_valid), assigned.negative])
+    assigned = _assign(*proposals, objects.boxes, objects.valid, options)
+    boxes = jnp.concatenate([objects.boxes, proposals.boxes])
+    target = jnp.concatenate([jnp.arange(len(objects.boxes), dtype=jnp.int32), assigned.target])
+    positive = jnp.concatenate([objects.valid, assigned.positive])
+    negative = jnp.concatenate([jnp.zeros_like(objects.valid), assigned.negative])
     drawn = _sample(priority, positive, negative, options)
     boxes, target = boxes[drawn.rows], target[drawn.rows]
-    classes = jnp.where(drawn.positive, labels[target], num_classes)
-    deltas = box_ops.encode(boxes, objects[target], box_head.STDS)
+    classes = jnp.where(drawn.positive, objects.labels[target], num_classes)
+    deltas = box_ops.encode(boxes, objects.boxes[target], box_head.STDS)
     return RoITargets(boxes, classes, target, drawn.positive, drawn.valid, deltas)
 
 
-def priorities(keys, n):
-    """Uniform noise (B, n), a key (B,) a sample."""
+def priorities(keys: Key[Array, " batch"], n: int) -> Float[Array, "batch n"]:
+    """Uniform noise, from one key per image."""
     return jax.vmap(lambda key: jax.random.uniform(key, (n,)))(keys)

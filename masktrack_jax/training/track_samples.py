@@ -1,101 +1,137 @@
 """The tracking loss: which RoIs of a pair of frames it compares, and its terms.
 
-In two halves. `track_rois` ends at RoI features (`Samples` of both frames), and `track_terms` goes on from
-there with nothing but a head: the features of a frozen detector can be kept between the two (frozen.py).
+`track_rois` gives RoI features (`Samples` of both frames), and `track_terms` needs only these and a head: the
+features of a frozen detector can be stored between the two (benchmarks/frozen.py).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+from ml_collections import ConfigDict
 
+from masktrack_jax.data.batches import FramePairs, Frames
 from masktrack_jax.losses import tracking
+from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
 from masktrack_jax.training import targets
+from masktrack_jax.training.features import PairFeatures, RPNOutputs, frame_proposals
+from masktrack_jax.training.targets import Objects, Proposals, RoITargets
+
+Terms = dict[str, Term]
+Head = Callable[[Float[Array, "rois 7 7 channels"]], Float[Array, "rois features"]]
+RoIFeatures = Float[Array, "batch rois 7 7 channels"]
 
 
-def track_terms(head, key, reference, options):
-    """Terms {name: (sum, count)} and the accuracy (right, of how many) of the loss that `options` name.
+def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDict) -> tuple[Terms, Term]:
+    """Terms and accuracy of the tracking loss that `options`, a config's `train.track`, name.
 
-    `head`: RoI features (M, 7, 7, C) → embeddings (M, E); `key`, `reference`: `Samples` of RoI features;
-    `options`: a config's `train.track`.
+    `key` and `reference` hold RoI features, which `head` turns into embeddings.
     """
 
-    def embed(samples):
+    def embed(samples: Samples) -> Samples:
         roi = samples.features
         embeddings = head(roi.reshape(-1, *roi.shape[2:]))
         return samples._replace(features=embeddings.reshape(*roi.shape[:2], -1))
 
     key, reference = embed(key), embed(reference)
-    terms, scores = tracking.LOSSES[options.loss](key, reference, **options[options.loss])
-    return terms, tracking.accuracy(scores, key, reference)
+    loss = tracking.LOSSES[options.loss](key, reference, **options[options.loss])
+    return loss.terms, tracking.accuracy(loss.scores, key, reference)
 
 
-def track_rois(model, frames, proposals, rois, options, pooled=None):
-    """`Samples` of the key and of the reference frames with RoI features.
+def track_rois(
+    model: MaskTrackRCNN,
+    features: PairFeatures,
+    proposals: Proposals,
+    rois: RoITargets,
+    options: ConfigDict,
+    pooled: RoIFeatures | None = None,
+) -> tuple[Samples, Samples]:
+    """`Samples` of the key and the reference frames with RoI features: `drawn_samples` for the losses of
+    `tracking.OVER_ROIS`, `object_samples` for the others.
 
-    Most losses compare the positive RoIs of the box head with the objects of the reference frame (the paper).
-    The features of the box head are used again where `pooled` (B, S, 7, 7, C) has them, as the authors do;
-    mmtracking draws a second sample of the same distribution. The losses of `tracking.OVER_ROIS` compare the
-    positives of a second draw in the key frame, by `train.track.roi`, with all RoIs of such a draw in the
-    reference frame (QDTrack, whose draw balances the objects besides).
-
-    `frames`: what `objective.frame_features` gives; `proposals` (boxes, valid) and `rois` (`RoITargets`) are
-    those of the key frames; `options`: a config's `train`.
+    `proposals` and `rois` (the box head's) belong to the key frames; `pooled` are the RoI features of `rois`,
+    if known; `options` is a config's `train`.
     """
-    features, reference, batch, keys = frames
     track = options.track
     if track.loss in tracking.OVER_ROIS:
-        there = _proposals(model, reference, batch, "reference_")
-        draw = [jax.vmap(partial(jax.random.fold_in, data=2 + i))(keys) for i in range(2)]
-        quota = targets.max_positives(track.roi)
-        key = _draw(model, features, proposals, batch, "", draw[0], track.roi, quota)
-        return key, _draw(model, reference, there, batch, "reference_", draw[1], track.roi)
+        return drawn_samples(model, features, proposals, track.roi)
     quota = targets.max_positives(options.roi)  # positives sit in the first slots
-    rois = jax.tree.map(lambda x: x[:, :quota], rois)
-    pooled = _pool(model, features, rois.boxes, rois.positive) if pooled is None else pooled[:, :quota]
-    boxes, exists = batch["reference_boxes"], batch["reference_valid"]
-    objects = jnp.broadcast_to(jnp.arange(exists.shape[1]), exists.shape)
-    key = Samples(pooled, key_identity(batch, rois.target), rois.positive, rois.positive)
-    return key, Samples(_pool(model, reference, boxes, exists), objects, exists, exists)
+    pooled = None if pooled is None else pooled[:, :quota]
+    return object_samples(model, features, rois.first(quota), pooled)
 
 
-def key_identity(batch, target):
-    """Identity (B, S) of RoIs on the objects `target` (B, S) of the key frame.
+def object_samples(
+    model: MaskTrackRCNN, features: PairFeatures, rois: RoITargets, pooled: RoIFeatures | None
+) -> tuple[Samples, Samples]:
+    """The positive RoIs of the box head, and the objects of the reference frames (the paper).
 
-    That of an object in the reference frame is its place there; the others follow after those.
+    `pooled`, the features of the box head, are used again if given, as by the authors; mmtracking draws a
+    second sample of the same distribution.
     """
-    match = jnp.take_along_axis(batch["matches"], target, axis=1)
-    return jnp.where(match > 0, match - 1, batch["reference_boxes"].shape[1] + target)
+    reference = features.pairs.reference
+    if pooled is None:
+        pooled = _pool(model, features.key, rois.boxes, rois.positive)
+    key_samples = Samples(pooled, key_identity(features.pairs, rois.target), rois.positive, rois.positive)
+    exists = reference.valid
+    objects = jnp.broadcast_to(jnp.arange(exists.shape[1]), exists.shape)
+    roi = _pool(model, features.reference, reference.boxes, exists)
+    return key_samples, Samples(roi, objects, exists, exists)
 
 
-def propose(model, outputs, batch, frame=""):
-    """Proposals (B, N, 4) and validity (B, N) of the RPN's `outputs`, through which nothing flows back."""
-    anchors = model.anchors(*batch["image"].shape[1:3])
-    return model.propose(*map(lax.stop_gradient, outputs), anchors, batch[f"{frame}image_size"])
+def drawn_samples(
+    model: MaskTrackRCNN, features: PairFeatures, proposals: Proposals, options: ConfigDict
+) -> tuple[Samples, Samples]:
+    """The positives of a second draw in the key frames, and all RoIs of such a draw in the reference frames.
 
-
-def _proposals(model, features, batch, frame):
-    return propose(model, model.rpn_head(features), batch, frame)
-
-
-def _draw(model, features, proposals, batch, frame, keys, options, most=None):
-    """`Samples` of a draw by the sampling `options` among proposals and objects; the first `most` of them."""
-    boxes, exists = batch[f"{frame}boxes"], batch[f"{frame}valid"]
-    drawn = jax.vmap(lambda *arrays: targets.roi_targets(*arrays, 0, options))(
-        targets.priorities(keys, boxes.shape[1] + proposals[0].shape[1]),
-        *proposals,
-        boxes,
-        jnp.zeros(exists.shape, jnp.int32),  # classes do not matter
-        exists,
+    `options` (`train.track.roi`) configure both draws. QDTrack also balances its draw over the objects.
+    """
+    pairs = features.pairs
+    rpn = RPNOutputs(*model.rpn_head(features.reference))
+    reference_proposals = frame_proposals(model, rpn, pairs.reference)
+    key_keys, reference_keys = (
+        jax.vmap(partial(jax.random.fold_in, data=data))(features.keys) for data in (2, 3)
     )
-    drawn = jax.tree.map(lambda x: x[:, :most], drawn)
-    valid = drawn.positive if most else drawn.valid
-    identity = drawn.target if frame else key_identity(batch, drawn.target)
-    return Samples(_pool(model, features, drawn.boxes, valid), identity, drawn.positive, valid)
+    rois = _draw(pairs.key, proposals, key_keys, options).first(targets.max_positives(options))
+    key = Samples(
+        _pool(model, features.key, rois.boxes, rois.positive),
+        key_identity(pairs, rois.target),
+        rois.positive,
+        rois.positive,
+    )
+    rois = _draw(pairs.reference, reference_proposals, reference_keys, options)
+    roi_features = _pool(model, features.reference, rois.boxes, rois.valid)
+    return key, Samples(roi_features, rois.target, rois.positive, rois.valid)
 
 
-def _pool(model, features, boxes, valid):
-    pooled = model.pool(features, boxes, valid, 7)
+def key_identity(pairs: FramePairs, target: Int[Array, "batch rois"]) -> Int[Array, "batch rois"]:
+    """Identities of RoIs on the objects `target` of the key frames.
+
+    An object in the reference frame has its row there as identity; the others are numbered after those.
+    """
+    match = jnp.take_along_axis(pairs.key.labelled.matches, target, axis=1)
+    return jnp.where(match > 0, match - 1, pairs.reference.boxes.shape[1] + target)
+
+
+def _draw(
+    frames: Frames, proposals: Proposals, keys: Key[Array, " batch"], options: ConfigDict
+) -> RoITargets:
+    """A draw among the objects and proposals of `frames`."""
+    labels = jnp.zeros(frames.valid.shape, jnp.int32)  # classes do not matter
+    objects = Objects(frames.boxes, labels, frames.valid)
+    count = frames.boxes.shape[1] + proposals.boxes.shape[1]
+    draw = partial(targets.roi_targets, num_classes=0, options=options)
+    return jax.vmap(draw)(targets.priorities(keys, count), proposals, objects)
+
+
+def _pool(
+    model: MaskTrackRCNN,
+    levels: Pyramid,
+    boxes: Float[Array, "batch rois 4"],
+    valid: Bool[Array, "batch rois"],
+) -> RoIFeatures:
+    pooled = model.pool(levels, boxes, valid, 7)
     return pooled.reshape(*valid.shape, *pooled.shape[1:])

@@ -1,29 +1,44 @@
-"""Scores on the validation split while a run goes on, and the parameters that scored best."""
+"""Scores on the validation split during a run, and the parameters that scored best."""
 
 import json
 import numbers
 import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import barrier, is_first
 from masktrack_jax.training.metrics import drop_rows_after
+from masktrack_jax.training.start import Categories
+from masktrack_jax.training.step import TrainState
+
+Evaluate = Callable[[dict[str, Any]], Mapping[str, Any]]  # metrics of variables, among them AP
 
 
 class Validation:
-    """Evaluates every `train.evaluate_every` steps and after the last one, where that is positive.
+    """Evaluates every `train.evaluate_every` steps and after the last one, if that is positive.
 
-    `evaluate(variables)` gives metrics {name: value}, among them AP; its numbers are a row of
-    `WORKDIR/validation.jsonl` and in TensorBoard. With `train.keep_best` the parameters of the highest AP are
-    in `WORKDIR/best`, for inference and for starting anew. `start`: the step that the run goes on from; an
-    evaluation that a signal kept from being made then is still due. All processes of a run evaluate, the
-    first writes.
+    The numbers among the metrics are a row of `WORKDIR/validation.jsonl` and appear in TensorBoard. With
+    `train.keep_best` the parameters of the highest AP are kept in `WORKDIR/best`, for inference and as a
+    start for other runs. `start` is the step at which the run starts or resumes; an evaluation that a signal
+    prevented there is still due. All processes of a run evaluate, and the first one writes.
     """
 
-    def __init__(self, workdir, evaluate, config, categories, start, total):
+    def __init__(
+        self,
+        workdir: Path,
+        evaluate: Evaluate | None,
+        config: ConfigDict,
+        categories: Categories,
+        start: int,
+        total: int,
+    ) -> None:
         self._evaluate, self._config, self._categories = evaluate, config, categories
         self._every, self._total = config.train.evaluate_every, total
         self._rows, self._best = workdir / "validation.jsonl", workdir / "best"
@@ -44,13 +59,14 @@ class Validation:
         # Another run in this folder may have left its own.
         self._highest = read_scores(self._best).get("AP") if start else None
 
-    def due(self, step):
-        """Whether the state after `step` steps is to be scored and has not been."""
+    def due(self, step: int) -> bool:
+        """Whether the state after `step` steps must be scored and has not been."""
         wanted = self._every and (step % self._every == 0 or step == self._total)
         return bool(wanted) and step > self._last
 
-    def make(self, state):
-        """Score `state`, write the row, and keep its parameters where no others scored as high."""
+    def score(self, state: TrainState) -> None:
+        """Score `state`, write the row, and keep its parameters if they score higher than all before."""
+        assert self._evaluate is not None
         step = int(state.step)
         variables = jax.device_get(store.variables_of(state))
         scores = self._evaluate(variables)
@@ -59,17 +75,17 @@ class Validation:
             numbers_only = {k: float(value) for k, value in scores.items() if isinstance(value, numbers.Real)}
             self._write(step, variables, numbers_only)
 
-    def _write(self, step, variables, scores):
+    def _write(self, step: int, variables: dict[str, Any], scores: dict[str, float]) -> None:
         if self._config.train.keep_best and (self._highest is None or scores["AP"] > self._highest):
-            about = Metadata(self._config, self._categories, step)
-            replace_variables(self._best, variables, about, scores)
+            metadata = Metadata(self._config, self._categories, step)
+            replace_variables(self._best, variables, metadata, scores)
             self._highest = scores["AP"]
-        # Last: where this row is, all of the above is done.
+        # Written last: a row says that everything above is done.
         with open(self._rows, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scores}) + "\n")
         self._show(step, scores)
 
-    def _show(self, step, scores):
+    def _show(self, step: int, scores: dict[str, float]) -> None:
         from tensorboardX import SummaryWriter
 
         board = SummaryWriter(str(self._board), purge_step=step)
@@ -78,29 +94,34 @@ class Validation:
         board.close()
 
 
-def beside(path):
-    """Where `replace_variables` has the new ones until they are whole, and the old ones until they are."""
-    return [path.with_name(f".{path.name}-{which}") for which in ("new", "old")]
+def temporary_paths(path: Path) -> tuple[Path, Path]:
+    """Where `replace_variables` writes the new files, and where it moves the old ones until it is done."""
+    return path.with_name(f".{path.name}-new"), path.with_name(f".{path.name}-old")
 
 
-def recover_variables(path):
-    """Finish what `replace_variables` was killed in, between its two renames."""
-    for there in beside(path):
+def recover_variables(path: Path) -> None:
+    """Complete a `replace_variables` that was killed between its two renames."""
+    for there in temporary_paths(path):
         if there.exists() and not path.exists() and read_scores(there):
             there.rename(path)
 
 
-def replace_variables(path, variables, about, scores):
-    """`store.write_variables` in the place of what is at `path`, once it is whole, or a UserError."""
-    new, old = beside(path)
+def replace_variables(
+    path: Path, variables: dict[str, Any], metadata: Metadata, scores: dict[str, float]
+) -> None:
+    """`store.write_variables` to `path`, replacing what is there once all is written.
+
+    Raises a UserError if it cannot be written.
+    """
+    new, old = temporary_paths(path)
     try:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-        store.write_variables(new, variables, about, scores)
+        store.write_variables(new, variables, metadata, scores)
         if path.exists():
             path.rename(old)
         new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:  # Orbax's own kinds, or what the system says
+    except Exception as error:  # Orbax and the operating system have many kinds
         reason = store.system_reason(error)
         raise UserError(f"{path}: cannot be written ({reason}); make room") from None

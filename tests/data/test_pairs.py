@@ -1,8 +1,12 @@
-"""Training pairs: transforms that keep frames, boxes and masks together, and matches that name one object."""
+"""Training pairs: transforms keep frames, boxes and masks consistent, and matches name the same object.
+
+The oracle is the annotations themselves, moved by hand.
+"""
 
 import dataclasses
 import logging
 
+import jax
 import numpy as np
 import pytest
 
@@ -91,8 +95,8 @@ def test_float_resize_keeps_what_lies_between_two_values(dataset):
     sample = PairLoader(dataset, options)(video_index, frame, np.random.default_rng(0))
     rounded = PairLoader(dataset, dataclasses.replace(options, float_resize=False))
     other = rounded(video_index, frame, np.random.default_rng(0))
-    assert sample["image"].dtype == sample["reference_image"].dtype == np.float32
-    difference = np.abs(sample["image"] - other["image"])
+    assert sample.key.image.dtype == sample.reference.image.dtype == np.float32
+    difference = np.abs(sample.key.image - other.key.image)
     assert 0.1 < difference.max() <= 1
     with pytest.raises(UserError, match=r"data\.jitter"):
         dataclasses.replace(options, jitter=0.1)
@@ -113,14 +117,14 @@ def test_boxes_stay_tight_to_masks(dataset, scale):
     loader = PairLoader(dataset, options)
     flipped = 0
     for place, (video_index, frame) in enumerate(candidates(dataset)):
-        sample = loader(video_index, frame, np.random.default_rng(place))
-        masks = _unpack(sample["masks"], 160)
-        height, width = sample["image_size"]
-        assert not sample["image"][height:].any() and not sample["image"][:, width:].any()
+        key, reference, provenance = loader(video_index, frame, np.random.default_rng(place))
+        masks = _unpack(key.targets.masks, 160)
+        height, width = key.image_size
+        assert not key.image[height:].any() and not key.image[:, width:].any()
         assert not masks[:, height:].any() and not masks[:, :, width:].any()
-        assert not masks[~sample["valid"]].any() and not sample["boxes"][~sample["valid"]].any()
+        assert not masks[~key.valid].any() and not key.boxes[~key.valid].any()
         assert masks.sum(axis=0).max() <= 1
-        for mask, box in zip(masks[sample["valid"]], sample["boxes"][sample["valid"]]):
+        for mask, box in zip(masks[key.valid], key.boxes[key.valid]):
             if scale[0] >= 100:
                 assert np.abs(_box_of(mask) - box).max() <= 1
             elif mask.any():  # smaller by nearest pixel: thin tips may be lost, nothing is gained
@@ -128,14 +132,14 @@ def test_boxes_stay_tight_to_masks(dataset, scale):
         video = dataset.videos[video_index]
         plain = Transform(*scale, False, False, False, None)
         image = transform_image(read_image(dataset.frame_path(video, frame)), plain)
-        seen = sample["image"][:height, :width]
+        seen = key.image[:height, :width]
         if not np.array_equal(seen, image):
             np.testing.assert_array_equal(seen, image[:, ::-1])
             flipped += 1
-        other = transform_image(read_image(dataset.frame_path(video, int(sample["reference_frame"]))), plain)
+        other = transform_image(read_image(dataset.frame_path(video, int(provenance.reference_frame))), plain)
         is_flipped = not np.array_equal(seen, image)
-        reference = sample["reference_image"][:height, :width]
-        np.testing.assert_array_equal(reference, other[:, ::-1] if is_flipped else other)
+        reference_seen = reference.image[:height, :width]
+        np.testing.assert_array_equal(reference_seen, other[:, ::-1] if is_flipped else other)
     assert 0.25 < flipped / len(candidates(dataset)) < 0.75
 
 
@@ -143,38 +147,42 @@ def test_matches_name_the_same_object(dataset):
     loader = PairLoader(dataset, dataclasses.replace(OPTIONS, flip=0.0, scales=[(100, 72)]))
     absent = 0
     for place, (video_index, frame) in enumerate(candidates(dataset)):
-        sample = loader(video_index, frame, np.random.default_rng(place))
-        reference = int(sample["reference_frame"])
+        key, reference, provenance = loader(video_index, frame, np.random.default_rng(place))
+        reference_frame = int(provenance.reference_frame)
         objects = dataset.objects_of(dataset.videos[video_index])
-        for box, label, match in zip(
-            *(sample[key][sample["valid"]] for key in ("boxes", "labels", "matches"))
-        ):
+        columns = (key.boxes, key.targets.labels, key.targets.matches)
+        for box, label, match in zip(*(column[key.valid] for column in columns)):
             (found,) = [o for o in objects if o.boxes[frame] and np.allclose(o.boxes[frame], box)]
             assert found.label == label
             if match == 0:
-                assert found.boxes[reference] is None
+                assert found.boxes[reference_frame] is None
                 absent += 1
             else:
-                assert sample["reference_valid"][match - 1]
-                np.testing.assert_allclose(sample["reference_boxes"][match - 1], found.boxes[reference])
+                assert reference.valid[match - 1]
+                np.testing.assert_allclose(reference.boxes[match - 1], found.boxes[reference_frame])
     assert absent > 0
+
+
+def reference_drawn(loader, seed):
+    """The reference frame of frame 5 of the first video."""
+    return int(loader(0, 5, np.random.default_rng(seed)).provenance.reference_frame)
 
 
 def test_reference_is_another_frame_within_the_gap(dataset):
     loader = PairLoader(dataset, dataclasses.replace(OPTIONS, max_gap=2))
-    drawn = {int(loader(0, 5, np.random.default_rng(seed))["reference_frame"]) for seed in range(60)}
+    drawn = {reference_drawn(loader, seed) for seed in range(60)}
     assert drawn == {3, 4, 6, 7}
     anywhere = PairLoader(dataset, dataclasses.replace(OPTIONS, max_gap=0))
-    drawn = {int(anywhere(0, 5, np.random.default_rng(seed))["reference_frame"]) for seed in range(200)}
+    drawn = {reference_drawn(anywhere, seed) for seed in range(200)}
     assert drawn == set(range(dataset.videos[0].length)) - {5}
     alone = PairLoader(dataset, OPTIONS)
     alone.__dict__["_frames_of"] = {dataset.videos[0].id: [5]}  # no other frame has an object
-    sample = alone(0, 5, np.random.default_rng(0))
-    assert sample["reference_frame"] == 5
-    np.testing.assert_array_equal(sample["matches"][sample["valid"]], 1 + np.arange(sample["valid"].sum()))
+    key, _, provenance = alone(0, 5, np.random.default_rng(0))
+    assert provenance.reference_frame == 5
+    np.testing.assert_array_equal(key.targets.matches[key.valid], 1 + np.arange(key.valid.sum()))
 
 
-def test_largest_objects_are_kept_and_the_loss_is_told(dataset, caplog):
+def test_largest_objects_are_kept_and_the_loss_is_logged(dataset, caplog):
     options = dataclasses.replace(OPTIONS, max_objects=2, flip=0.0, scales=[(100, 72)])
     with caplog.at_level(logging.WARNING):
         crowded = warn_of_crowded_frames(dataset, options)
@@ -185,7 +193,7 @@ def test_largest_objects_are_kept_and_the_loss_is_told(dataset, caplog):
         for b in (found.boxes[0] for found in dataset.objects_of(dataset.videos[0]))
         if b is not None
     ]
-    kept = [(b[2] - b[0]) * (b[3] - b[1]) for b in sample["boxes"]]
+    kept = [(b[2] - b[0]) * (b[3] - b[1]) for b in sample.key.boxes]
     np.testing.assert_allclose(sorted(kept), sorted(areas)[-2:])
 
 
@@ -212,7 +220,7 @@ def test_cache_gives_the_same_frames_and_keeps_to_its_size(dataset):
     for _ in range(2):
         for place, (video_index, frame) in enumerate(rows[:6]):
             left, right = (one(video_index, frame, np.random.default_rng(place)) for one in (plain, cached))
-            assert all(np.array_equal(left[key], right[key]) for key in left)
+            assert all(map(np.array_equal, jax.tree.leaves(left), jax.tree.leaves(right)))
     small = FrameCache(1)
     paths = [dataset.frame_path(video, frame) for video in dataset.videos for frame in range(video.length)]
     paths = paths * 2

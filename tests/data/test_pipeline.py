@@ -1,14 +1,18 @@
-"""Batches: the same for any number of processes, every frame once an epoch, one bucket a batch."""
+"""Batches: the same for any number of processes, every frame once per epoch, one bucket per batch."""
 
 import collections
 import dataclasses
 import sys
+from operator import itemgetter
+from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from masktrack_jax.data import pipeline
+from masktrack_jax.data.batches import Frames, FrameTargets, PairBatch, Provenance
 from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.options import PairOptions
@@ -16,6 +20,7 @@ from masktrack_jax.data.pairs import candidates
 from masktrack_jax.data.pipeline import PairSchedule, steps_per_epoch, training_batches
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
+from tests.helpers.training import places
 
 OPTIONS = PairOptions(scales=[(64, 64)], buckets=[(64, 96), (96, 64), (64, 64)], max_objects=4)
 
@@ -49,7 +54,9 @@ def _take(iterator, count):
 
 
 def _same(left, right):
-    return all(left[key].dtype == right[key].dtype and np.array_equal(left[key], right[key]) for key in left)
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right))
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
 def test_batches_do_not_depend_on_workers_or_start(dataset, two_buckets, monkeypatch):
@@ -73,8 +80,8 @@ def test_shares_of_a_batch_are_its_rows(dataset, two_buckets, monkeypatch):
     loaded, load = collections.defaultdict(set), pipeline._Load.__call__
 
     def noted(self, entry):
-        if self.schedule.batch_size == 5:  # not what a test before this one still loads ahead
-            loaded[self].add(entry[2][-1] % 5)  # its place in the batch
+        if self.schedule.batch_size == 5:  # without what an earlier test still prefetches
+            loaded[self].add(entry.seed[-1] % 5)  # its place in the batch
         return load(self, entry)
 
     monkeypatch.setattr(pipeline._Load, "__call__", noted)
@@ -84,32 +91,35 @@ def test_shares_of_a_batch_are_its_rows(dataset, two_buckets, monkeypatch):
     wanted = _take(training_batches(dataset, two_buckets, **common), 4)
     for rows, share in zip(parts, shares):
         for batch, whole in zip(share, wanted):
-            assert _same(batch, {name: values[rows] for name, values in whole.items()})
+            assert _same(batch, jax.tree.map(itemgetter(rows), whole))
+
+
+class Field(NamedTuple):
+    """What an array of a batch is, without the leading axis."""
+
+    shape: tuple
+    dtype: type
 
 
 def test_batch_contract(dataset, two_buckets):
     (batch,) = _take(training_batches(dataset, two_buckets, seed=0, batch_size=3), 1)
-    height, width = batch["image"].shape[1:3]
+    height, width = batch.key.image.shape[1:3]
     assert (height, width) in two_buckets.buckets
-    expected = {
-        "image": ((height, width, 3), np.uint8),
-        "image_size": ((2,), np.int32),
-        "boxes": ((4, 4), np.float32),
-        "labels": ((4,), np.int32),
-        "valid": ((4,), np.bool_),
-        "masks": ((4, height, width // 8), np.uint8),
-        "matches": ((4,), np.int32),
-        "reference_image": ((height, width, 3), np.uint8),
-        "reference_image_size": ((2,), np.int32),
-        "reference_boxes": ((4, 4), np.float32),
-        "reference_valid": ((4,), np.bool_),
-        "video_index": ((), np.int32),
-        "key_frame": ((), np.int32),
-        "reference_frame": ((), np.int32),
-        "skipped": ((), np.int32),
-    }
-    assert {key: (value.shape[1:], value.dtype.type) for key, value in batch.items()} == expected
-    assert {len(value) for value in batch.values()} == {3}
+    frames = Frames(
+        image=Field((height, width, 3), np.uint8),
+        image_size=Field((2,), np.int32),
+        boxes=Field((4, 4), np.float32),
+        valid=Field((4,), np.bool_),
+    )
+    targets = FrameTargets(
+        labels=Field((4,), np.int32),
+        masks=Field((4, height, width // 8), np.uint8),
+        matches=Field((4,), np.int32),
+    )
+    provenance = Provenance(*(Field((), np.int32) for _ in Provenance._fields))
+    expected = PairBatch(frames._replace(targets=targets), frames, provenance)
+    assert jax.tree.map(lambda value: Field(value.shape[1:], value.dtype.type), batch) == expected
+    assert {len(value) for value in jax.tree.leaves(batch)} == {3}
 
 
 def test_an_epoch_shows_every_frame_once_and_each_epoch_anew(dataset):
@@ -131,8 +141,8 @@ def test_draws_differ_between_epochs(dataset):
     batches = _take(training_batches(dataset, options, seed=0, batch_size=7), 4 * 12)
     drawn = collections.defaultdict(set)
     for batch in batches:
-        for video, key, reference in zip(batch["video_index"], batch["key_frame"], batch["reference_frame"]):
-            drawn[int(video), int(key)].add(int(reference))
+        for video, key, reference in places(batch):
+            drawn[video, key].add(reference)
     assert all(len(references) > 1 for references in drawn.values())
 
 
@@ -147,8 +157,8 @@ def test_a_batch_holds_one_bucket_and_batches_come_in_proportion(dataset, two_bu
         orders.add(tuple(portrait.all(axis=1)))
     assert len(orders) > 1
     for batch in _take(training_batches(dataset, two_buckets, seed=0, batch_size=3), 9):
-        shape = (64, 96) if (batch["video_index"] < 3).all() else (96, 64)
-        assert batch["image"].shape[1:3] == shape
+        shape = (64, 96) if (batch.provenance.video_index < 3).all() else (96, 64)
+        assert batch.key.image.shape[1:3] == shape
 
 
 def test_a_bucket_smaller_than_a_batch_repeats(dataset, two_buckets):
@@ -195,7 +205,7 @@ def with_holes(dataset, tmp_path):
 
 
 def test_bad_frames_are_skipped_and_counted(with_holes, dataset, two_buckets, caplog, monkeypatch):
-    """What can be read is as it would be; another pair of the bucket stands in the place of what cannot."""
+    """Readable pairs are unchanged; another pair of the same bucket replaces an unreadable one."""
     monkeypatch.setattr(sys, "argv", ["pytest", "--unknown-to-absl"])
     common = {"seed": 1, "batch_size": 3, "on_error": "skip"}
     batches = _take(training_batches(with_holes, two_buckets, **common), 27)
@@ -204,14 +214,17 @@ def test_bad_frames_are_skipped_and_counted(with_holes, dataset, two_buckets, ca
     skipped = 0
     for batch, wanted in zip(batches, whole):
         for row in range(3):
-            names = ("key_frame", "reference_frame")
-            shown = [(int(wanted["video_index"][row]), int(wanted[name][row])) for name in names]
-            assert (batch["skipped"][row] > 0) == any(frame in bad for frame in shown)
-            if batch["skipped"][row] == 0:
-                assert all(np.array_equal(batch[key][row], wanted[key][row]) for key in wanted)
-            used = [(int(batch["video_index"][row]), int(batch[name][row])) for name in names]
-            assert not any(frame in bad for frame in used)
-            skipped += batch["skipped"][row]
+            video, key, reference = places(wanted)[row]
+            attempts = batch.provenance.skipped[row]
+            assert (attempts > 0) == any(frame in bad for frame in ((video, key), (video, reference)))
+            if attempts == 0:
+                assert all(
+                    np.array_equal(ours[row], theirs[row])
+                    for ours, theirs in zip(jax.tree.leaves(batch), jax.tree.leaves(wanted))
+                )
+            video, key, reference = places(batch)[row]
+            assert not any(frame in bad for frame in ((video, key), (video, reference)))
+            skipped += attempts
     assert skipped > 8
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3 and all("training pairs are skipped" in line for line in lines)  # each file once
@@ -224,7 +237,7 @@ def test_bad_frames_are_skipped_and_counted(with_holes, dataset, two_buckets, ca
     assert all(map(_same, batches[20:], again))
 
 
-def test_a_set_without_good_frames_is_not_skipped_for_ever(dataset, tmp_path):
+def test_a_set_without_readable_frames_is_not_skipped_forever(dataset, tmp_path):
     videos = tuple(
         dataclasses.replace(video, file_names=(str(tmp_path / "gone.jpg"),) * video.length)
         for video in dataset.videos

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.ops.target_assignment import assign
 from masktrack_jax.training import objective, targets
+from masktrack_jax.training.features import pair_features
 
 from .inference import TOLERANCES
 from .inputs import make_clip
@@ -66,20 +68,19 @@ def pair(form: str) -> dict[str, np.ndarray]:
         labels = recorded["gt_labels"] - 1
     count, seen = len(boxes), len(reference_boxes)
     size = np.array([360, 640], np.int32)
-    batch = {
-        "image": images[0],
-        "image_size": size,
-        "boxes": (boxes + shift).astype(np.float32),
-        "valid": np.ones(count, bool),
-        "labels": np.asarray(labels, np.int32),
-        "masks": recorded["gt_masks_packed"].reshape(count, 384, 80),
-        "matches": np.asarray(matches, np.int32),
-        "reference_image": images[1],
-        "reference_image_size": size,
-        "reference_boxes": np.pad(reference_boxes + shift, ((0, count - seen), (0, 0))).astype(np.float32),
-        "reference_valid": np.arange(count) < seen,
-    }
-    return {name: np.asarray(value)[None] for name, value in batch.items()}
+    labelled = FrameTargets(
+        labels=np.asarray(labels, np.int32),
+        masks=recorded["gt_masks_packed"].reshape(count, 384, 80),
+        matches=np.asarray(matches, np.int32),
+    )
+    key = Frames(images[0], size, (boxes + shift).astype(np.float32), np.ones(count, bool), labelled)
+    reference = Frames(
+        images[1],
+        size,
+        np.pad(reference_boxes + shift, ((0, count - seen), (0, 0))).astype(np.float32),
+        np.arange(count) < seen,
+    )
+    return jax.tree.map(lambda x: np.asarray(x)[None], FramePairs(key, reference))
 
 
 def build(form: str) -> tuple[ConfigDict, WithProposals, Any]:
@@ -102,11 +103,12 @@ class _hashable(tuple):
         return np.array(list(self), np.float32)
 
 
-def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDict) -> dict[str, Any]:
+def details(model: MaskTrackRCNN, pairs: FramePairs, options: FrozenConfigDict) -> dict[str, Any]:
     """Intermediate results of the objective for one image."""
-    features, reference, batch, _ = objective.frame_features(model, batch, jnp.zeros((1, 2), jnp.uint32))
-    height, width = batch["image"].shape[1:3]
-    size, objects, exists = batch["image_size"][0], batch["boxes"][0], batch["valid"][0]
+    keys = jax.random.split(jax.random.key(0), 1)  # unused: see `first_candidates`
+    features, reference, (frames, reference_frames), _ = pair_features(model, pairs, keys)
+    height, width = frames.image.shape[1:3]
+    size, objects, exists = frames.image_size[0], frames.boxes[0], frames.valid[0]
     anchors = model.anchors(height, width)
     logits, deltas = model.rpn_head(features)
     usable = anchors.valid(size) & (anchors.inside(size) | (not options.rpn.inside_only))
@@ -114,23 +116,27 @@ def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDi
     anchor_assignment = assign(
         anchors.boxes, usable, objects, exists, **{name: options.rpn[name] for name in thresholds}
     )
-    order = targets.priorities(jnp.zeros(1), len(anchors.boxes))[0]
+    order = targets.priorities(keys, len(anchors.boxes))[0]
     drawn = targets.anchor_targets(order, anchors.boxes, usable, objects, exists, options.rpn)
-    proposals, valid = model.propose(logits, deltas, anchors, batch["image_size"])
-    rpn_proposals = MaskTrackRCNN.propose(model, logits, deltas, anchors, batch["image_size"])
+    proposals = targets.Proposals(*model.propose(logits, deltas, anchors, frames.image_size))
+    rpn_proposals = MaskTrackRCNN.propose(model, logits, deltas, anchors, frames.image_size)
     roi_assignment = assign(
-        proposals[0], valid[0], objects, exists, **{name: options.roi[name] for name in thresholds}
+        proposals.boxes[0],
+        proposals.valid[0],
+        objects,
+        exists,
+        **{name: options.roi[name] for name in thresholds},
     )
-    rois = objective.draw_rois(model, batch, jnp.zeros(1), proposals, valid, options.roi)
+    rois = objective.draw_rois(model, frames, keys, proposals, options.roi)
     pooled = model.pool(features, rois.boxes, rois.valid, 7)
     classes, box_deltas = model.classify(pooled, 1)
     quota = targets.max_positives(options.roi)
     first = jax.tree.map(lambda x: x[:, :quota], rois)
     crop = resize_masks if model.config.pixel_boxes else crop_masks
-    masks = crop(batch["masks"][0], first.boxes[0], first.target[0], 28)
+    masks = crop(frames.targets.masks[0], first.boxes[0], first.target[0], 28)
     mask_logits = model.mask_logits(features, first.boxes, first.positive, first.labels)
     pooled = pooled.reshape(1, -1, *pooled.shape[1:])[:, :quota]
-    references = model.embed(model.pool(reference, batch["reference_boxes"], batch["reference_valid"], 7), 1)
+    references = model.embed(model.pool(reference, reference_frames.boxes, reference_frames.valid, 7), 1)
     match = match_logits(model.embed(pooled[0], 1), references)
     return {
         "usable": usable,
@@ -146,7 +152,7 @@ def details(model: MaskTrackRCNN, batch: dict[str, Any], options: FrozenConfigDi
         "masks": masks,
         "mask_logits": mask_logits[0],
         "match": match[0],
-        "matches": batch["matches"][0][first.target[0]],
+        "matches": frames.targets.matches[0][first.target[0]],
     }
 
 

@@ -16,7 +16,7 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import process_group
 from masktrack_jax.training.nonfinite import BadStep
 from tests import conftest  # noqa: F401 – its settings, before JAX is used
-from tests.training.test_nonfinite import Run, poisoned, signalled, tiny
+from tests.helpers.training import Run, places, poisoned, signalled, tiny
 
 
 def evaluate(data, run, output):
@@ -41,8 +41,7 @@ def work(data, folder):
     run, pairs = Run(data), []
 
     def noted(step, batch):
-        columns = (batch[name].tolist() for name in ("video_index", "key_frame", "reference_frame"))
-        pairs.append((step, *zip(*columns)))
+        pairs.append((step, *places(batch)))
         return batch
 
     def only_here(change):
@@ -51,7 +50,8 @@ def work(data, folder):
 
     def with_skipped(step, batch):
         batch = signalled(4, 15)(step, batch)
-        return batch | {"skipped": batch["skipped"] + 1}
+        provenance = batch.provenance._replace(skipped=batch.provenance.skipped + 1)
+        return batch._replace(provenance=provenance)
 
     whole = run(folder / "whole", noted)
     np.savez(folder / f"state{me}", *jax.tree.leaves(whole))

@@ -20,7 +20,7 @@ from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 from tests.helpers.configs import load_config
 from tests.helpers.interop import quick_initialisation
-from tests.training.test_step import make_batch
+from tests.helpers.pairs import make_pairs, over_devices
 
 
 def small():
@@ -89,11 +89,10 @@ def test_a_few_steps_lower_the_loss(network):
     step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
     run = parallel(step, devices=jax.devices()[:2])
     state = create_train_state(jax.random.key(0), jax.tree.map(jnp.array, variables), optimizer)
-    batch = make_batch(np.random.default_rng(0), (3, 0, 1, 2))
-    cut = {name: x.reshape(2, -1, *x.shape[1:]) for name, x in batch.items()}
+    batch = over_devices(make_pairs(np.random.default_rng(0), (3, 0, 1, 2)), 2)
     state, history = on_local_devices(state, jax.devices()[:2]), []
     for _ in range(10):
-        state, metrics = jax.block_until_ready(run(state, cut))
+        state, metrics = jax.block_until_ready(run(state, batch))
         history.append({name: float(value) for name, value in metrics.items()})
     assert all(np.isfinite(value) for row in history for value in row.values())
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]

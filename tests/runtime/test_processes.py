@@ -20,10 +20,7 @@ from masktrack_jax.runtime import processes as distributed
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import ROOT
 from tests.helpers.distributed_worker import evaluate
-from tests.training.test_nonfinite import Run, steps
-from tests.training.test_run import READ, rows
-
-TIMES = {"frames_per_second", "data_wait"}
+from tests.helpers.training import READ, TIMES, Run, places, rows, saved_steps
 
 
 def free_port():
@@ -49,8 +46,7 @@ def alone(tiny_data, tmp_path_factory):
     pairs, folder = [], tmp_path_factory.mktemp("alone")
 
     def noted(step, batch):
-        columns = (batch[name].tolist() for name in ("video_index", "key_frame", "reference_frame"))
-        pairs.append((step, *zip(*columns)))
+        pairs.append((step, *places(batch)))
         return batch
 
     with devices(2):
@@ -130,7 +126,7 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(two, tiny_data, tmp_
     """And one process with four devices goes on from there."""
     folder, ((_, stdout, _), _) = two
     assert [line(two, p, f"{p} signal: ") for p in range(2)] == ["SystemExit 143"] * 2
-    assert "SIGTERM: step 5 is saved" in stdout and steps(folder / "signal") == {"2", "4", "5"}
+    assert "SIGTERM: step 5 is saved" in stdout and saved_steps(folder / "signal") == {"2", "4", "5"}
     assert [row["skipped_pairs"] for row in rows(folder / "signal")] == [
         6
     ]  # 2 of process 1 in each of 3 steps
@@ -142,7 +138,7 @@ def test_a_signal_to_one_process_ends_both_at_the_same_step(two, tiny_data, tmp_
 
 def test_two_processes_go_on_from_one(two, alone):
     assert_same(leaves(two[0] / "resumed0.npz"), jax.tree.leaves(alone[1]))
-    assert steps(two[0] / "other") == {"2", "4", "6"}
+    assert saved_steps(two[0] / "other") == {"2", "4", "6"}
 
 
 def test_a_checkpoint_of_two_processes_is_read_on_one_device(two, alone):

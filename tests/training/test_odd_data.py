@@ -1,4 +1,4 @@
-"""Data at the edges of what a data set may hold: each kind alone trains one step, and all are evaluated."""
+"""Videos at the limits of what a data set may hold: each kind alone trains one step, and is evaluated."""
 
 import logging
 from functools import partial
@@ -19,10 +19,8 @@ from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.training.nonfinite import guarded
-from masktrack_jax.training.run import split_batch
 from masktrack_jax.training.schedule import make_optimizer, trainable
-from masktrack_jax.training.step import create_train_state, parallel, train_step
+from masktrack_jax.training.step import create_train_state, guarded, parallel, split_batch, train_step
 from tests.helpers.configs import load_config
 
 SIZE = (64, 96)
@@ -84,7 +82,7 @@ def step(dataset):
     )
 
     def once(samples):
-        batch = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+        batch = jax.tree.map(lambda *arrays: np.stack(arrays), *samples)
         state = create_train_state(jax.random.key(1), jax.tree.map(jax.numpy.array, variables), optimizer)
         return jax.device_get(run(state, split_batch(batch, 1, 0))[1])
 
@@ -93,18 +91,17 @@ def step(dataset):
 
 def pair(dataset, kind, frame=1):
     options = PairOptions.from_config(load_config("tiny").data)
-    sample = PairLoader(dataset, options)(list(KINDS).index(kind), frame, np.random.default_rng(0))
-    return sample | {"skipped": np.int32(0)}
+    return PairLoader(dataset, options)(list(KINDS).index(kind), frame, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_trains(dataset, step, kind):
-    """Frames without objects are never drawn, but would do no harm either."""
+    """Frames without objects are never drawn, but would do no harm."""
     sample = pair(dataset, kind)
     metrics = step([sample] * 4)
     assert all(np.isfinite(value) for value in metrics.values()) and metrics["bad"] == 0
     visible = 0 if kind in UNTRAINED else min(sum(not crowd for _, crowd in KINDS[kind]), 4)
-    assert sample["valid"].sum() == visible
+    assert sample.key.valid.sum() == visible
     assert (metrics["loss_mask"] > 0) == (metrics["positives"] > 0) == (visible > 0)
 
 
@@ -113,23 +110,23 @@ def test_only_frames_with_objects_are_drawn(dataset):
     assert drawn == KINDS.keys() - UNTRAINED
     assert [frame for index, frame in candidates(dataset) if index == 2] == [1]
     sample = pair(dataset, "one frame only")
-    assert sample["reference_frame"] == sample["key_frame"] == 1 and sample["matches"][0] == 1
+    assert sample.provenance[1:3] == (1, 1) and sample.key.targets.matches[0] == 1
     with pytest.raises(UserError, match="nothing to train on"):
         candidates(dataset.only([dataset.videos[list(KINDS).index(kind)] for kind in UNTRAINED]))
 
 
-def test_more_objects_than_rows_are_counted_and_said(dataset, caplog):
+def test_more_objects_than_rows_are_counted_and_logged(dataset, caplog):
     options = PairOptions.from_config(load_config("tiny").data)
     with caplog.at_level(logging.WARNING):
         assert warn_of_crowded_frames(dataset, options) == FRAMES
     assert "3 frames hold more than data.max_objects=4 objects; the largest are kept" in caplog.text
-    widths = pair(dataset, "too many")["boxes"]
+    widths = pair(dataset, "too many").key.boxes
     assert sorted(widths[:, 3] - widths[:, 1]) == [13, 14, 15, 16]
 
 
 @pytest.mark.parametrize("kinds", [*([kind] for kind in KINDS if KINDS[kind]), list(KINDS)], ids=str)
 def test_each_kind_is_evaluated(dataset, kinds):
-    """With the labels for results everything there is to find is found; crowds are nothing to find."""
+    """With the labels as results every object is found; crowds do not count as objects."""
     content = read_json(dataset.annotations_path)
     ids = {content["videos"][list(KINDS).index(kind)]["id"] for kind in kinds}
     truth = content | {"annotations": [a for a in content["annotations"] if a["video_id"] in ids]}

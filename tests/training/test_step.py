@@ -1,5 +1,5 @@
-"""The training step: what it learns, what it leaves alone, and that it is no matter how many devices and
-micro-batches share the batch, nor what is computed twice."""
+"""The training step: what it learns and what it leaves alone; the numbers of devices and micro-batches that
+share a batch, and rematerialisation, do not change it."""
 
 import functools
 
@@ -16,45 +16,10 @@ from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 from tests.helpers.configs import load_config
+from tests.helpers.pairs import make_pairs, over_devices
 
 LOSSES = ("rpn_cls", "rpn_box", "cls", "box", "mask", "match")
 FROZEN = frozen_names(1)
-
-
-def make_batch(rng, objects):
-    """Pairs of 64 × 96 frames with `objects[i]` bright rectangles each, which move by two pixels."""
-    n, rows = len(objects), 4
-    batch = {
-        "image": rng.integers(0, 90, (n, 64, 96, 3)).astype(np.uint8),
-        "image_size": np.tile(np.int32([60, 96]), (n, 1)),
-        "boxes": np.zeros((n, rows, 4), np.float32),
-        "labels": np.zeros((n, rows), np.int32),
-        "valid": np.zeros((n, rows), bool),
-        "masks": np.zeros((n, rows, 64, 12), np.uint8),
-        "matches": np.zeros((n, rows), np.int32),
-        "reference_boxes": np.zeros((n, rows, 4), np.float32),
-        "reference_valid": np.zeros((n, rows), bool),
-    }
-    batch |= {"reference_image": batch["image"].copy(), "reference_image_size": batch["image_size"]}
-    for i, count in enumerate(objects):
-        for k in range(count):
-            x, y = 4 + 30 * k + int(rng.integers(4)), int(rng.integers(4, 20))
-            w, h = (int(side) for side in rng.integers(12, 24, 2))
-            label = int(rng.integers(3))
-            colour = np.eye(3)[label] * 150 + 100
-            batch["image"][i, y : y + h, x : x + w] = colour
-            batch["reference_image"][i, y : y + h, x + 2 : x + 2 + w] = colour
-            batch["boxes"][i, k] = [x, y, x + w, y + h]
-            batch["reference_boxes"][i, count - 1 - k] = [x + 2, y, x + 2 + w, y + h]  # in another order
-            mask = np.zeros((64, 96), np.uint8)
-            mask[y : y + h, x : x + w] = 1
-            batch["masks"][i, k] = np.packbits(mask, axis=1)
-            batch["labels"][i, k], batch["valid"][i, k] = label, True
-            batch["reference_valid"][i, k] = k > 0 or count == 1
-        for k in range(count):
-            there = batch["reference_valid"][i, count - 1 - k]
-            batch["matches"][i, k] = count - k if there else 0
-    return batch
 
 
 class Run:
@@ -85,8 +50,8 @@ class Run:
         """Final state and the metrics of every step, each device's share in `parts` micro-batches."""
         state, history = on_local_devices(self.state(seed), jax.devices()[:devices]), []
         for batch in batches:
-            cut = {name: x.reshape(devices, -1, *x.shape[1:]) for name, x in batch.items()}
-            state, metrics = jax.block_until_ready(self.on(devices, parts, remat)(state, cut))
+            run = self.on(devices, parts, remat)
+            state, metrics = jax.block_until_ready(run(state, over_devices(batch, devices)))
             history.append({name: float(value) for name, value in metrics.items()})
         return jax.device_get(state._replace(key=jax.random.key_data(state.key))), history
 
@@ -100,7 +65,7 @@ def run(tiny_model):
 def batches():
     """Two batches whose counts differ from image to image."""
     rng = np.random.default_rng(0)
-    return [make_batch(rng, (3, 0, 1, 2)), make_batch(rng, (0, 2, 2, 3))]
+    return [make_pairs(rng, (3, 0, 1, 2)), make_pairs(rng, (0, 2, 2, 3))]
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +82,11 @@ def is_frozen(path):
     "devices, parts, remat",
     [(1, 1, False), (2, 1, False), (1, 2, False), (1, 4, False), (2, 2, True)],
 )
-def test_devices_micro_batches_and_remat_are_no_matter(run, batches, four, devices, parts, remat):
+def test_devices_micro_batches_and_remat_do_not_matter(run, batches, four, devices, parts, remat):
     assert_same_steps(run.steps(devices, batches, parts=parts, remat=remat), four)
 
 
-def test_a_mask_head_that_works_in_chunks_is_no_matter(run, batches, four, monkeypatch):
+def test_a_mask_head_that_works_in_chunks_does_not_matter(run, batches, four, monkeypatch):
     """As those of 64 channels and more do on a CPU; here in micro-batches on two devices."""
     asked = []
     monkeypatch.setattr(chunked, "uses_winograd", lambda *shapes: asked.append(shapes) or True)
@@ -173,7 +138,7 @@ def test_fifteen_steps_on_one_batch_lower_the_loss(run, batches):
 
 @pytest.mark.parametrize("objects", [(0, 0, 0, 0), (1, 0, 0, 0), (1, 1, 1, 1)])
 def test_batches_with_few_objects_are_finite(run, objects):
-    batch = make_batch(np.random.default_rng(1), objects)
+    batch = make_pairs(np.random.default_rng(1), objects)
     state, (first, second) = run.steps(4, [batch, batch])
     assert all(np.isfinite(value) for value in (*first.values(), *second.values()))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state.params))
@@ -191,7 +156,7 @@ def test_steps_repeat_bit_for_bit_and_seeds_differ(run, batches, four):
 
 
 def test_bfloat16_learns_the_same_in_float32_parameters(run, batches, four):
-    """Losses to its precision; what is kept, and what is reported, is float32."""
+    """Losses agree to its precision; the state and the metrics are float32."""
     config = FrozenConfigDict(run.model.config.to_dict() | {"dtype": "bfloat16"})
     rough = Run(run.model.clone(config=config), run.variables)
     state, history = rough.steps(4, batches[:1])
@@ -204,17 +169,18 @@ def test_bfloat16_learns_the_same_in_float32_parameters(run, batches, four):
     assert sum(moved) > 80
 
 
-def test_what_lies_in_padding_counts_for_nothing(run, batches, four):
-    """Pixels below the image, objects that are not valid."""
+def test_padding_has_no_influence(run, batches, four):
+    """Neither pixels below the image nor invalid objects."""
     rng = np.random.default_rng(2)
-    batch = {name: x.copy() for name, x in batches[0].items()}
-    batch["image"][:, 60:] = rng.integers(0, 256, batch["image"][:, 60:].shape)
-    batch["reference_image"][:, 60:] = 255
-    unused = ~batch["valid"]
-    batch["boxes"][unused], batch["labels"][unused], batch["masks"][unused] = [5, 5, 50, 50], 2, 255
-    batch["matches"][unused] = 1
-    batch["reference_boxes"][~batch["reference_valid"]] = [5, 5, 50, 50]
-    _, history = run.steps(4, [batch])
+    pairs = jax.tree.map(np.copy, batches[0])
+    (key, reference), targets = pairs, pairs.key.targets
+    key.image[:, 60:] = rng.integers(0, 256, key.image[:, 60:].shape)
+    reference.image[:, 60:] = 255
+    unused = ~key.valid
+    key.boxes[unused], targets.labels[unused], targets.masks[unused] = [5, 5, 50, 50], 2, 255
+    targets.matches[unused] = 1
+    reference.boxes[~reference.valid] = [5, 5, 50, 50]
+    _, history = run.steps(4, [pairs])
     assert history[0] == four[1][0]
 
 

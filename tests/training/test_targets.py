@@ -51,9 +51,10 @@ def test_anchor_targets_are_those_of_mmdet(goldens):
 def test_roi_targets_are_those_of_mmdet(goldens):
     objects, exists, proposals = goldens["gt_bboxes"], np.ones(4, bool), goldens["proposals"]
     valid = np.ones(len(proposals), bool)
-    run = jax.jit(targets.roi_targets, static_argnums=(6, 7))
+    run = jax.jit(targets.roi_targets, static_argnums=(3, 4))
     options = hashable(base_config().train.roi)
-    drawn = run(first_candidates(204), proposals, valid, objects, goldens["gt_labels"], exists, 40, options)
+    labelled = targets.Objects(objects, goldens["gt_labels"], exists)
+    drawn = run(first_candidates(204), targets.Proposals(proposals, valid), labelled, 40, options)
     n = len(goldens["roi_pos_inds"])
     assert np.all(drawn.valid) and int(drawn.positive.sum()) == n == 32
     np.testing.assert_allclose(drawn.boxes[:n], goldens["roi_pos_bboxes"], atol=1e-5)
@@ -70,8 +71,9 @@ def test_objects_join_the_proposals_after_assignment():
     proposals = np.array([[0, 0, 10, 9], [40, 40, 50, 50]], np.float32)
     options = hashable(base_config().train.roi)
     labels = np.array([3, 4, 5, 6])
-    run = jax.jit(targets.roi_targets, static_argnums=(6, 7))
-    drawn = run(first_candidates(6), proposals, np.ones(2, bool), objects, labels, exists, 40, options)
+    run = jax.jit(targets.roi_targets, static_argnums=(3, 4))
+    labelled = targets.Objects(objects, labels, exists)
+    drawn = run(first_candidates(6), targets.Proposals(proposals, np.ones(2, bool)), labelled, 40, options)
     assert int(drawn.positive.sum()) == 4 and int(drawn.valid.sum()) == 5
     # Twins stay two objects; the proposal's best match is object 0, but object 2 has no better one.
     assert drawn.target[:4].tolist() == [0, 1, 2, 2]

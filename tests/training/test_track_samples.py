@@ -1,4 +1,4 @@
-"""Tracking losses in training: what they compare, losses and heads in steps, a head on a frozen detector."""
+"""Tracking losses in training: which RoIs they compare, steps with each loss and head, a frozen detector."""
 
 import functools
 
@@ -19,7 +19,7 @@ from masktrack_jax.training.step import create_train_state, parallel, train_step
 from masktrack_jax.training.track_samples import track_terms
 from tests.helpers.boxes import iou_of
 from tests.helpers.configs import load_config
-from tests.training.test_step import make_batch
+from tests.helpers.pairs import make_pairs, over_devices
 
 
 def tiny(loss="softmax", kind="fc", only="track_head"):
@@ -50,8 +50,7 @@ def run_steps(config, devices, batches):
     state = create_train_state(jax.random.key(0), jax.tree.map(jnp.array, variables), optimizer)
     state, history = on_local_devices(state, jax.devices()[:devices]), []
     for batch in batches:
-        cut = {name: x.reshape(devices, -1, *x.shape[1:]) for name, x in batch.items()}
-        state, metrics = jax.block_until_ready(run(state, cut))
+        state, metrics = jax.block_until_ready(run(state, over_devices(batch, devices)))
         history.append({name: float(value) for name, value in metrics.items()})
     return variables["params"], jax.device_get(state.params), history
 
@@ -59,49 +58,51 @@ def run_steps(config, devices, batches):
 @pytest.fixture(scope="module")
 def batches():
     rng = np.random.default_rng(0)
-    return [make_batch(rng, (3, 0, 1, 2)), make_batch(rng, (0, 2, 2, 3))]
+    return [make_pairs(rng, (3, 0, 1, 2)), make_pairs(rng, (0, 2, 2, 3))]
 
 
-def compare(model, batch, loss):
+def compare(model, pairs, loss):
     """`Samples` of both frames, without the features."""
     options = FrozenConfigDict(tiny(loss).train)
-    # Features are not looked at: boxes are, in their place.
+    # The boxes stand for the features, which are not needed.
     boxes_in_place = lambda features, boxes, valid, bins: jnp.tile(  # noqa: E731
-        jnp.where(valid[..., None], boxes, 0).reshape(-1, 1, 1, 4), (1, 7, 7, 1)
+        jnp.where(valid[..., None], boxes, 0).reshape(-1, 1, 1, 4), (1, 7, 7, features[0].shape[-1] // 4)
     )
 
-    def run(m):
+    def run(m, pairs):
         object.__setattr__(m, "pool", boxes_in_place)
-        return pair_rois(m, batch, sample_keys(jax.random.key(2), 4, 0), options)
+        return pair_rois(m, pairs, sample_keys(jax.random.key(2), 4, 0), options)
 
     variables = network("fc")[1]
-    pair = jax.device_get(jax.jit(nn.apply(run, model))(variables))
-    return [s._replace(features=s.features[:, :, 0, 0]) for s in pair]
+    pair = jax.device_get(jax.jit(nn.apply(run, model))(variables, pairs))
+    return [s._replace(features=s.features[:, :, 0, 0, :4]) for s in pair]
 
 
-def identity_of(batch, i, frame, row):
-    """What an object of a frame is called: its row in the reference frame, or that it is only in the key."""
-    if frame == "reference_":
-        return row
-    match = batch["matches"][i, row]
+def key_name(pairs, i, row):
+    """The name of an object of a key frame: its row in the reference frame, or its own if it is not there."""
+    match = pairs.key.targets.matches[i, row]
     return match - 1 if match else ("key", row)
 
 
-def check_identities(batch, frame, samples, least):
-    """Each positive lies on an object, and its identity is that object's; returns the names by number."""
+def reference_name(pairs, i, row):
+    return row
+
+
+def check_identities(pairs, frames, name_of, samples, least):
+    """Each positive lies on an object and has its identity; returns the objects' names by identity."""
     names = {}
     for i, n in np.argwhere(samples.positive):
         ious = [
             iou_of(samples.features[i, n], box) if there else -1
-            for box, there in zip(batch[f"{frame}boxes"][i], batch[f"{frame}valid"][i])
+            for box, there in zip(frames.boxes[i], frames.valid[i])
         ]
         assert max(ious) >= least - 1e-5
-        name = identity_of(batch, i, frame, int(np.argmax(ious)))
+        name = name_of(pairs, i, int(np.argmax(ious)))
         assert names.setdefault((i, int(samples.identity[i, n])), name) == name
     for i, n in np.argwhere(samples.valid & ~samples.positive):
         ious = [
             iou_of(samples.features[i, n], box)
-            for box, there in zip(batch[f"{frame}boxes"][i], batch[f"{frame}valid"][i])
+            for box, there in zip(frames.boxes[i], frames.valid[i])
             if there
         ]
         assert not ious or max(ious) < 0.3 + 1e-5
@@ -109,11 +110,11 @@ def check_identities(batch, frame, samples, least):
 
 
 @pytest.mark.parametrize("loss, least", [("softmax", 0.5), ("quasi_dense", 0.7)])
-def test_what_is_compared(batches, loss, least):
-    batch = batches[0]
-    key, reference = compare(network("fc")[0], batch, loss)
-    ours = check_identities(batch, "", key, least)
-    theirs = check_identities(batch, "reference_", reference, least)
+def test_compared_rois(batches, loss, least):
+    pairs = batches[0]
+    key, reference = compare(network("fc")[0], pairs, loss)
+    ours = check_identities(pairs, pairs.key, key_name, key, least)
+    theirs = check_identities(pairs, pairs.reference, reference_name, reference, least)
     assert set(key.valid.sum(1)) != {0} and np.array_equal(key.valid, key.positive)
     for name in ours.keys() & theirs.keys():
         assert ours[name] == theirs[name]  # one number, one object
@@ -121,9 +122,9 @@ def test_what_is_compared(batches, loss, least):
     assert common and all(isinstance(name, int) for name in common)
     assert any(not isinstance(name, int) for name in ours.values())  # something is new
     # Objects are among the samples: all of the reference frame, those that fit into the key frame's quota.
-    for i, row in np.argwhere(batch["reference_valid"]):
+    for i, row in np.argwhere(pairs.reference.valid):
         mine = reference.positive[i] & (reference.identity[i] == row)
-        assert any(np.allclose(box, batch["reference_boxes"][i, row]) for box in reference.features[i][mine])
+        assert any(np.allclose(box, pairs.reference.boxes[i, row]) for box in reference.features[i][mine])
     background = reference.valid & ~reference.positive
     assert background.any() == (loss == "quasi_dense")
 
@@ -166,8 +167,7 @@ def test_frozen_parts_cost_no_gradient(batches):
         state = create_train_state(jax.random.key(0), variables, optimizer)
         step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
         mapped = jax.vmap(step, in_axes=(None, 0), out_axes=(None, None), axis_name="data")
-        batch = {name: x[None] for name, x in batches[0].items()}
-        return jax.jit(mapped).lower(state, batch).cost_analysis()["flops"]
+        return jax.jit(mapped).lower(state, over_devices(batches[0], 1)).cost_analysis()["flops"]
 
     assert flops("track_head") < 0.5 * flops("")
 
@@ -175,9 +175,9 @@ def test_frozen_parts_cost_no_gradient(batches):
 def test_all_parts_learn_from_the_quasi_dense_loss_on_any_number_of_devices(batches):
     """RoIs of both frames, both ways, one or two devices; gradients reach the backbone."""
     config = tiny("quasi_dense", "conv", only="")
-    both = []
-    for batch in batches:
-        both.append(batch | {f"reference_{name}": batch[name] for name in ("labels", "masks", "matches")})
+    both = [
+        pairs._replace(reference=pairs.reference._replace(targets=pairs.key.targets)) for pairs in batches
+    ]
     runs = [run_steps(config, devices, both) for devices in (1, 2)]
     (before, one, first), (_, two, second) = runs
     for ours, theirs in zip(first, second, strict=True):
@@ -190,16 +190,16 @@ def test_all_parts_learn_from_the_quasi_dense_loss_on_any_number_of_devices(batc
 
 
 def test_kept_features_give_the_same_loss(batches):
-    """From RoI features that were kept the terms are those of a step in one go."""
+    """The terms from stored RoI features equal those of a step."""
     config = tiny("contrastive")
     model, variables = network("fc")
-    kept = frozen.keep_rois(model, variables, batches[:1], config.train, dtype=np.float32)
+    kept = jax.device_put(frozen.keep_rois(model, variables, batches[:1], config.train, dtype=np.float32))
     head = functools.partial(model.apply, variables, method=lambda m, roi: m.track_head(roi))
     terms, accuracy = track_terms(head, *kept, config.train.track)
     keys = sample_keys(jax.random.key(0), 4, 0)
     options = FrozenConfigDict(config.train)
-    run = nn.apply(functools.partial(pair_losses, batch=batches[0], keys=keys, options=options), model)
-    wanted, extras = jax.jit(run)(variables)
+    run = nn.apply(functools.partial(pair_losses, keys=keys, options=options), model)
+    wanted, extras = jax.jit(run)(variables, batches[0])
     assert wanted.keys() == terms.keys() and terms["match"][0] > 0
     np.testing.assert_allclose(terms["match"], wanted["match"], rtol=1e-5)
     assert tuple(map(int, accuracy)) == tuple(map(int, extras["match_accuracy"]))
@@ -210,8 +210,8 @@ def test_a_head_is_fit_to_kept_features(batches):
     config.optimizer.learning_rate = 3e-3
     model, variables = network("conv")
     kept = frozen.keep_rois(model, variables, batches, config.train)
-    assert kept[0].features.shape == (8, 8, 7, 7, 16) and kept[1].features.shape == (8, 16, 7, 7, 16)
-    assert kept[0].features.dtype == np.float16
+    assert kept.key.features.shape == (8, 8, 7, 7, 16) and kept.reference.features.shape == (8, 16, 7, 7, 16)
+    assert kept.key.features.dtype == np.float16
     params, history = frozen.fit_head(config, kept, steps=60, batch_size=4)
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, variables["params"]["track_head"])
     for name in ("match", "match_cosine"):

@@ -1,4 +1,4 @@
-"""Scoring on the way: it changes nothing of the training, leaves a row each time, and keeps the best."""
+"""Validation during a run: it does not change the training, writes one row each time, and keeps the best."""
 
 import json
 import shutil
@@ -14,27 +14,14 @@ from masktrack_jax.checkpoints.metadata import Metadata, read_metadata, read_sco
 from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.training.validation import beside, recover_variables, replace_variables
+from masktrack_jax.training.validation import recover_variables, replace_variables, temporary_paths
 from tests.helpers.checkpoints import CATEGORIES, one_line
 from tests.helpers.configs import load_config
-from tests.training.test_nonfinite import Run, assert_same_end, signalled, steps, tiny
-from tests.training.test_run import Crash, same
-
-
-@pytest.fixture(scope="module")
-def run(tiny_data):
-    return Run(tiny_data)
-
-
-@pytest.fixture(scope="module")
-def whole(run, tmp_path_factory):
-    """Six steps that nobody scored: the folder and the state."""
-    folder = tmp_path_factory.mktemp("whole")
-    return folder, run(folder)
+from tests.helpers.training import Crash, assert_same_end, crash_in, same, saved_steps, signalled, tiny
 
 
 def scored(*values):
-    """`evaluate` that gives these AP in turn; an exception is raised."""
+    """`evaluate` that returns these AP in turn, or raises them if they are exceptions."""
     values = iter(values)
 
     def evaluate(variables):
@@ -59,7 +46,7 @@ def kept(run, folder):
 
 
 def test_the_best_is_kept_and_nothing_else_changes(run, whole, tmp_path):
-    """With a network that really segments the split between the steps."""
+    """With a network that really segments the validation split between the steps."""
     values = scored(0.3, 0.5, 0.4)
     config = tiny(run.data)
     categories = read_metadata(whole[0]).categories
@@ -89,16 +76,7 @@ def test_also_after_the_last_step(run, tmp_path):
     assert (tmp_path / "validation.jsonl").read_text() == before
 
 
-def crash_in(step):
-    def change(at, batch):
-        if at == step:
-            raise Crash
-        return batch
-
-    return change
-
-
-# What breaks off, and the scores of the evaluations before and after.
+# What interrupts the run, and the scores of the evaluations before and after.
 BREAKS = {
     "a signal in a step that is scored": (signalled(4, signal.SIGTERM), [0.3], [0.5, 0.4]),
     "a signal in another step": (signalled(5, signal.SIGTERM), [0.3, 0.5], [0.4]),
@@ -109,7 +87,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_no_row_is_missing_or_double(run, whole, tmp_path, name):
+def test_no_row_is_missing_or_repeated(run, whole, tmp_path, name):
     change, before, after = BREAKS[name]
     with pytest.raises((Crash, SystemExit)):
         run(tmp_path, change, evaluate=scored(*before), evaluate_every=2, checkpoint_every=4)
@@ -119,8 +97,8 @@ def test_no_row_is_missing_or_double(run, whole, tmp_path, name):
     assert_same_end(tmp_path, state, whole)
 
 
-def test_going_on_from_before_an_evaluation(run, whole, tmp_path):
-    """The checkpoints after step 2 are gone: its rows too, but not the best parameters."""
+def test_resuming_from_before_an_evaluation(run, whole, tmp_path):
+    """The checkpoints after step 2 are gone, and so are their rows, but not the best parameters."""
     with pytest.raises(SystemExit):
         run(tmp_path, signalled(5, signal.SIGTERM), evaluate=scored(0.3, 0.5), evaluate_every=2)
     for step in "45":
@@ -129,24 +107,24 @@ def test_going_on_from_before_an_evaluation(run, whole, tmp_path):
     assert table(tmp_path) == [(2, 0.3), (4, 0.45), (6, 0.4)]
     assert read_scores(tmp_path / "best")["AP"] == 0.5
     assert_same_end(tmp_path, state, whole)
-    # A new run in the folder is another one: its best is its own.
+    # A new run in the folder ignores the best of the old one.
     shutil.rmtree(tmp_path / "checkpoints")
     run(tmp_path, evaluate=scored(0.1), evaluate_every=6)
     assert table(tmp_path) == [(6, 0.1)] and read_scores(tmp_path / "best")["AP"] == 0.1
 
 
-def test_what_is_scored_is_saved_and_no_best_if_not_wanted(run, tmp_path):
+def test_scored_states_are_saved_and_the_best_only_if_wanted(run, tmp_path):
     run(tmp_path, evaluate=scored(0.3, 0.4), evaluate_every=3, checkpoint_every=6, keep_best=False)
-    assert steps(tmp_path) == {"3", "6"} and not (tmp_path / "best").exists()
+    assert saved_steps(tmp_path) == {"3", "6"} and not (tmp_path / "best").exists()
     assert np.isclose(table(tmp_path)[0][1], 0.3)
 
 
-def test_there_must_be_something_to_score_on(run, tmp_path):
+def test_a_validation_split_is_needed(run, tmp_path):
     with pytest.raises(UserError, match=r"^config\.train\.evaluate_every: .*val_annotations"):
         run(tmp_path, evaluate_every=2)
 
 
-def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatch):
+def test_variables_are_replaced_atomically(tmp_path, monkeypatch):
     path, config = tmp_path / "best", load_config("tiny")
 
     def replace(step):
@@ -164,13 +142,13 @@ def test_variables_are_replaced_when_the_new_ones_are_whole(tmp_path, monkeypatc
         assert_holds(step)
 
     # Killed between the two renames, and before the old ones were gone.
-    path.rename(beside(path)[1])
+    path.rename(temporary_paths(path)[1])
     recover_variables(path)
     assert_holds(7)
-    shutil.copytree(path, beside(path)[0])
+    shutil.copytree(path, temporary_paths(path)[0])
     recover_variables(path)
     assert read_metadata(path).step == 7
-    shutil.rmtree(beside(path)[0])
+    shutil.rmtree(temporary_paths(path)[0])
 
     def refuse(*_):
         raise OSError("No space left on device")

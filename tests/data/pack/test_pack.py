@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -56,10 +57,10 @@ def take(dataset, count, **more):
 
 def assert_same(left, right):
     for one, other in zip(left, right, strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert one[key].dtype == other[key].dtype
-            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("how", [{"threads": 1}, {"threads": 4}, {"workers": 2}])
@@ -67,7 +68,7 @@ def test_batches_are_those_of_the_json(root, packed, how, monkeypatch):
     """Two epochs, in one thread, several, and in other processes."""
     monkeypatch.setattr(sys, "argv", ["pytest"])
     wanted = take(read(root), 24)
-    assert len({int(i) for batch in wanted for i in batch["video_index"]}) == 5
+    assert len({int(i) for batch in wanted for i in batch.provenance.video_index}) == 5
     assert_same(take(read(packed), 24, **how), wanted)
 
 

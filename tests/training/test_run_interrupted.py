@@ -1,0 +1,59 @@
+"""Runs that a signal or a crash ends: the resumed run equals one without a break, to the last bit."""
+
+import signal
+import threading
+
+import pytest
+
+from tests.helpers.training import assert_same_end, saved_steps, signalled
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first(run, whole, tmp_path, capsys, number, status):
+    """In step 5, where neither a checkpoint (every 2 steps) nor a row (every 3) is due."""
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, signalled(5, number))
+    assert stopped.value.code == status and saved_steps(tmp_path) == {"2", "4", "5"}
+    assert f"{number.name}: step 5 is saved" in capsys.readouterr().out
+    assert signal.getsignal(number) is before
+    assert_same_end(tmp_path, run(tmp_path), whole)
+
+
+def test_a_second_signal_ends_at_once(run, tmp_path):
+    with pytest.raises(SystemExit):
+        run(tmp_path, signalled(3, signal.SIGTERM, times=2))
+    assert saved_steps(tmp_path) == {"2"}
+
+
+def test_a_signal_that_also_ends_the_loader(run, whole, tmp_path):
+    """The step still runs: another loader loads its batch."""
+    broken = []
+
+    def change(step, batch):
+        if step == 3 and not broken:
+            broken.append(step)
+            signal.raise_signal(signal.SIGTERM)
+            raise BrokenPipeError
+        return batch
+
+    with pytest.raises(SystemExit):
+        run(tmp_path, change)
+    assert saved_steps(tmp_path) == {"2", "3"}
+    assert_same_end(tmp_path, run(tmp_path), whole)
+
+
+def test_training_in_a_thread_handles_no_signals(run, whole, tmp_path):
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(run(tmp_path)))
+    thread.start()
+    thread.join()
+    assert_same_end(tmp_path, ended[0], whole)
+
+
+def test_a_truncated_row_is_written_again(run, whole, tmp_path):
+    with pytest.raises(SystemExit):
+        run(tmp_path, signalled(4, signal.SIGTERM))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "los')
+    assert_same_end(tmp_path, run(tmp_path), whole)
