@@ -9,8 +9,8 @@ from masktrack_jax.runtime.options import Check, at_least, between, one_of, opti
 class AssociationOptions:
     """The rules, the weights of the cues and the length of the memory; the defaults are the published ones.
 
-    docs/tracking.md describes each of them, with its source. `similarity`, `assignment` and `memory` are names
-    in SIMILARITIES, ASSIGNMENTS and MEMORIES.
+    docs/tracking.md describes each option. `similarity`, `assignment` and `memory` are names in SIMILARITIES,
+    ASSIGNMENTS and MEMORIES.
     """
 
     similarity: str = option("softmax", "of embeddings, see docs/tracking.md")
