@@ -48,7 +48,7 @@ from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.files import whole
-from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.run import train
 

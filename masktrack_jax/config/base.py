@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from ml_collections import ConfigDict
 
 from masktrack_jax.config.data import DataOptions
-from masktrack_jax.config.inference import InferenceOptions
+from masktrack_jax.config.inference import InferenceOptions, validate_inference
 from masktrack_jax.config.model import ModelOptions, validate_model
 from masktrack_jax.config.training import OptimizerOptions, TrainOptions, validate_training
 from masktrack_jax.runtime.errors import UserError
@@ -47,6 +47,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     check_options(Config(), config, "config.")
     validate_model(model)
     validate_training(train)
+    validate_inference(config.inference)
     labels = Check(lambda file: file or config.data.root, "name the training annotations file, or data.root")
     require(config.data.train_annotations, labels, "config.data.train_annotations")
     neck = Check(lambda only: model.neck != "none" or "fpn" not in only.split(","), "there is no fpn")

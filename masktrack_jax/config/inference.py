@@ -2,13 +2,23 @@
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
-from masktrack_jax.runtime.options import check_options, one_of, option, positive
-from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.runtime.options import check_options, one_of, option, positive, require
+from masktrack_jax.tracking.assignment import ASSIGNMENTS
+from masktrack_jax.tracking.memory import MEMORIES
+from masktrack_jax.tracking.options import AssociationOptions
+from masktrack_jax.tracking.similarity import SIMILARITIES
 from masktrack_jax.tracking.tracks import TrackOptions
+
+RULES: dict[str, Mapping[str, object]] = {  # by option of the association
+    "similarity": SIMILARITIES,
+    "assignment": ASSIGNMENTS,
+    "memory": MEMORIES,
+}
 
 
 @dataclass(frozen=True)
@@ -29,3 +39,5 @@ class InferenceOptions:
 def validate_inference(inference: ConfigDict) -> None:
     """Raise a UserError naming a key of the `inference` section whose value cannot be used, if any."""
     check_options(InferenceOptions(), inference, "config.inference.")
+    for key, rules in RULES.items():
+        require(inference.association[key], one_of(*rules), f"config.inference.association.{key}")

@@ -10,9 +10,10 @@ import numpy as np
 
 from masktrack_jax.inference.frames import FrameDetections, PreparedFrame, Resize, detection_order
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.tracking import association, tracks
+from masktrack_jax.tracking import options, tracks
 from masktrack_jax.tracking.assignment import DROPPED
-from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.association import Tracker
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import FrameResult, TrackOptions, TrackRecord, VideoTracks
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class VideoSegmenter:
         *,
         resize: Resize | None = None,
         frames_per_call: int = 4,
-        association: AssociationOptions = association.DEFAULT,
+        association: AssociationOptions = options.DEFAULT,
         tracks: TrackOptions = tracks.DEFAULT,
         pixel_boxes: bool = False,
         order_when_cut: str = "class",

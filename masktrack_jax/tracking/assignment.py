@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from masktrack_jax.tracking.association import AssociationOptions
+    from masktrack_jax.tracking.options import AssociationOptions
 
 DROPPED = -1  # the column and the id of a detection without an object
 

@@ -11,58 +11,14 @@ for every detection, by a rule of assignment.py), `only_good_starts` and into th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
-from masktrack_jax.runtime.options import Check, at_least, between, one_of, one_of_table, option, positive
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.memory import MEMORIES, Frame, Memory, looks_per_object
-from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou, match_scores
-
-
-@dataclass(frozen=True)
-class AssociationOptions:
-    """The rules, the weights of the cues and the length of the memory; the defaults are the published ones.
-
-    docs/tracking.md describes each of them, with its source.
-    """
-
-    similarity: str = option(
-        "softmax", "of embeddings, see docs/tracking.md", one_of_table(lambda: SIMILARITIES)
-    )
-    assignment: str = option(
-        "greedy", "of detections to objects, see docs/tracking.md", one_of_table(lambda: ASSIGNMENTS)
-    )
-    memory: str = option(
-        "last", "of an object's embeddings, see docs/tracking.md", one_of_table(lambda: MEMORIES)
-    )
-    new_threshold: float = option(0.0, "likeness of a new object, beside those of the remembered")
-    use_embedding: bool = option(True, "False: similarity none, to measure what the track head is worth")
-    score_weight: float = option(1.0, "α of equation 4; 0 leaves this cue out", at_least(0))
-    iou_weight: float = option(2.0, "β of equation 4; 0 leaves this cue out", at_least(0))
-    label_weight: float = option(10.0, "γ of equation 4; 0 leaves this cue out", at_least(0))
-    same_label: bool = option(False, "an object goes to detections of its own label only")
-    iou_frames: int = option(0, "frames unseen until the IoU cue has faded; 0: never", at_least(0))
-    average_rate: float = option(
-        0.8,
-        "of the newest embedding (memory average)",
-        Check(lambda x: 0 < x <= 1, "must be in (0, 1]"),
-    )
-    bank_size: int = option(10, "embeddings of an object (memory bank)", positive)
-    bank_compare: str = option("mean", "of the similarities to them (memory bank)", one_of("mean", "max"))
-    frames_retained: int = option(20, "frames unseen until an object is forgotten; 0: never", at_least(0))
-    update_label: bool = option(True, "an object's label is its latest detection's; False: its first one's")
-    keep_displaced: bool = option(False, "greedy: a detection displaced by a better one keeps the id too")
-    second_choice: bool = option(True, "hungarian, in_turn: a detection may get another object than its best")
-    high_score: float = option(0.0, "lower scores get the objects left over and start none", between(0, 1))
-    new_score: float = option(0.0, "lower scores start no object", between(0, 1))
-    duplicate_iou: float = option(
-        1.0, "nor do boxes of higher IoU with one that got or starts an object", between(0, 1)
-    )
-
-
-DEFAULT = AssociationOptions()
+from masktrack_jax.tracking.memory import Frame, Memory, looks_per_object
+from masktrack_jax.tracking.options import DEFAULT, AssociationOptions
+from masktrack_jax.tracking.similarity import box_iou, match_scores
 
 
 class Tracker:

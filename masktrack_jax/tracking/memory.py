@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from masktrack_jax.tracking.association import AssociationOptions
+    from masktrack_jax.tracking.options import AssociationOptions
 
 
 class Frame(NamedTuple):

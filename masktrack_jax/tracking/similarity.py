@@ -15,7 +15,7 @@ from masktrack_jax.tracking.memory import Frame, Memory
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from masktrack_jax.tracking.association import AssociationOptions
+    from masktrack_jax.tracking.options import AssociationOptions
 
 
 class Similarity(Protocol):

@@ -1,4 +1,4 @@
-"""Categories are matched by name, and what was learnt of them is carried over, row by row."""
+"""Categories are matched by name and their parameters carried over row by row, against cases by hand."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ from masktrack_jax.config.inference import validate_inference
 from masktrack_jax.inference.load import PRETRAINED
 from masktrack_jax.losses.tracking import LOSSES, OVER_ROIS
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import DECAY_FACTOR
 from tests.helpers.checkpoints import one_line

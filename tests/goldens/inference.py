@@ -11,8 +11,9 @@ from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image
 from masktrack_jax.inference.frames import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.masks.paste import paste_masks
 from masktrack_jax.ops.roi_align import roi_levels
-from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.association import Tracker
 from masktrack_jax.tracking.memory import Frame
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.similarity import match_scores
 
 from .inputs import make_clip

@@ -7,7 +7,7 @@ from masktrack_jax.inference.segmenter import Outputs, VideoSegmenter
 from masktrack_jax.masks.paste import paste_masks
 from masktrack_jax.masks.rle import decode_masks
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.tracking.association import AssociationOptions
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from tests.helpers.moving_objects import (
     CATEGORIES,

@@ -1,4 +1,4 @@
-"""What every script does around its work."""
+"""Where compiled programs are kept, against paths written by hand."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all."""
+"""Files and folders appear complete or not at all: the folder is listed after success and after errors."""
 
 import os
 

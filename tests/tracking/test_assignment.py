@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.association import AssociationOptions, match
+from masktrack_jax.tracking.association import match
+from masktrack_jax.tracking.options import AssociationOptions
 
 INF = math.inf
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from masktrack_jax.tracking.assignment import DROPPED
-from masktrack_jax.tracking.association import AssociationOptions, Tracker, only_good_starts
+from masktrack_jax.tracking.association import Tracker, only_good_starts
 from masktrack_jax.tracking.memory import Frame
+from masktrack_jax.tracking.options import AssociationOptions
 
 EMBEDDING = 6
 Detection = tuple[float, float, int, int]  # x, score, label, axis of the embedding

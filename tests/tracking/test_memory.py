@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.memory import MEMORIES, Memory, looks_per_object
+from masktrack_jax.tracking.options import AssociationOptions
 from tests.helpers.tracking import random_frame
 
 

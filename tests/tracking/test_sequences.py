@@ -11,8 +11,9 @@ import pytest
 
 from masktrack_jax.tracking import similarity
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.association import Tracker
 from masktrack_jax.tracking.memory import MEMORIES, Frame
+from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou
 from tests.helpers.configs import ROOT
 

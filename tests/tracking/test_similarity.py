@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from masktrack_jax.tracking.assignment import claim
-from masktrack_jax.tracking.association import DEFAULT, AssociationOptions
 from masktrack_jax.tracking.memory import Frame, Memory
+from masktrack_jax.tracking.options import DEFAULT, AssociationOptions
 from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou, match_scores
 from tests.helpers.tracking import SIZE, random_frame, random_memory
 
