@@ -25,7 +25,7 @@ from hypothesis import settings
 
 from tests.helpers.configs import load_config
 
-# Of tests/test_fuzz.py: the same examples each time, unless --hypothesis-profile=long asks for many others.
+# Of the files test_fuzz.py: the same examples each time; --hypothesis-profile=long asks for many others.
 settings.register_profile("short", max_examples=40, deadline=None, derandomize=True, database=None)
 settings.register_profile("long", max_examples=2000, deadline=None, database=None)
 settings.load_profile("short")

@@ -129,7 +129,7 @@ def test_track_goes_on_after_a_kill_to_the_same_results(trained, tiny_data, tmp_
     assert process.wait() == -signal.SIGKILL and not (output / "results.json").exists()
     assert_one_line(run("track.py", *flags[:-2], "--output", output), "out/partial", "other checkpoint")
     status, stdout, stderr = run("track.py", *flags, "--output", output)
-    assert status == 0 and "goes on after" in stdout, stderr
+    assert status == 0 and "resumes after" in stdout, stderr
     for name in ("frames.jsonl", "results.json"):
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert open_video(output / "overlay.mp4").length == 240

@@ -59,7 +59,7 @@ def read_results(path: str | Path) -> list[Any]:
     """The tracks in a results file, JSON or a zip that holds results.json; not checked. Raises UserError."""
     tracks = open_results(path).content
     if not isinstance(tracks, list):
-        raise UserError(f"{path}: expected a JSON list of tracks, got {_kind(tracks)}")
+        raise UserError(f"{path}: is not a JSON list of tracks but {_kind(tracks)}; give the results file")
     return tracks
 
 

@@ -111,7 +111,8 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
         if line and not line.startswith("#"):
             if line not in ids:
                 raise UserError(
-                    f"{path}: line {number}: {line!r} is not a video of {dataset.annotations_path}; correct it"
+                    f"{path}: line {number}: {line!r} is not a video of {dataset.annotations_path}; "
+                    "correct it"
                 )
             found.add(ids[line])
     if not found:

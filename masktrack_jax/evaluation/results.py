@@ -1,4 +1,8 @@
-"""The json files of an evaluation: ground truth, results in the server's format, metrics."""
+"""The files of an evaluation: ground truth, results in the server's format, metrics."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from masktrack_jax.data.json_files import read_labels, write_json
 from masktrack_jax.evaluation.identity import HEADLINE
@@ -7,7 +11,7 @@ from masktrack_jax.evaluation.vis_ap import STATISTICS
 from masktrack_jax.runtime.errors import UserError
 
 
-def read_ground_truth(path):
+def read_ground_truth(path: str | Path) -> dict[str, Any]:
     """The annotations in a file that has labels. Raises UserError."""
     ground_truth = read_labels(path)
     if not ground_truth.get("annotations"):
@@ -15,25 +19,25 @@ def read_ground_truth(path):
     return ground_truth
 
 
-def write_results(path, tracks):
-    """Writes tracks as the servers take them.
+def write_results(path: str | Path, tracks: Sequence[Mapping[str, object]]) -> None:
+    """Write tracks atomically in the format of the servers.
 
     Args:
-      path: where; the file appears complete or not at all.
-      tracks: list of `{video_id, category_id, score, segmentations}`, one compressed RLE or None a
-        frame, counts as str or bytes, numbers of NumPy allowed. Other keys, such as `track_id`, are
-        kept; the servers and our scorer ignore them.
+      path: of the results file.
+      tracks: list of `{video_id, category_id, score, segmentations}`, with one compressed RLE or None for
+        each frame, counts as str or bytes; NumPy numbers are allowed. Other keys, such as `track_id`, are
+        written too; the servers and our scorer ignore them.
     """
     write_json(path, tracks, indent=None)
 
 
-def write_metrics(path, metrics):
-    """Writes `VisMetrics.to_dict()`, with whatever was put beside it, as readable json."""
+def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
+    """Write metrics atomically as indented json."""
     write_json(path, metrics, indent=1)
 
 
-def format_table(metrics):
-    """The metrics as a printed table: the twelve numbers, identity if there, then a row a category."""
+def format_table(metrics: Mapping[str, Any]) -> str:
+    """Metrics as a table to print: the twelve numbers, identity metrics if any, a row for each category."""
     lines = ["  ".join(f"{name:>6}" for name in STATISTICS), _row(metrics, STATISTICS)]
     identity = metrics.get("identity")
     if identity:
@@ -46,7 +50,7 @@ def format_table(metrics):
     return "\n".join(lines)
 
 
-def _row(values, names):
+def _row(values: Mapping[str, Any], names: Iterable[str]) -> str:
     cells = [values.get(name) for name in names]
     texts = ["–" if cell is None else str(cell) if isinstance(cell, int) else f"{cell:.3f}" for cell in cells]
     return "  ".join(f"{text:>6}" for text in texts)

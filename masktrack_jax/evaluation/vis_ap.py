@@ -1,80 +1,93 @@
 """Official YouTube-VIS average precision and recall (youtubevos/cocoapi, `ytvoseval.py`).
 
-A prediction is a whole track. Its overlap with a labelled track is one ratio of sums over frames, its
-size the mean area of its masks. Everything after that is COCO's protocol: greedy matching by falling
-score inside (video, category), precision at 101 recalls, ten overlap thresholds.
+A prediction is a whole track. Its IoU with a labelled track is one ratio of sums over frames, and its
+size is the mean area of its masks. The rest is COCO's protocol: greedy matching by descending score
+within a video and category, precision at 101 recalls, ten IoU thresholds.
 
-Where this differs from the official code on purpose (it stops, or is silently wrong):
-  * no results at all score 0 instead of an exception;
-  * annotation ids are not used, so id 0 and ids used twice count like any other;
-  * `areas` or `iscrowd` missing from a label: measured from the masks, taken as 0;
-  * results may hold uncompressed masks and polygons too;
-  * masks with runs of no pixels count whole, not only as far as both sides have one at the same pixel;
-  * the inputs listed at `overlaps.compute_overlaps` are errors of one line.
+Deliberate differences from the official code, which fails or is silently wrong in these cases:
+  * empty results score 0 instead of raising an exception;
+  * annotation ids are not used, so id 0 and duplicate ids count like any other;
+  * missing `areas` of a label are measured from its masks, a missing `iscrowd` is 0;
+  * results may hold uncompressed RLE and polygons too;
+  * masks with runs of length 0 count in full, also where only one of two masks has such a run;
+  * the inputs listed in `overlaps.compute_overlaps` raise one-line errors.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from masktrack_jax.evaluation.overlaps import compute_overlaps
+from masktrack_jax.evaluation.overlaps import ClassOverlap, Id, Overlaps, Tracks, compute_overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MAX_PREDICTIONS = (1, 10, 100)
-# Inclusive at both ends: 128² is small and medium.
+# Both ends are inclusive: 128² is small and medium.
 AREA_RANGES = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
 
-# name: (which array, slice of thresholds, area range, place in MAX_PREDICTIONS)
-_ANY, _AT_50, _AT_75 = slice(None), slice(0, 1), slice(5, 6)
+Ranges = Callable[[Tracks], np.ndarray]  # N tracks → (A, N) bool, the ranges in which each track lies
+
+
+class Statistic(NamedTuple):
+    """A mean over `precision` or `recall`: of these thresholds, at an area range and a limit, by place."""
+
+    array: str
+    thresholds: slice
+    area: int
+    limit: int
+
+
+_ALL, _AT_50, _AT_75 = slice(None), slice(0, 1), slice(5, 6)
 STATISTICS = {
-    "AP": ("precision", _ANY, 0, 2),
-    "AP50": ("precision", _AT_50, 0, 2),
-    "AP75": ("precision", _AT_75, 0, 2),
-    "APs": ("precision", _ANY, 1, 2),
-    "APm": ("precision", _ANY, 2, 2),
-    "APl": ("precision", _ANY, 3, 2),
-    "AR1": ("recall", _ANY, 0, 0),
-    "AR10": ("recall", _ANY, 0, 1),
-    "AR100": ("recall", _ANY, 0, 2),
-    "ARs": ("recall", _ANY, 1, 2),
-    "ARm": ("recall", _ANY, 2, 2),
-    "ARl": ("recall", _ANY, 3, 2),
+    "AP": Statistic("precision", _ALL, 0, 2),
+    "AP50": Statistic("precision", _AT_50, 0, 2),
+    "AP75": Statistic("precision", _AT_75, 0, 2),
+    "APs": Statistic("precision", _ALL, 1, 2),
+    "APm": Statistic("precision", _ALL, 2, 2),
+    "APl": Statistic("precision", _ALL, 3, 2),
+    "AR1": Statistic("recall", _ALL, 0, 0),
+    "AR10": Statistic("recall", _ALL, 0, 1),
+    "AR100": Statistic("recall", _ALL, 0, 2),
+    "ARs": Statistic("recall", _ALL, 1, 2),
+    "ARm": Statistic("recall", _ALL, 2, 2),
+    "ARl": Statistic("recall", _ALL, 3, 2),
 }
 
 
 @dataclass(frozen=True)
 class VisMetrics:
-    """The result of an evaluation; T thresholds, R recalls, K categories, A area ranges, M limits.
+    """Result of an evaluation; T thresholds, R recalls, K categories, A area ranges, M limits.
 
     Attributes:
-      stats: the twelve official numbers by name, fractions, None where there is nothing to average.
+      stats: the twelve official numbers by name, fractions, None without labels to average over.
       per_category: category id → {"name", the same twelve names}.
       precision, scores: (T, R, K, A, M) float64, -1 where a category has no label of that size.
       recall: (T, K, A, M) float64, likewise.
-      ious: (video id, category id) → (D, G), rows the predictions by falling score, columns the
+      ious: (video id, category id) → (D, G), rows are the predictions by descending score, columns the
         labels in the order of the file.
       matches: (video id, category id) → `Matches`.
-      notes: lines a person should read.
+      notes: lines to show to the user.
     """
 
-    stats: dict
-    per_category: dict
+    stats: dict[str, float | None]
+    per_category: dict[Id, dict[str, Any]]
     precision: np.ndarray
     recall: np.ndarray
     scores: np.ndarray
-    ious: dict
-    matches: dict
-    notes: list
+    ious: dict[tuple[Id, Id], np.ndarray]
+    matches: dict[tuple[Id, Id], "Matches"]
+    notes: list[str]
 
-    def category_names(self):
-        """Category id → a name of its own: two categories called the same stay apart by their id."""
+    def category_names(self) -> dict[Id, str]:
+        """Category id → unique name: the id is added to names that several categories share."""
         names = {category_id: row["name"] for category_id, row in self.per_category.items()}
         taken = list(names.values())
         return {key: name if taken.count(name) == 1 else f"{name} ({key})" for key, name in names.items()}
 
-    def to_dict(self):
-        """What `metrics.json` holds: the twelve numbers and `per_category` by name."""
+    def to_dict(self) -> dict[str, Any]:
+        """The twelve numbers, and `per_category` by name, for `metrics.json`."""
         rows = {
             name: {key: self.per_category[category_id][key] for key in STATISTICS}
             for category_id, name in self.category_names().items()
@@ -84,10 +97,13 @@ class VisMetrics:
 
 @dataclass(frozen=True)
 class Matches:
-    """Outcome in one video and category: D predictions by falling score, A area ranges, T thresholds.
+    """Matching in one video and category: D predictions by descending score, A area ranges, T thresholds.
 
-    `order` (D,) places of the predictions among those of the pair, `scores` (D,), `hit` and `ignored`
-    (A, T, D) bool, `num_labels` (A,) labels that count.
+    Attributes:
+      order: (D,) int, places of the predictions in the order of the file.
+      scores: (D,) float.
+      hit, ignored: (A, T, D) bool, whether a prediction matches a label, and whether it is ignored.
+      num_labels: (A,) int, labels that are not ignored.
     """
 
     order: np.ndarray
@@ -97,23 +113,36 @@ class Matches:
     num_labels: np.ndarray
 
 
-def evaluate_vis(ground_truth, results, names=("ground truth", "results"), progress=False):
-    """Scores a list of predicted tracks: `average_precision` of `compute_overlaps`, see there."""
+class _Curves(NamedTuple):
+    """Precision and scores (T, R, A) over `RECALLS`, and the highest recall (T, A), of one category."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+
+
+def evaluate_vis(
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    names: tuple[str, str] = ("ground truth", "results"),
+    progress: bool = False,
+) -> VisMetrics:
+    """Average precision of predicted tracks; see `compute_overlaps` and `average_precision`."""
     return average_precision(compute_overlaps(ground_truth, results, names, progress))
 
 
-def in_area_ranges(tracks):
-    """(A, N) bool, which of N tracks lie in which of `AREA_RANGES`."""
+def in_area_ranges(tracks: Tracks) -> np.ndarray:
+    """(A, N) bool, the `AREA_RANGES` in which each of N tracks lies."""
     return (tracks.mean_area >= AREA_RANGES[:, :1]) & (tracks.mean_area <= AREA_RANGES[:, 1:])
 
 
-def average_precision(overlaps, ranges=in_area_ranges):
-    """The `VisMetrics` of an `Overlaps`.
+def average_precision(overlaps: Overlaps, ranges: Ranges = in_area_ranges) -> VisMetrics:
+    """Official metrics, and precision and recall in any further `ranges` of tracks.
 
-    `ranges` of a `Tracks` is (A, N) bool, which of its N tracks lie in which range; any rule will do. The
-    first four of them are the area ranges of the twelve numbers.
+    The first four ranges must be the area ranges of the twelve numbers, see `in_area_ranges`.
     """
-    ious, matches, by_category = {}, {}, {category_id: [] for category_id in overlaps.categories}
+    ious, matches = {}, {}
+    by_category: dict[Id, list[Matches]] = {category_id: [] for category_id in overlaps.categories}
     for pair in overlaps.pairs:
         # At most 100 predictions a video *and* category; equal scores keep the order of the file.
         order = np.argsort(-pair.predicted.scores, kind="stable")[: MAX_PREDICTIONS[-1]]
@@ -126,10 +155,12 @@ def average_precision(overlaps, ranges=in_area_ranges):
     shape = (len(IOU_THRESHOLDS), len(RECALLS), len(by_category), num_ranges, len(MAX_PREDICTIONS))
     precision, scores, recall = -np.ones(shape), -np.ones(shape), -np.ones(shape[:1] + shape[2:])
     for k, videos in enumerate(by_category.values()):
-        labelled = np.flatnonzero(sum(video.num_labels for video in videos))
+        labelled = np.flatnonzero(sum(video.num_labels for video in videos))  # ranges that hold labels
         for m, limit in enumerate(MAX_PREDICTIONS if len(labelled) else ()):
             curves = _precision_recall(videos, labelled, limit)
-            precision[:, :, k, labelled, m], recall[:, k, labelled, m], scores[:, :, k, labelled, m] = curves
+            precision[:, :, k, labelled, m] = curves.precision
+            recall[:, k, labelled, m] = curves.recall
+            scores[:, :, k, labelled, m] = curves.scores
     per_category = {
         category_id: {"name": name} | _summarise(precision[:, :, [k]], recall[:, [k]])
         for k, (category_id, name) in enumerate(overlaps.categories.items())
@@ -138,15 +169,15 @@ def average_precision(overlaps, ranges=in_area_ranges):
     return VisMetrics(stats, per_category, precision, recall, scores, ious, matches, overlaps.notes)
 
 
-def track_iou(pair):
-    """Spatio-temporal IoU (D, G) of a `ClassOverlap`: common pixels of all frames by their union.
+def track_iou(pair: ClassOverlap) -> np.ndarray:
+    """Spatio-temporal IoU (D, G): intersection summed over frames, divided by the union summed over frames.
 
-    Frames after the end of the shorter list, and frames whose two masks differ in size, are left out
-    of both sums; a mask without a counterpart counts in the union. 0 where the union is empty.
+    Frames after the end of the shorter track, and frames whose two masks differ in size, are left out
+    of both sums; a mask without a counterpart counts in the union. An empty union gives 0.
     """
     predicted, labelled = pair.predicted, pair.labelled
     frames = pair.intersection.shape[-1]
-    if not pair.intersection.size:  # most pairs: a category that is only predicted
+    if not pair.intersection.size:  # as for most pairs, whose category is only predicted
         return np.zeros(pair.intersection.shape[:2])
     last = np.minimum(predicted.lengths[:, None], labelled.lengths[None, :])
     counts = (np.arange(frames) < last[..., None]) & (pair.intersection >= 0)
@@ -157,12 +188,12 @@ def track_iou(pair):
     return np.divide(common, union, out=np.zeros(union.shape), where=union > 0)
 
 
-def _match(pair, order, iou, ranges):
-    """Greedy matching at every area range and threshold at once.
+def _match(pair: ClassOverlap, order: np.ndarray, iou: np.ndarray, ranges: Ranges) -> Matches:
+    """Match greedily for all area ranges and thresholds at once.
 
-    Predictions choose in turn among the labels that reach the threshold and are free; a crowd always
-    is. Labels that count come before ignored ones (crowds, other sizes), then the higher IoU, then
-    the later label. A prediction on an ignored label is ignored, as is one without a label whose own
+    Each prediction in turn takes one of the free labels whose IoU reaches the threshold; a crowd is always
+    free. It prefers labels that count over ignored ones (crowds, other sizes), then the higher IoU, then
+    the later label. A prediction that matches an ignored label is ignored, as is an unmatched one whose own
     size is outside the range.
     """
     labels = pair.labelled
@@ -185,44 +216,44 @@ def _match(pair, order, iou, ranges):
     return Matches(order, pair.predicted.scores[order], hit, ignored, num_labels)
 
 
-def _rank(iou, ignore):
-    """Place (D, A, G) of each label in each prediction's preference, the best highest."""
+def _rank(iou: np.ndarray, ignore: np.ndarray) -> np.ndarray:
+    """(D, A, G) int, rank of each label for each prediction; the highest rank is preferred."""
     shape = (len(iou), *ignore.shape)
     keys = np.arange(iou.shape[1]), iou[:, None], ~ignore
     return np.lexsort([np.broadcast_to(key, shape) for key in keys], axis=-1).argsort(axis=-1)
 
 
-def _precision_recall(videos, ranges, limit):
-    """Curves of one category in area ranges (A,) that hold labels, with a limit of predictions a video.
+def _precision_recall(videos: Sequence[Matches], ranges: np.ndarray, limit: int) -> _Curves:
+    """Curves of one category in the area ranges (A,), at most `limit` predictions of each video.
 
-    Returns:
-      precision (T, R, A) at `RECALLS`, the best precision at that recall or beyond, 0 past the last;
-      recall (T, A) reached; scores (T, R, A) of the prediction that first reaches each recall.
+    Precision is the highest at the recall or beyond it, 0 beyond the highest recall; the score is that of
+    the prediction that first reaches the recall. Each of the ranges must hold a label.
     """
     scores = np.concatenate([video.scores[:limit] for video in videos])
     order = np.argsort(-scores, kind="stable")
     hit = np.concatenate([video.hit[ranges, :, :limit] for video in videos], axis=-1)[..., order]
     ignored = np.concatenate([video.ignored[ranges, :, :limit] for video in videos], axis=-1)[..., order]
-    num_labels = sum(video.num_labels[ranges] for video in videos)
+    num_labels = np.sum([video.num_labels[ranges] for video in videos], axis=0)
     true = np.cumsum(hit & ~ignored, axis=-1)  # (A, T, N)
     false = np.cumsum(~hit & ~ignored, axis=-1)
     recall = true / num_labels[:, None, None]
     precision = true / (true + false + np.spacing(1))
     precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-    # One more column of zeros is what recalls never reached read.
+    # Recalls that are never reached read the additional column of zeros.
     padded = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=-1)
     first = np.array([[np.searchsorted(row, RECALLS, side="left") for row in rows] for rows in recall])
     at_recalls = np.take_along_axis(padded, first, axis=-1)
     reached = recall[..., -1] if len(scores) else np.zeros(recall.shape[:2])
-    return at_recalls.transpose(1, 2, 0), reached.T, np.append(scores[order], 0.0)[first].transpose(1, 2, 0)
+    first_scores = np.append(scores[order], 0.0)[first]
+    return _Curves(at_recalls.transpose(1, 2, 0), reached.T, first_scores.transpose(1, 2, 0))
 
 
-def _summarise(precision, recall):
-    """The twelve numbers of (T, R, K, A, M) precision and (T, K, A, M) recall, None for no value."""
+def _summarise(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
+    """The twelve numbers of (T, R, K, A, M) precision and (T, K, A, M) recall, None if all values are -1."""
     arrays = {"precision": precision, "recall": recall}
     stats = {}
-    for name, (kind, thresholds, area, limit) in STATISTICS.items():
-        values = arrays[kind][thresholds, ..., area, limit]
+    for name, (array, thresholds, area, limit) in STATISTICS.items():
+        values = arrays[array][thresholds, ..., area, limit]
         values = values[values > -1]
         stats[name] = float(values.mean()) if len(values) else None
     return stats

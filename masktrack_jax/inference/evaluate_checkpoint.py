@@ -37,4 +37,12 @@ def evaluate_checkpoint(
         raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
     model = build_model(config, len(metadata.categories))
     variables = store.load_variables(checkpoint, model)
-    return evaluate_split(config, dataset, metadata.categories, variables, output, diagnosed, frames_root)
+    return evaluate_split(
+        config,
+        dataset,
+        metadata.categories,
+        variables,
+        output,
+        diagnosed=diagnosed,
+        frames_root=frames_root,
+    )

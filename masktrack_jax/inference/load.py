@@ -1,7 +1,11 @@
 """From a checkpoint to a `VideoSegmenter`."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -9,49 +13,71 @@ from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.config.inference import validate_inference
 from masktrack_jax.config.model import validate_dtype
-from masktrack_jax.inference.segmenter import VideoSegmenter
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.inference.frames import Resize
+from masktrack_jax.inference.segmenter import Predict, VideoSegmenter
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.tracking.association import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    Variables = Mapping[str, Any]
+    Categories = Sequence[tuple[int, str]]
 
 # A small network that comes with the package, see pretrained/README.md.
 PRETRAINED = Path(__file__).parent.parent / "pretrained" / "generated"
 
 
-def make_predict(model, variables):
-    """`predict(images, image_sizes) -> dict` as `VideoSegmenter` takes it, jitted, with parameters bound;
-    and a function that tells how many programs it has compiled.
-    """
+def make_predict(model: MaskTrackRCNN, variables: Variables) -> tuple[Predict, Callable[[], int]]:
+    """Return the jitted `predict` of a network, and a function that counts the programs it has compiled."""
     run = _detector(model)
     return partial(run, jax.device_put(variables)), run._cache_size
 
 
-def _detector(model):
-    return jax.jit(lambda *arrays: model.apply(*arrays, method="detect")._asdict())
+def _detector(model: MaskTrackRCNN) -> Any:
+    """Return the jitted function of variables, images and image sizes."""
+
+    def detect(*arrays: Any) -> dict[str, jax.Array]:
+        detections: Any = model.apply(*arrays, method="detect")
+        return detections._asdict()
+
+    return jax.jit(detect)
 
 
-_kept_detector = lru_cache(maxsize=1)(_detector)  # a run that evaluates again and again compiles it once
+_kept_detector = lru_cache(maxsize=1)(_detector)  # a run that evaluates repeatedly compiles it once
 
 
-def build_segmenter(config, categories, variables, **overrides):
-    """`VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
+def build_segmenter(
+    config: ConfigDict,
+    categories: Categories,
+    variables: Variables,
+    **overrides: Any,
+) -> VideoSegmenter:
+    """Return the `VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
     predict, _ = make_predict(build_model(config, len(categories)), variables)
     return _segmenter(config, categories, predict, **overrides)
 
 
-def build_segmenters(config, categories, variables, devices):
-    """One such for each of `devices`, with the parameters there."""
+def build_segmenters(
+    config: ConfigDict,
+    categories: Categories,
+    variables: Variables,
+    devices: Iterable[jax.Device],
+) -> list[VideoSegmenter]:
+    """Return one such segmenter for each of `devices`, with the parameters there."""
     run = _kept_detector(build_model(config, len(categories)))
     predicts = [partial(run, jax.device_put(variables, device)) for device in devices]
     return [_segmenter(config, categories, predict) for predict in predicts]
 
 
-def _segmenter(config, categories, predict, **overrides):
+def _segmenter(
+    config: ConfigDict, categories: Categories, predict: Predict, **overrides: Any
+) -> VideoSegmenter:
     options = config.inference
+    long_edge, short_edge = options.scale
     arguments = {
-        "long_edge": options.scale[0],
-        "short_edge": options.scale[1],
-        "buckets": config.data.buckets,
+        "resize": Resize(long_edge, short_edge, config.data.buckets),
         "frames_per_call": options.frames_per_call,
         "association": AssociationOptions(**options.association),
         "tracks": TrackOptions(**options.tracks),
@@ -61,17 +87,22 @@ def _segmenter(config, categories, predict, **overrides):
     return VideoSegmenter(predict, categories, **(arguments | overrides))
 
 
-def load_segmenter(path, detections=None, changes=None, **overrides):
-    """`VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
+def load_segmenter(
+    path: str | Path,
+    detections: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> VideoSegmenter:
+    """Return a `VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
 
-    `detections`: values that replace those of `model.detections`; `changes`: {key, such as
-    "inference.tracks.label" or "model.dtype": value} of the config; `overrides` replace the segmenter's
-    arguments.
+    detections: values that replace those of `model.detections`.
+    changes: {key: value} of the config, such as "inference.tracks.label" or "model.dtype".
+    overrides: arguments of the `VideoSegmenter`.
     """
-    about = read_metadata(path)
-    about.config.model.detections.update(detections or {})
-    about.config.update_from_flattened_dict(changes or {})
-    validate_inference(about.config.inference)
-    validate_dtype(about.config.model.dtype, jax.config.jax_enable_x64)
-    variables = store.load_variables(path, build_model(about.config, len(about.categories)))
-    return build_segmenter(about.config, about.categories, variables, **overrides)
+    metadata = read_metadata(path)
+    metadata.config.model.detections.update(detections or {})
+    metadata.config.update_from_flattened_dict(changes or {})
+    validate_inference(metadata.config.inference)
+    validate_dtype(metadata.config.model.dtype, jax.config.read("jax_enable_x64"))
+    variables = store.load_variables(path, build_model(metadata.config, len(metadata.categories)))
+    return build_segmenter(metadata.config, metadata.categories, variables, **overrides)

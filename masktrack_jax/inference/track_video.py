@@ -1,27 +1,36 @@
 """What `track.py` does: one video in; overlay video, tracks and detections of every frame out."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from signal import Signals
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
-from masktrack_jax.inference.resume import Record
+from masktrack_jax.inference.progress import Progress
+from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.runtime.signals import Interruption, exit_status
-from masktrack_jax.video.live import open_source
+from masktrack_jax.tracking.tracks import FrameResult
+from masktrack_jax.video.files import FrameFolder, VideoFile
+from masktrack_jax.video.live import LiveSource, open_source
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale
 from masktrack_jax.video.parts import PartWriter
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run of `track_video` did: numbers of frames and tracks, and the seconds it took.
+    """What a run of `track_video` did: numbers of frames and tracks, and seconds.
 
-    start: seconds to the first result, compilation included; at_once: frames of which that is true, a batch;
-    before: frames that were there already; dropped: those of a live source that were not looked at.
+    start: seconds until the first result, compilation included. at_once: frames that are ready by then, one
+    batch. before: frames that an earlier run had done. dropped: frames of a live source that were skipped.
     """
 
     frames: int
@@ -32,7 +41,7 @@ class Summary:
     before: int = 0
     dropped: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         before = f" ({self.before} from before)" * (self.before > 0)
         dropped = f" and {self.dropped} dropped" * (self.dropped > 0)
         text = f"{self.frames} frames{before}{dropped}, {self.tracks} tracks, {self.seconds:.1f} s"
@@ -43,104 +52,149 @@ class Summary:
         return f"{text}: {self.start:.1f} s to the first frame, then {speed:.1f} frames/s"
 
 
-def track_video(segmenter, input_path, output_dir, draw_threshold=0.0, drop_frames=False, network=None):
-    """Track a video's objects; return a `Summary`.
+def track_video(
+    segmenter: VideoSegmenter,
+    input_path: str | Path,
+    output_dir: str | Path,
+    *,
+    draw_threshold: float = 0.0,
+    drop_frames: bool = False,
+    network: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Track the objects of a video.
 
-    segmenter: a `VideoSegmenter`; input_path: a video file, a folder of frames or a live source, see
-    `live.open_source`; draw_threshold: least score of what the overlay shows; drop_frames: look at the latest
-    frame of a live source only, one at a time; network: {name: of what the segmenter's `predict` was made and
-    where it runs}, for JSON.
-    Writes to `output_dir`: `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results, with
-    `track_id`; and `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids
-    and track_ids. All three appear at the end; until then `output_dir/partial` holds what there is (see
-    `record.Record`), and after a break or an error the same call goes on with it. At Ctrl-C or SIGTERM the
-    three are made in there of the frames so far, and SystemExit is raised; a live source is then at its end.
-    Raises `UserError` for unreadable input, for an output folder that cannot be written to, and for one with
-    the frames of another run.
+    Writes `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results with `track_id`; and
+    `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
+    All three appear in `output_dir` at the end. Until then `output_dir/partial` holds the `Progress`, and
+    after an interruption or an error the same call resumes. At Ctrl-C or SIGTERM the three files are written
+    there for the frames so far, and SystemExit is raised; for a live source this is the normal end.
+
+    Args:
+      segmenter: with its detector.
+      input_path: a video file, a folder of frames or a live source, see `video.live.open_source`.
+      output_dir: created where it does not exist.
+      draw_threshold: the overlay shows detections that score at least this.
+      drop_frames: process the latest frame of a live source only, one at a time.
+      network: identifies the segmenter's `predict`: its checkpoint and device, for JSON. A run with another
+        one is not resumed.
+    Raises:
+      UserError: the input cannot be read, the output folder cannot be written to, or it holds the progress
+        of another run.
     """
     source = open_source(input_path, drop_frames)
+    live = source if isinstance(source, LiveSource) else None
     settings = {**segmenter.settings, "draw_threshold": draw_threshold}
-    run = {"input": source.fingerprint(), "settings": settings, **(network or {})}
+    made_by = {"input": source.fingerprint(), "settings": settings, **(network or {})}
     with (
-        contextlib.closing(source) if source.live else contextlib.nullcontext(),
+        contextlib.closing(live) if live else contextlib.nullcontext(),
         Interruption() as interruption,
-        Record(output_dir, run, segmenter.tracks, source.live) as record,
+        Progress(output_dir, made_by, segmenter.tracks, live is not None) as progress,
     ):
-        before, started = record.frames, time.perf_counter()
+        before, started = progress.frames, time.perf_counter()
         if before:
-            print(f"{record.folder}: goes on after {before} frames")
-        results = _one_by_one if drop_frames else _in_batches
-        results = results(segmenter, source, record, interruption)
-        first = _record_all(segmenter, source, record, results, draw_threshold, interruption) or started
-        cut_short = interruption.signal is not None and not source.live
-        tracks = record.write_results(segmenter.category_ids, source.fps)
-        seconds, size = time.perf_counter() - started, 1 if drop_frames else segmenter.frames_per_call
-        dropped = source.dropped if source.live else 0
-        summary = Summary(record.frames, tracks, seconds, first - started, size, before, dropped)
-        if cut_short:
-            name = interruption.signal.name
-            print(f"{name}: {record.folder} holds what was done, {summary}; the same command goes on")
-            raise SystemExit(exit_status(interruption.signal))
-        record.finish()
+            print(f"{progress.folder}: resumes after {before} frames")
+        run = _Run(segmenter, source, progress, interruption)
+        results = run.one_by_one(live) if live and drop_frames else run.in_batches()
+        first = run.record(results, draw_threshold) or started
+        signal = run.stopped_by
+        tracks = progress.write_results(segmenter.category_ids, source.fps)
+        summary = Summary(
+            frames=progress.frames,
+            tracks=tracks,
+            seconds=time.perf_counter() - started,
+            start=first - started,
+            at_once=1 if drop_frames else segmenter.frames_per_call,
+            before=before,
+            dropped=live.dropped if live else 0,
+        )
+        if signal is not None:
+            print(f"{signal.name}: {progress.folder} holds {summary}; the same command resumes")
+            raise SystemExit(exit_status(signal))
+        progress.finish()
     return summary
 
 
-def _in_batches(segmenter, source, record, interruption):
-    """Yield number, frame and `FrameResult` of each frame after those of the record."""
-    waiting = deque()  # frames whose result is not there yet: at most three batches
+class _Tracked(NamedTuple):
+    """A frame with its number in the source, and its result."""
 
-    def remembered():
-        if source.live:
-            numbered = source.numbered(interruption)
-        else:
-            numbered = enumerate(source.frames(record.frames), record.frames)
-        for number, frame in numbered:
-            waiting.append((number, frame))
-            yield frame
-
-    for result in segmenter.stream(remembered(), record.state):
-        yield *waiting.popleft(), result
+    number: int
+    frame: np.ndarray
+    result: FrameResult
 
 
-def _one_by_one(segmenter, source, record, interruption):
-    """Yield number, frame and `FrameResult` of a live source's frames, each before the next one is taken."""
-    segmenter.reset()
-    for number, frame in source.numbered(interruption):
-        yield number, frame, segmenter.step(frame)
+@dataclass(frozen=True)
+class _Run:
+    """One run of `track_video`."""
+
+    segmenter: VideoSegmenter
+    source: VideoFile | FrameFolder | LiveSource
+    progress: Progress
+    interruption: Interruption
+
+    @property
+    def stopped_by(self) -> Signals | None:
+        """The signal that stops the run before the end of its source. A live source ends at a signal."""
+        return None if isinstance(self.source, LiveSource) else self.interruption.signal
+
+    def in_batches(self) -> Iterator[_Tracked]:
+        """Yield the frames after those of the progress."""
+        waiting: deque[tuple[int, np.ndarray]] = deque()  # frames without a result: at most three batches
+
+        def remembered() -> Iterator[np.ndarray]:
+            numbered: Iterator[tuple[int, np.ndarray]]
+            if isinstance(self.source, LiveSource):
+                numbered = self.source.numbered(self.interruption)
+            else:
+                start = self.progress.frames
+                numbered = enumerate(self.source.frames(start), start)
+            for number, frame in numbered:
+                waiting.append((number, frame))
+                yield frame
+
+        for result in self.segmenter.stream(remembered(), self.progress.state):
+            yield _Tracked(*waiting.popleft(), result)
+
+    def one_by_one(self, live: LiveSource) -> Iterator[_Tracked]:
+        """Yield the frames of a live source, each processed before the next one is taken."""
+        self.segmenter.reset()
+        for number, frame in live.numbered(self.interruption):
+            yield _Tracked(number, frame, self.segmenter.step(frame))
+
+    def record(self, tracked: Iterator[_Tracked], draw_threshold: float) -> float | None:
+        """Add frames to the progress and draw the overlay. Saves now and then, and at the end.
+
+        A signal ends it after the current batch. Returns the time (of `time.perf_counter`) of the first
+        result, None if there was none.
+        """
+        segmenter, progress = self.segmenter, self.progress
+        first, scale = None, overlay_scale(self.source.height, self.source.width)
+        size = self.source.height * scale, self.source.width * scale
+        with (
+            PartWriter(progress.folder, self.source.fps, *size) as overlay,
+            tqdm(total=self.source.length, initial=progress.frames, unit="frame", disable=None) as bar,
+        ):
+            for number, frame, result in tracked:
+                first = first or time.perf_counter()
+                drawn = _draw(frame, result, segmenter.names, draw_threshold, scale)
+                if drawn.shape[:2] != size:  # a frame that differs in size from the first
+                    drawn = resize_image(drawn, *size)
+                overlay.write(drawn, number)
+                progress.add(result, frame_record(replace(result, index=number), segmenter.category_ids))
+                bar.update()
+                if progress.frames % segmenter.frames_per_call == 0:  # where `stream` can resume
+                    if self.stopped_by is not None:
+                        break
+                    if progress.due:
+                        overlay.cut()
+                        progress.save(segmenter.state())
+        progress.save(segmenter.state())
+        return first
 
 
-def _record_all(segmenter, source, record, results, draw_threshold, interruption):
-    """Put results into the record, with the overlay, and save it now and then, and at the end.
-
-    A signal ends it after the batch in which it comes; a live source has ended by itself. Returns the time
-    (of `time.perf_counter`) of the first result; None if there was none.
-    """
-    first, scale = None, overlay_scale(source.height, source.width)
-    size = source.height * scale, source.width * scale
-    with (
-        PartWriter(record.folder, source.fps, *size) as overlay,
-        tqdm(total=source.length, initial=record.frames, unit="frame", disable=None) as progress,
-    ):
-        for number, frame, result in results:
-            first = first or time.perf_counter()
-            drawn = _draw(frame, result, segmenter.names, draw_threshold, scale)
-            if drawn.shape[:2] != size:  # a frame that differs from the first
-                drawn = resize_image(drawn, *size)
-            overlay.write(drawn, number)
-            record.add(result, frame_record(replace(result, index=number), segmenter.category_ids))
-            progress.update()
-            if record.frames % segmenter.frames_per_call == 0:  # where `stream` can go on
-                if interruption.signal is not None and not source.live:
-                    break
-                if record.due:
-                    overlay.cut()
-                    record.save(segmenter.state())
-    record.save(segmenter.state())
-    return first
-
-
-def _draw(frame, result, names, threshold, scale):
-    """The frame with those detections of a `FrameResult` that score at least `threshold`."""
+def _draw(
+    frame: np.ndarray, result: FrameResult, names: Sequence[str], threshold: float, scale: int
+) -> np.ndarray:
+    """Return the frame with the detections drawn that score at least `threshold`."""
     shown = np.flatnonzero(result.scores >= threshold)
     return draw_tracks(
         frame,
@@ -153,8 +207,8 @@ def _draw(frame, result, names, threshold, scale):
     )
 
 
-def frame_record(result, category_ids):
-    """Return a `FrameResult` as a line of `frames.jsonl`: a dict of plain lists."""
+def frame_record(result: FrameResult, category_ids: Sequence[int]) -> dict[str, Any]:
+    """Return a frame as a line of `frames.jsonl`: a dict of plain lists."""
     return {
         "frame": result.index,
         "boxes": np.round(result.boxes.astype(float), 2).tolist(),

@@ -1,65 +1,82 @@
-"""As `tracks.VideoTracks`, with the detections in a file, so that memory does not grow with the video."""
+"""As `tracking.tracks.VideoTracks`, with the detections in a file: memory does not grow with the video."""
+
+from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, TextIO
 
 import numpy as np
 
-from masktrack_jax.tracking.tracks import Track, judged, segmentations
+from masktrack_jax.masks.rle import Rle
+from masktrack_jax.tracking.tracks import (
+    Detection,
+    FrameResult,
+    Track,
+    TrackOptions,
+    TrackRecord,
+    detections_of,
+    judge,
+    segmentations,
+)
+
+NO_MASK: Rle = {"size": [0, 0], "counts": ""}
+NO_BOX = np.zeros(4, np.float32)
 
 
 class StoredTracks:
-    """Collects the tracked detections of one video in a file and makes tracks of it, one at a time.
+    """Collects the tracked detections of one video in a file and turns them into tracks, one at a time.
 
-    file: opened for reading, and writing in binary at its end; it may hold the detections of `frame_count`
-    frames. A line is a JSON list: track id, then frame, label, score, RLE, box and probabilities.
+    file: opened for reading, and for writing in binary at its end. It may already hold the detections of
+    `frame_count` frames. A line is a JSON list: the track id and the fields of a `Detection`.
     """
 
-    def __init__(self, file, options, frame_count=0):
+    def __init__(self, file: BinaryIO, options: TrackOptions, frame_count: int = 0) -> None:
         self.options, self.frame_count = options, frame_count
         self._file = file
 
-    def add(self, result):
-        """Take the next frame's `FrameResult`; it may be empty."""
-        rows = zip(
-            result.track_ids.tolist(),
-            result.labels.tolist(),
-            result.scores.tolist(),
-            result.rles,
-            result.boxes.tolist(),
-            result.probabilities.tolist(),
-        )
-        for track_id, *rest in rows:
-            self._file.write(json.dumps([track_id, self.frame_count, *rest]).encode() + b"\n")
+    def add(self, result: FrameResult) -> None:
+        """Add the next frame; it may be empty."""
+        for track_id, detection in detections_of(result, self.frame_count):
+            values = [*detection[:4], detection.box.tolist(), detection.probabilities.tolist()]
+            self._file.write(json.dumps([track_id, *values]).encode() + b"\n")
         self.frame_count += 1
 
-    def write(self, target, video_id, category_ids):
-        """Write to a text file what `json.dumps(VideoTracks.finish(…))` gives; return the number of tracks.
+    def write(self, target: TextIO, video_id: int, category_ids: Sequence[int]) -> int:
+        """Write what `json.dumps(VideoTracks.finish(…))` returns to a text file; return the number of tracks.
 
-        Memory: about 50 bytes a detection, and a track without its masks.
+        Memory: about 50 bytes a detection, and one track without its masks.
         """
         tracks = self._places()
         target.write("[")
         for number, (track_id, places) in enumerate(tracks.items()):
             target.write(", " * (number > 0))
-            self._write_track(target, track_id, places, video_id, category_ids)
+            label, score = judge(self._without_masks(places), self.frame_count, self.options)
+            record = TrackRecord(
+                video_id=video_id,
+                track_id=track_id,
+                category_id=category_ids[label],
+                score=score,
+                segmentations=[],
+            )
+            target.write(json.dumps(record).removesuffix("]}"))
+            masks = segmentations(self._detections(places), self.frame_count, self.options.fill_gaps)
+            for index, rle in enumerate(masks):
+                target.write(", " * (index > 0) + json.dumps(rle))
+            target.write("]}")
         target.write("]")
         return len(tracks)
 
-    def _write_track(self, target, track_id, places, video_id, category_ids):
+    def _without_masks(self, places: Iterable[int]) -> Track:
+        """Return the track whose detections are at `places`, without masks and boxes."""
         track = Track()
-        for _, frame, label, score, _, _, probabilities in self._detections(places):
-            track.add(frame, label, score, None, None, np.array(probabilities, np.float32))
-        head = judged(video_id, track_id, track, self.frame_count, category_ids, self.options)
-        target.write(json.dumps(head)[:-1] + ', "segmentations": [')
-        rows = self._detections(places)
-        sights = ((frame, rle, np.array(box, np.float32)) for _, frame, _, _, rle, box, _ in rows)
-        for index, rle in enumerate(segmentations(sights, self.frame_count, self.options.fill_gaps)):
-            target.write(", " * (index > 0) + ("null" if rle is None else json.dumps(rle)))
-        target.write("]}")
+        for detection in self._detections(places):
+            track.add(detection._replace(rle=NO_MASK, box=NO_BOX))
+        return track
 
-    def _places(self):
-        """{track id: where in the file its detections are}, in order of the ids."""
+    def _places(self) -> dict[int, np.ndarray]:
+        """Return {track id: where in the file its detections are}, in order of the ids."""
         ids, places, place = array("q"), array("q"), 0
         self._file.seek(0)
         for line in self._file:
@@ -70,8 +87,11 @@ class StoredTracks:
         tracks, starts = np.unique(np.asarray(ids)[order], return_index=True)
         return dict(zip(tracks.tolist(), np.split(np.asarray(places)[order], starts[1:])))
 
-    def _detections(self, places):
-        """Yield the detections at `places`, as lists."""
+    def _detections(self, places: Iterable[int]) -> Iterator[Detection]:
+        """Yield the detections at `places`."""
         for place in places:
             self._file.seek(place)
-            yield json.loads(self._file.readline())
+            _, frame, label, score, rle, box, probabilities = json.loads(self._file.readline())
+            yield Detection(
+                frame, label, score, rle, np.array(box, np.float32), np.array(probabilities, np.float32)
+            )

@@ -2,31 +2,24 @@
 
     python -m masktrack_jax.interop --input mask_rcnn.pth --source torchvision --output weights/coco
 
-Then train from it (`--config.train.init_from=weights/coco`), or run it where it has a track head. Of the
-sources, `original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of every version, pytorch style;
-`torchvision` is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride
-in the 1×1) and `detectron2-pytorch` that of its networks trained from torchvision's ResNet.
+Then train from it (`--config.train.init_from=weights/coco`), or run it if it has a track head. The sources:
+`original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of every version, pytorch style; `torchvision`
+is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride in the 1×1),
+and `detectron2-pytorch` the style of its networks trained from torchvision's ResNet.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from masktrack_jax.checkpoints import store
 from masktrack_jax.interop.category_lists import LISTS
-from masktrack_jax.interop.convert import import_weights
-from masktrack_jax.interop.sources import SOURCES
+from masktrack_jax.interop.source_names import SOURCES
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 
-def write(output, about, variables):
-    """Write a checkpoint to the new folder `output`, which appears complete or not at all."""
-    with whole(output) as partial:
-        store.write_variables(partial, variables, about)
-
-
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.interop",
         description=__doc__,
@@ -35,28 +28,32 @@ def _parser():
     lists = f"{', '.join(LISTS)}, or a JSON file: annotations or a list of names"
     add = parser.add_argument
     add("--input", required=True, help=".safetensors, .pth or .pt file")
-    add("--source", required=True, choices=SOURCES, help="what wrote it")
+    add("--source", required=True, choices=SOURCES, help="what wrote the file")
     add("--output", required=True, help="folder of the checkpoint; must not exist")
     add("--categories", help=f"what to detect (default: the file's categories): {lists}")
     add(
         "--file-categories",
-        help="the file's categories, where it does not tell them (default: by their number)",
+        help="the file's categories, if it does not name them (default: by their number)",
     )
     add(
         "--batch-norm-epsilon",
         type=float,
         help="of the file (default: 0 for torchvision's detectors with frozen batch norm, else 1e-5)",
     )
-    add("--seed", type=int, default=0, help="of what the file does not have (default: %(default)s)")
+    add("--seed", type=int, default=0, help="for weights that the file lacks (default: %(default)s)")
     return parser
 
 
-def main(arguments=None):
-    """Run the command; prints what was loaded, what was not, and the folder."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command. Prints what was loaded, what was not, and the folder."""
     options = _parser().parse_args(arguments)
     if Path(options.output).exists():
         raise UserError(f"{options.output}: exists; remove it or choose another --output")
-    about, variables, lines = import_weights(
+    # Not at the top: --help need not wait for JAX.
+    from masktrack_jax.checkpoints import store
+    from masktrack_jax.interop.convert import import_weights
+
+    imported = import_weights(
         options.input,
         options.source,
         categories=options.categories,
@@ -64,8 +61,9 @@ def main(arguments=None):
         epsilon=options.batch_norm_epsilon,
         seed=options.seed,
     )
-    write(options.output, about, variables)
-    print(*lines, options.output, sep="\n")
+    with whole(options.output) as partial:
+        store.write_variables(partial, imported.variables, imported.metadata)
+    print(*imported.lines, options.output, sep="\n")
 
 
 if __name__ == "__main__":

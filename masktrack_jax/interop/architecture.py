@@ -1,13 +1,20 @@
-"""The config of the network that a file's tensors make, by their names and shapes."""
+"""The config of a network, inferred from the names and shapes of its tensors."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from masktrack_jax.config.base import base_config
-from masktrack_jax.interop.names import BOX, MASK
+from masktrack_jax.interop.files import Tensors
+from masktrack_jax.interop.source_names import BOX, MASK
 from masktrack_jax.models.resnet import DEPTHS
 from masktrack_jax.runtime.errors import UserError
 
-# Key of `config.model`, and the tensor (mmdet's name) whose first axis is as long.
+# Key of `config.model`, and the tensor (mmdet's name) whose first axis has this length.
 WIDTHS = {
     "backbone.width": "backbone.conv1.weight",
     "fpn.channels": "neck.lateral_convs.0.conv.weight",
@@ -18,10 +25,10 @@ WIDTHS = {
 }
 
 
-def config_of(path, tensors):
-    """`base_config` with the depths and widths of `tensors` {mmdet's name: array} of the file at `path`.
+def config_of(path: Path, tensors: Tensors) -> ConfigDict:
+    """Return `base_config` with the depths and widths of `tensors` (by mmdet's names) of the file at `path`.
 
-    What the tensors do not tell stays as it is there.
+    What cannot be inferred from the tensors stays at its default.
     """
     config = base_config()
     config.model.backbone.depth = _depth(path, tensors)
@@ -36,17 +43,18 @@ def config_of(path, tensors):
     return config
 
 
-def _depth(path, tensors):
-    """The ResNet's number of layers."""
+def _depth(path: Path, tensors: Tensors) -> int:
+    """Return the ResNet's number of layers."""
     blocks = tuple(_count(tensors, rf"backbone\.layer{stage}\.\d+\.conv1\.weight") for stage in (1, 2, 3, 4))
     bottleneck = "backbone.layer1.0.conv3.weight" in tensors
-    for depth, known in DEPTHS.items():
-        if known == (blocks, bottleneck):
+    for depth, form in DEPTHS.items():
+        if form == (blocks, bottleneck):
             return depth
     kind = "bottleneck" if bottleneck else "basic"
     known = ", ".join(map(str, sorted(DEPTHS)))
     raise UserError(f"{path}: its ResNet has {blocks} {kind} blocks; one of depth {known} can be read")
 
 
-def _count(tensors, pattern):
+def _count(tensors: Iterable[str], pattern: str) -> int:
+    """Return how many names match."""
     return sum(bool(re.fullmatch(pattern, name)) for name in tensors)

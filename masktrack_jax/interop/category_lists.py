@@ -1,13 +1,18 @@
-"""Category lists: the well-known ones, and those that a person names on the command line."""
+"""Category lists: the well-known ones, and those of files named on the command line."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
 
 from masktrack_jax.checkpoints.categories import plain_names
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.runtime.errors import UserError
 
+Category = tuple[int, str]  # id, name
 
-def _names(text):
+
+def _names(text: str) -> list[str]:
     return text.split()
 
 
@@ -37,21 +42,21 @@ COCO = _names("""
 COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_IDS = [i for i in range(1, 91) if i not in COCO_UNUSED_IDS]
 
-# name: (id, name) of every label
-LISTS = {
+# The (id, name) of each label.
+LISTS: dict[str, list[Category]] = {
     "youtubevis2019": list(enumerate(YOUTUBEVIS2019, start=1)),
     "youtubevis2021": list(enumerate(YOUTUBEVIS2021, start=1)),
     "ovis": list(enumerate(OVIS, start=1)),
     "coco": [(i, name.replace("_", " ")) for i, name in zip(COCO_IDS, COCO, strict=True)],
 }
-# What a file of so many classes was most likely trained on.
+# The list that a file with this number of classes was most likely trained on.
 LIKELY = {40: "youtubevis2019", 25: "ovis", 80: "coco"}
 
 
-def read_categories(choice):
-    """(id, name) of every label of a known list, by its name, or of a JSON file (annotations, or names).
+def read_categories(choice: str) -> list[Category]:
+    """Return the categories of a known list, by its name, or of a JSON file (annotations, or names).
 
-    Raises a UserError for another file.
+    Raises a UserError for any other file.
     """
     if choice in LISTS:
         return LISTS[choice]
@@ -68,14 +73,14 @@ def read_categories(choice):
         else:
             found = with_ids(content)
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: holds no categories; give annotations or a JSON list of names") from None
+        raise UserError(f"{path}: has no categories; give annotations or a JSON list of names") from None
     if not found:
         raise UserError(f"{path}: names no category; give annotations or a JSON list of names")
     return found
 
 
-def with_ids(names):
-    """(id, name) of a list of names: the ids of the known list that it is, or else 1, 2, …"""
+def with_ids(names: Sequence[str]) -> list[Category]:
+    """Return names with ids: those of the known list with the same names, else 1, 2, …"""
     if not all(isinstance(name, str) for name in names):
         raise TypeError("not a name")
     for categories in LISTS.values():

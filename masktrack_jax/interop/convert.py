@@ -1,72 +1,104 @@
-"""From a file's tensors to a checkpoint's variables, and an account of what went where."""
+"""From a file's tensors to a checkpoint's variables, with a report on each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
 from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.presets import mmdet1_form, mmtracking_form, original_form, torchvision_form
 from masktrack_jax.interop import files, names, sources
 from masktrack_jax.interop.architecture import config_of
-from masktrack_jax.interop.category_lists import LIKELY, LISTS, read_categories, with_ids
-from masktrack_jax.interop.summary import account_of, depends_on_classes, part_of
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.interop.category_lists import LIKELY, LISTS, Category, read_categories, with_ids
+from masktrack_jax.interop.summary import Labels, depends_on_classes, part_of, report
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 
 USUAL = "only Mask R-CNN with ResNet and FPN in its usual form can be read"
 
 
-def import_weights(path, source, *, categories=None, file_categories=None, epsilon=None, seed=0):
-    """`Metadata`, variables and an account (lines) of the file at `path`, of one of `sources.SOURCES`.
+class Imported(NamedTuple):
+    """A network made from a file; lines: what was loaded, what was not, and why."""
 
-    `categories`: what the network is to detect, by default what the file's does; `file_categories`: what that
-    is, where the file does not tell (both: see `known.read_categories`). `epsilon`: of the file's batch
-    norms, where not the source's own. `seed`: of what is not in the file. Raises a UserError.
+    metadata: Metadata
+    variables: dict[str, Any]
+    lines: list[str]
+
+
+def import_weights(
+    path: str | Path,
+    source: str,
+    *,
+    categories: str | None = None,
+    file_categories: str | None = None,
+    epsilon: float | None = None,
+    seed: int = 0,
+) -> Imported:
+    """Read the weights in a file that one of `source_names.SOURCES` wrote.
+
+    Args:
+      path: a .safetensors, .pth or .pt file.
+      source: what wrote it.
+      categories: what the network is to detect, by default the file's categories.
+      file_categories: those of the file, if it does not name them. Both are names of known lists or JSON
+        files, see `category_lists.read_categories`.
+      epsilon: of the file's batch norms, by default the source's own.
+      seed: for the initialisation of parameters that the file lacks.
+    Raises:
+      UserError: the file cannot be read, is of another source, or does not fit the network.
     """
     file = files.read(path)
-    found = sources.translate(file, source, epsilon)
-    config = file.about.config if file.about else source_config(file, found.tensors, source)
-    ours = read_categories(categories) if categories else None
-    theirs, told = file_labels(file, found.classes, file_categories, ours)
-    ours = ours or theirs
+    translated = sources.translate(file, source, epsilon)
+    config = file.metadata.config if file.metadata else source_config(file, translated.tensors, source)
+    chosen = read_categories(categories) if categories else None
+    theirs, told = file_labels(file, translated.num_classes, file_categories, chosen)
+    ours = chosen or theirs
     if not ours:
-        raise UserError(f"{file.path}: does not tell its categories; give --file-categories or --categories")
+        raise UserError(f"{file.path}: does not name its categories; give --file-categories or --categories")
 
     model = build_model(config, len(ours))
-    shapes = variable_shapes(file, model)
-    table = names.table(shapes)
-    shapes = {path: x.shape for path, x in flatten_dict(shapes, sep="/").items()}
-    values = read_values(file, found, table, shapes, found.classes or len(ours))
+    expected = variable_shapes(file, model)
+    table = names.table(expected)
+    shapes = {path: x.shape for path, x in flatten_dict(expected, sep="/").items()}
+    values = read_values(file, translated, table, shapes, translated.num_classes or len(ours))
     check_whole(file, table, values)
-    if not theirs:  # of classes without names nothing is known
+    if not theirs:  # classes without names cannot be matched
         values = {path: x for path, x in values.items() if not depends_on_classes(path)}
-    matches = match_categories([name for _, name in ours], [name for _, name in theirs or ()])
+    places = match_categories([name for _, name in ours], [name for _, name in theirs or ()])
 
-    if len(values) < len(shapes) or None in matches:
+    if len(values) < len(shapes) or None in places:
         start = flatten_dict(jax.device_get(model.init_variables(jax.random.key(seed))), sep="/")
     else:
         start = {path: np.zeros(shape, np.float32) for path, shape in shapes.items()}
-    variables = {p: carry(p, x, values[p], matches) if p in values else x for p, x in start.items()}
-    about = Metadata(config, ours, file.about.step if file.about else 0)
+    variables = {p: carry(p, x, values[p], places) if p in values else x for p, x in start.items()}
     title = f"{file.path}: {source}, ResNet-{config.model.backbone.depth}, {told}"
-    lines = [title, *account_of(file, found, table, values, ours, theirs, matches)]
-    return about, unflatten_dict(variables, sep="/"), lines
+    return Imported(
+        metadata=Metadata(config, ours, file.metadata.step if file.metadata else 0),
+        variables=unflatten_dict(variables, sep="/"),
+        lines=[title, *report(file, translated, table, values, Labels(ours, theirs, places))],
+    )
 
 
-def variable_shapes(file, model):
-    """Shapes of the variables of `model`, which may be of a config that the file brings."""
+def variable_shapes(file: files.WeightsFile, model: MaskTrackRCNN) -> dict[str, Any]:
+    """Return the shapes of the variables of `model`, whose config may come from the file."""
     try:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
-    except Exception as error:  # whatever a wrong value leads to
-        if not file.about:
+    except Exception as error:  # a wrong value can raise anything
+        if not file.metadata:
             raise
-        problem = f"the config in its header makes no network ({type(error).__name__})"
-        raise UserError(f"{file.path}: {problem}; get the file anew") from None
+        problem = f"the config in its header describes no network ({type(error).__name__})"
+        raise UserError(f"{file.path}: {problem}; get the file again") from None
 
 
-def source_config(file, tensors, source):
-    """The config of a network of this source."""
+def source_config(file: files.WeightsFile, tensors: files.Tensors, source: str) -> ConfigDict:
+    """Return the config of a network of this source."""
     if "backbone.gn1.weight" in tensors:
         raise UserError(f"{file.path}: its group norm has other groups than ours; {USUAL}")
     config = config_of(file.path, tensors)
@@ -80,57 +112,68 @@ def source_config(file, tensors, source):
     return forms[source](config) if source in forms else config
 
 
-def file_labels(file, classes, choice, wanted):
-    """(id, name) of each class of the file or None, and words that say where they are from.
+def file_labels(
+    file: files.WeightsFile, num_classes: int | None, choice: str | None, wanted: list[Category] | None
+) -> tuple[list[Category] | None, str]:
+    """Return the categories of the file, None if unknown, and words that say where they are from.
 
-    `classes`: how many it has; `choice`: of --file-categories; `wanted`: of --categories, or None.
+    `choice` is --file-categories; `wanted` are the categories of --categories.
     """
-    if classes is None:
+    labels: list[Category] | None
+    if num_classes is None:
         return None, "without classes"
     if choice:
         labels, told = read_categories(choice), f"those of {choice}"
-    elif file.about:
-        labels, told = file.about.categories, "named in the file"
-    elif file.classes:
-        labels, told = with_ids(file.classes), "named in the file"
-    elif wanted and len(wanted) == classes:
+    elif file.metadata:
+        labels, told = file.metadata.categories, "named in the file"
+    elif file.class_names:
+        labels, told = with_ids(file.class_names), "named in the file"
+    elif wanted and len(wanted) == num_classes:
         labels, told = wanted, "taken for those of --categories"
-    elif classes in LIKELY:
-        labels, told = LISTS[LIKELY[classes]], f"taken for {LIKELY[classes]}'s"
+    elif num_classes in LIKELY:
+        labels, told = LISTS[LIKELY[num_classes]], f"taken for {LIKELY[num_classes]}'s"
     else:
-        labels, told = None, "of unknown names"
-    if labels and len(labels) != classes:
+        labels, told = None, "without names"
+    if labels and len(labels) != num_classes:
         raise UserError(
-            f"{file.path}: has {classes} classes, not the {len(labels)} {told}; give --file-categories"
+            f"{file.path}: has {num_classes} classes, not the {len(labels)} {told}; give --file-categories"
         )
-    return labels, f"{classes} classes {told}"
+    return labels, f"{num_classes} classes {told}"
 
 
-def read_values(file, found, table, shapes, classes):
-    """{our name: array} of what the file has of the network; of class-dependent layers for its `classes`.
+def read_values(
+    file: files.WeightsFile,
+    translated: sources.Translated,
+    table: Mapping[str, names.Entry],
+    shapes: Mapping[str, tuple[int, ...]],
+    num_classes: int,
+) -> dict[str, np.ndarray]:
+    """Return {our name: array} of the network's parameters in the file; class layers have `num_classes`.
 
-    Raises a UserError for a tensor of another shape, or with values that are no numbers.
+    Raises a UserError for a tensor of another shape, or with values that are not finite.
     """
     values = {}
     for path, (name, layout) in table.items():
-        if name not in found.tensors:
+        if name not in translated.tensors:
             continue
-        theirs, x = found.origin[name][0], found.tensors[name]
-        shape = class_shape(path, shapes[path], classes)
+        theirs, x = translated.origin[name].name, translated.tensors[name]
+        shape = class_shape(path, shapes[path], num_classes)
         wanted = names.torch_shape(shape, layout)
         if x.shape != wanted:
             raise UserError(f"{file.path}: {theirs} is {x.shape}, where {wanted} fits the rest; {USUAL}")
         x = np.asarray(x, np.float32)
         if not np.all(np.isfinite(x)):
-            raise UserError(f"{file.path}: {theirs} holds values that are not finite; get the file anew")
+            raise UserError(f"{file.path}: {theirs} has values that are not finite; get the file again")
         values[path] = np.ascontiguousarray(names.from_torch(x, layout, shape))
     return values
 
 
-def check_whole(file, table, values):
-    """A part of the network (backbone, fpn, …) is in the file as a whole, or not at all.
+def check_whole(
+    file: files.WeightsFile, table: Mapping[str, names.Entry], values: Mapping[str, np.ndarray]
+) -> None:
+    """Raise a UserError if a part of the network (backbone, fpn, …) is neither complete nor absent.
 
-    Its class-dependent layers may be missing; the backbone may not.
+    Class-dependent layers may be missing. The backbone must be there.
     """
     there = {part_of(path) for path in values} | {"backbone"}
     for path, (name, _) in table.items():

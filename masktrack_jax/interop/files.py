@@ -1,32 +1,45 @@
-"""Read the tensors of a `.safetensors` or PyTorch file. Nothing in a file is ever executed."""
+"""Read the tensors of a `.safetensors` or PyTorch file. Code in a file is never executed."""
+
+from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ml_dtypes  # noqa: F401 – bfloat16 for NumPy, which safetensors looks for
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from masktrack_jax.checkpoints.metadata import UNSOUND, Metadata, parse_metadata
 from masktrack_jax.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
+Tensors = dict[str, np.ndarray]  # by name, in PyTorch's layout
+
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where a training run's file holds its parameters
-OURS = "masktrack_jax"  # key of what our export says of itself, in a safetensors file's header
+OURS = "masktrack_jax"  # key of a checkpoint's metadata in the header of an exported file
 
 
 class WeightsFile(NamedTuple):
-    """What was read of a file."""
+    """The content of a file.
+
+    class_names: of the categories, if the file names them. caffe: the config in the file has the caffe style.
+    metadata: of the exported checkpoint, if `interop.export` wrote the file.
+    """
 
     path: Path
-    tensors: dict  # name: NumPy array, in PyTorch's layout
-    classes: list | None  # category names, where the file tells them
-    caffe: bool  # the config in the file is of the caffe style
-    about: Metadata | None  # of a file of `interop.export`
+    tensors: Tensors
+    class_names: list[str] | None
+    caffe: bool
+    metadata: Metadata | None
 
 
-def read(path):
-    """`WeightsFile` at `path`; raises a UserError for a file that is damaged or holds more than tensors."""
+def read(path: str | Path) -> WeightsFile:
+    """Read a file. Raises a UserError if it is damaged or holds anything but tensors."""
     path = Path(path)
     readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
     if path.suffix == ".pkl":
@@ -39,81 +52,89 @@ def read(path):
     tensors = _without_module(content)
     if not tensors:
         raise UserError(f"{path}: holds no tensors by name; give a file with a state dict")
-    meta = header.get("meta") if isinstance(header.get("meta"), dict) else {}
+    meta = _dict_at(header, "meta")
     style = str(meta.get("config") or meta.get("cfg"))
     return WeightsFile(
         path=path,
         tensors=tensors,
-        classes=_class_names(meta),
+        class_names=_class_names(meta),
         caffe=bool(re.search(r"style\s*=\s*['\"]caffe", style)),
-        about=_about(path, header[OURS]) if OURS in header else None,
+        metadata=_metadata(path, header[OURS]) if OURS in header else None,
     )
 
 
-def _read_safetensors(path):
-    """{name: array} and the header's entries."""
+def _read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    """Return the tensors and the entries of the header."""
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is no whole safetensors file ({_first_line(error)}); get it anew") from None
+        raise UserError(
+            f"{path}: is not a complete safetensors file ({_first_line(error)}); get it again"
+        ) from None
 
 
-def _read_torch(path):
-    """{name: array} of the state dict, and the whole of what the file holds."""
+def _read_torch(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    """Return the tensors of the state dict, and the whole content of the file."""
     try:
         import torch
     except ImportError:
         raise UserError(
-            f"{path}: PyTorch, which reads it, is not installed; make install EXTRAS=dev,torch, "
+            f"{path}: PyTorch is needed to read it and is not installed; make install EXTRAS=dev,torch, "
             "or give a .safetensors file"
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
         raise UserError(
-            f"{path}: PyTorch {torch.__version__} may run code that a file holds; update it to 2.6 or later"
+            f"{path}: PyTorch {torch.__version__} may run code in a file; update it to 2.6 or later"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         header = content if isinstance(content, dict) else {}
         state = next((header[key] for key in WRAPPERS if isinstance(header.get(key), dict)), header)
         return {str(name): _array(x) for name, x in state.items() if isinstance(x, torch.Tensor)}, header
-    except Exception as error:  # torch, zipfile and pickle have many of their own
+    except Exception as error:  # torch, zipfile and pickle raise many kinds
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
-                f"{path}: holds {found[1]}, not tensors alone; none of it was run; save its state dict only"
+                f"{path}: holds {found[1]}, not only tensors; nothing was run; save the state dict only"
             ) from None
-        raise UserError(f"{path}: PyTorch cannot read it ({_first_line(error)}); get it anew") from None
+        raise UserError(f"{path}: PyTorch cannot read it ({_first_line(error)}); get it again") from None
 
 
-def _array(tensor):
-    """A PyTorch tensor as a NumPy array; floating point as float32."""
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Convert a PyTorch tensor; floating point becomes float32."""
     tensor = tensor.detach()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def _without_module(tensors):
-    """Without the prefix that training on several devices leaves."""
+def _without_module(tensors: Tensors) -> Tensors:
+    """Remove the prefix `module.`, which training on several devices adds."""
     if all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): x for name, x in tensors.items()}
     return tensors
 
 
-def _class_names(meta):
-    """The category names in what mmcv or mmengine say of a checkpoint, or None."""
-    dataset = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
+def _dict_at(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _class_names(meta: Mapping[str, Any]) -> list[str] | None:
+    """Return the category names in the metadata of mmcv or mmengine, or None."""
+    dataset = _dict_at(meta, "dataset_meta")
     found = meta.get("CLASSES") or dataset.get("classes") or dataset.get("CLASSES")
     if isinstance(found, str):
-        found = [found]
-    good = isinstance(found, list | tuple) and all(isinstance(name, str) for name in found)
-    return list(found) if good else None
+        return [found]
+    if isinstance(found, list | tuple) and all(isinstance(name, str) for name in found):
+        return list(found)
+    return None
 
 
-def _about(path, text):
+def _metadata(path: Path, text: str) -> Metadata:
     try:
         return parse_metadata(json.loads(text))
     except UNSOUND as error:
-        raise UserError(f"{path}: its header cannot be read ({_first_line(error)}); get it anew") from None
+        raise UserError(f"{path}: its header cannot be read ({_first_line(error)}); get it again") from None
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -5,19 +5,24 @@ width) for convolutions, (in, out, height, width) for transposed ones, (out, in)
 those of models/: (height, width, in, out) and (in, out), a 1×1 convolution being a matrix too.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
-BINS = 7  # a side of the RoI features that the fully connected layers see
+from masktrack_jax.interop.source_names import BOX, MASK
+
+BINS = 7  # on each side of the RoI features that the fully connected layers see
 
 BLOCK = r"backbone/stage(\d)_block(\d+)"
-BOX, MASK = "roi_head.bbox_head", "roi_head.mask_head"
 # Our module, mmdet's name of it, layout of its kernel. "norm" stands for bn or gn.
-MODULES = (
+MODULES: tuple[tuple[str, Callable[..., str], str | None], ...] = (
     (r"backbone/stem", lambda: "backbone.conv1", "conv"),
     (r"backbone/stem/norm", lambda: "backbone.norm1", None),
     (BLOCK + r"/conv(\d)/conv/conv", lambda s, b, c: f"backbone.layer{s}.{b - 1}.conv{c}", "conv"),
@@ -43,7 +48,7 @@ MODULES = (
     (r"mask_head/logits", lambda: f"{MASK}.conv_logits", "conv"),
     (r"track_head/fc1", lambda: "track_head.embed_head.fcs.0", "roi"),
     (r"track_head/fc2", lambda: "track_head.embed_head.fcs.1", "linear"),
-    # Ours: no published file has this kind.
+    # Ours: no published file has these layers.
     (r"track_head/conv/conv", lambda: "track_head.embed_head.conv", "conv"),
     (r"track_head/fc", lambda: "track_head.embed_head.fc", "linear"),
 )
@@ -51,19 +56,19 @@ LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "runnin
 
 
 class Entry(NamedTuple):
-    """A parameter in mmdet's files."""
+    """A parameter in mmdet's files. layout: None for a vector, which is the same in both."""
 
     name: str
-    layout: str | None  # None: a vector, the same in both
+    layout: str | None
 
 
-def table(variables):
-    """{our name: `Entry`} of all variables (arrays or shapes) of a network; names as params/fpn/…"""
+def table(variables: Mapping[str, Any]) -> dict[str, Entry]:
+    """Return {our name, as params/fpn/…: `Entry`} of all variables (arrays or shapes) of a network."""
     paths = flatten_dict(variables, sep="/")
     return {path: _entry(path, paths) for path in paths}
 
 
-def _entry(path, paths):
+def _entry(path: str, paths: Mapping[str, Any]) -> Entry:
     module, leaf = path.partition("/")[2].replace("mask_head/logits_", "mask_head/logits/").rsplit("/", 1)
     for pattern, name, layout in MODULES:
         if found := re.fullmatch(pattern, module):
@@ -74,8 +79,8 @@ def _entry(path, paths):
     raise KeyError(path)
 
 
-def to_torch(x, layout):
-    """Our array in PyTorch's layout."""
+def to_torch(x: np.ndarray, layout: str | None) -> np.ndarray:
+    """Convert our array to PyTorch's layout."""
     if layout == "conv":
         x = x[None, None] if x.ndim == 2 else x
         return x.transpose(3, 2, 0, 1)
@@ -83,14 +88,14 @@ def to_torch(x, layout):
         return x.transpose(2, 3, 0, 1)
     if layout == "linear":
         return x.T
-    if layout == "roi":  # inputs are counted by row, column, channel here, and by channel, row, column there
+    if layout == "roi":  # inputs are ordered by row, column, channel here, and by channel, row, column there
         x = x.reshape(BINS, BINS, -1, x.shape[-1])
         return x.transpose(3, 2, 0, 1).reshape(x.shape[-1], -1)
     return x
 
 
-def from_torch(x, layout, shape):
-    """The inverse of `to_torch`; `shape` is ours."""
+def from_torch(x: np.ndarray, layout: str | None, shape: Sequence[int]) -> np.ndarray:
+    """Convert PyTorch's array to ours of this `shape`: the inverse of `to_torch`."""
     if layout == "conv":
         return x.transpose(2, 3, 1, 0).reshape(shape)
     if layout == "transposed":
@@ -102,7 +107,7 @@ def from_torch(x, layout, shape):
     return x
 
 
-def torch_shape(shape, layout):
-    """The shape in PyTorch's layout of an array of ours."""
+def torch_shape(shape: Sequence[int], layout: str | None) -> tuple[int, ...]:
+    """Return the shape in PyTorch's layout of our array of this shape."""
     x = jax.ShapeDtypeStruct(tuple(shape), "float32")
     return jax.eval_shape(partial(to_torch, layout=layout), x).shape

@@ -1,32 +1,55 @@
-"""What an import tells: what was loaded, what stayed at its initialisation and why, what went unused."""
+"""The report of an import: what was loaded, what stayed at its initialisation and why, what was not used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from masktrack_jax.checkpoints.categories import PER_CLASS, plain_names
 from masktrack_jax.config.training import PARTS
-from masktrack_jax.interop.sources import EPSILON
+from masktrack_jax.interop.category_lists import Category
+from masktrack_jax.interop.files import WeightsFile
+from masktrack_jax.interop.names import Entry
+from masktrack_jax.interop.sources import EPSILON, Translated
 
 SHOWN = 8  # names of unused tensors
 
 
-def part_of(path):
-    """The part of the network (backbone, fpn, …) that a parameter belongs to."""
+class Labels(NamedTuple):
+    """The categories of the network and those of the file.
+
+    theirs: None if they are unknown. places: of each of `ours` the place among `theirs`, or None.
+    """
+
+    ours: list[Category]
+    theirs: list[Category] | None
+    places: list[int | None]
+
+
+def part_of(path: str) -> str:
+    """Return the part of the network (backbone, fpn, …) that a parameter belongs to."""
     return path.split("/")[1]
 
 
-def depends_on_classes(path):
-    """Whether a parameter has rows for each class."""
+def depends_on_classes(path: str) -> bool:
+    """Return whether a parameter has rows for each class."""
     return path.startswith(tuple(PER_CLASS))
 
 
-def account_of(file, found, table, values, ours, theirs, matches):
-    """Lines on the import of `values` {our name: array}, `table` being `names.table` of the whole network.
-
-    `ours`, `theirs` are (id, name) of the labels (`theirs` None: not known), `matches` the place of each of
-    ours among theirs, or None.
-    """
+def report(
+    file: WeightsFile,
+    translated: Translated,
+    table: Mapping[str, Entry],
+    values: Mapping[str, np.ndarray],
+    labels: Labels,
+) -> Iterator[str]:
+    """Yield lines on the import of `values` {our name: array}; `table` covers the whole network."""
     whole = set(map(part_of, table))
     counts = {part: sum(part_of(path) == part for path in values) for part in PARTS if part in whole}
     yield "loaded: " + ", ".join(f"{part} ({count} tensors)" for part, count in counts.items() if count)
-    unnamed = found.classes is not None and not theirs
+    unnamed = translated.num_classes is not None and not labels.theirs
     absent = [part for part, count in counts.items() if not count]
     for path in table:
         if path not in values and counts[part_of(path)] and not unnamed:
@@ -34,17 +57,28 @@ def account_of(file, found, table, values, ours, theirs, matches):
     if absent:
         yield f"left at initialisation, not in the file: {', '.join(absent)}"
     if unnamed:
-        yield "left at initialisation, the file's classes being unknown (--file-categories): all class layers"
-    elif theirs and plain_names([name for _, name in ours]) != plain_names([name for _, name in theirs]):
-        taken = [name for (_, name), place in zip(ours, matches) if place is not None]
-        new = [name for (_, name), place in zip(ours, matches) if place is None]
-        yield f"class layers, by name: {len(taken)} of {len(ours)} categories: {', '.join(taken) or 'none'}"
-        if new:
-            yield f"left at initialisation, not among the file's categories: {', '.join(new)}"
-    if found.epsilon != EPSILON:
-        yield f"batch norm: the file's epsilon of {found.epsilon:g} turned into {EPSILON:g}"
-    used = {found.origin[table[path].name][0] for path in values}
+        yield (
+            "left at initialisation, as the file's categories are unknown (--file-categories): "
+            "all class layers"
+        )
+    else:
+        yield from _report_categories(labels)
+    if translated.epsilon != EPSILON:
+        yield f"batch norm: the file's epsilon of {translated.epsilon:g} converted to {EPSILON:g}"
+    used = {translated.origin[table[path].name].name for path in values}
     unused = [n for n in file.tensors if n not in used and not n.endswith("num_batches_tracked")]
     if unused:
         more = f", … ({len(unused)} tensors)" if len(unused) > SHOWN else ""
         yield f"unused in the file: {', '.join(unused[:SHOWN])}{more}"
+
+
+def _report_categories(labels: Labels) -> Iterator[str]:
+    """Yield which categories the class layers were taken for, if the file has others than the network."""
+    ours = [name for _, name in labels.ours]
+    if not labels.theirs or plain_names(ours) == plain_names([name for _, name in labels.theirs]):
+        return
+    taken = [name for name, place in zip(ours, labels.places) if place is not None]
+    new = [name for name, place in zip(ours, labels.places) if place is None]
+    yield f"class layers, by name: {len(taken)} of {len(ours)} categories: {', '.join(taken) or 'none'}"
+    if new:
+        yield f"left at initialisation, not among the file's categories: {', '.join(new)}"

@@ -160,9 +160,9 @@ def local_rows(batch_size: int) -> slice:
     return slice(mine[0] * rows, (mine[-1] + 1) * rows)
 
 
-def on_local_devices(tree: T) -> T:
-    """Arrays replicated on each device of this process, as the training step takes its state."""
-    return jax.device_put(tree, _everywhere(jax.local_devices()))
+def on_local_devices(tree: T, devices: Sequence[jax.Device] | None = None) -> T:
+    """Arrays replicated on `devices`, by default all of this process, as the training step takes a state."""
+    return jax.device_put(tree, _everywhere(devices or jax.local_devices()))
 
 
 def as_global(tree: T) -> T:
@@ -189,7 +189,8 @@ def _over(tree: T, devices: Sequence[jax.Device]) -> T:
 
 
 def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), "devices"), PartitionSpec())
+    # The axis of training.step: the step would be compiled again for the arrays of a mesh with another name.
+    return NamedSharding(Mesh(np.array(devices), "data"), PartitionSpec())
 
 
 def barrier() -> None:

@@ -1,1 +1,1 @@
-"""From the detections of single frames to the tracks of a video: NumPy on the host, no JAX."""
+"""From the detections of single frames to the tracks of a video, in NumPy on the host. Needs no JAX."""

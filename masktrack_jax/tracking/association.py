@@ -1,20 +1,23 @@
-"""Which remembered object is each detection of a frame, by rules that are chosen by name.
+"""Which remembered object each detection of a frame is, by rules that are chosen by name.
 
 The default is the paper's multi-cue greedy rule (Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019,
-section 4.3) with the memory of mmtracking 0.14: latest box, label and embedding of an object; forgotten after
-20 frames unseen. The authors' own form differs by values of `AssociationOptions`.
+section 4.3) with the memory of mmtracking 0.14: an object's latest box, label and embedding, forgotten after
+20 frames unseen. The authors' own form differs in a few values of `AssociationOptions`.
 
 A frame goes through `match_scores` (similarity.py: detections × [new, remembered objects]), `match` (a column
 for every detection, by a rule of assignment.py), `only_good_starts` and into the `Memory` (memory.py).
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from masktrack_jax.runtime.options import Check, at_least, between, one_of, one_of_table, option, positive
 from masktrack_jax.tracking.assignment import ASSIGNMENTS, DROPPED
-from masktrack_jax.tracking.memory import MEMORIES, Frame, Memory, room
+from masktrack_jax.tracking.memory import MEMORIES, Frame, Memory, looks_per_object
 from masktrack_jax.tracking.similarity import SIMILARITIES, box_iou, match_scores
 
 
@@ -65,71 +68,76 @@ DEFAULT = AssociationOptions()
 class Tracker:
     """Gives the detections of one video's frames their object ids, frame after frame."""
 
-    def __init__(self, options=DEFAULT):
+    def __init__(self, options: AssociationOptions = DEFAULT) -> None:
         self.options = options
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget everything: the next frame is the first of a video and ids start at 0 again."""
         self._objects = 0  # ids given so far; a forgotten id is not given again
-        self._memory = None
+        self._memory: Memory | None = None
 
-    def state(self):
-        """Return what is remembered as {name: array}; a tracker that `restore`s it goes on alike."""
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what is remembered as {name: array}, for `restore`."""
         memory = {} if self._memory is None else vars(self._memory)
         copies = {name: value.copy() for name, value in memory.items()}
         return {"objects": np.array(self._objects), **copies}
 
-    def restore(self, state):
-        """Remember what a `state` holds, in place of all else."""
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Replace the memory by a `state`. The tracker then continues as the one that gave it."""
         self._objects = int(state["objects"])
         names = [field.name for field in fields(Memory) if field.name in state]
         self._memory = Memory(*(np.array(state[name]) for name in names)) if names else None
 
-    def update(self, boxes, scores, labels, embeddings):
-        """Return the object ids (n,) int64 of a frame's detections; `DROPPED` where one has no object.
+    def update(self, frame: Frame) -> np.ndarray:
+        """Return the object ids (n,) int64 of a frame's detections, `DROPPED` for those without an object.
 
-        boxes (n, 4) in pixels of the original image, scores (n,), labels (n,), embeddings (n, E).
-        The order of the detections matters: new objects are numbered in it, and of two equal claims to
-        an object the first wins. n may be 0; the frame then still counts as one in which nothing was seen.
+        The order of the detections matters: new objects are numbered in it, and of two equal claims to an
+        object the first wins. An empty frame must be passed too: it counts as one in which nothing was seen.
         """
-        boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
-        labels, embeddings = np.asarray(labels, np.int64), np.asarray(embeddings, np.float32)
-        frame, options = Frame(boxes, scores, labels, embeddings), self.options
-        if self._memory is None:
-            self._memory = Memory.of(np.zeros(0, np.int64), frame.rows(slice(0)), room(options))
+        frame, options = _as_arrays(frame), self.options
+        size = looks_per_object(options)
+        memory = self._memory
+        if memory is None:
+            memory = Memory.of(np.zeros(0, np.int64), frame.rows(slice(0)), size)
 
-        columns = match(match_scores(self._memory, *frame, options), scores, options)
-        columns = only_good_starts(columns, boxes, scores, options)
+        columns = match(match_scores(frame, memory, options), frame.scores, options)
+        columns = only_good_starts(columns, frame, options)
         new, seen = columns == 0, columns > 0
-        ids = np.full(len(boxes), DROPPED, np.int64)
-        ids[seen] = self._memory.ids[columns[seen] - 1]
+        ids = np.full(len(frame.boxes), DROPPED, np.int64)
+        ids[seen] = memory.ids[columns[seen] - 1]
         ids[new] = self._objects + np.arange(new.sum())
         self._objects += int(new.sum())
 
-        self._memory.unseen += 1
-        self._memory.see(columns[seen] - 1, frame.rows(seen), options)
+        memory.unseen += 1
+        memory.update(columns[seen] - 1, frame.rows(seen), options)
         if new.any():
-            self._memory = self._memory.extended(Memory.of(ids[new], frame.rows(new), room(options)))
-        self._forget(anything_seen=len(boxes) > 0)
+            memory = memory.extended(Memory.of(ids[new], frame.rows(new), size))
+        # As in mmtracking, a frame without any detection makes no object be forgotten: those that come back
+        # right after it are still known.
+        self._memory = _retained(memory, options) if len(frame.boxes) else memory
         return ids
 
-    def _forget(self, anything_seen):
-        """Drop the objects that were unseen for `frames_retained` frames in a row, this one included.
 
-        As in mmtracking, not at a frame in which nothing at all was seen: objects that come back right after
-        it are still known.
-        """
-        if anything_seen and self.options.frames_retained:
-            retained = self._memory.unseen < self.options.frames_retained
-            if not retained.all():
-                self._memory = self._memory.rows(retained)
+def _as_arrays(frame: Frame) -> Frame:
+    return Frame(
+        np.asarray(frame.boxes, np.float32),
+        np.asarray(frame.scores, np.float32),
+        np.asarray(frame.labels, np.int64),
+        np.asarray(frame.embeddings, np.float32),
+    )
 
 
-def match(scores, confidence, options):
-    """Return the column (n,) that each detection gets of its match scores (n, 1 + k); `DROPPED` if none.
+def _retained(memory: Memory, options: AssociationOptions) -> Memory:
+    """Return the memory without objects unseen for `frames_retained` frames in a row, this one included."""
+    retained = memory.unseen < options.frames_retained
+    return memory if not options.frames_retained or retained.all() else memory.rows(retained)
 
-    Those with a detection score (n,) below `high_score` come second, to the objects that are left.
+
+def match(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
+    """Return the column (n,) that each detection gets of its match scores (n, 1 + k), or `DROPPED`.
+
+    Detections whose score, `confidence` (n,), is below `high_score` come second, to the objects left over.
     """
     rule, low = ASSIGNMENTS[options.assignment], confidence < options.high_score
     columns = np.zeros(len(scores), np.int64)
@@ -140,13 +148,13 @@ def match(scores, confidence, options):
     return columns
 
 
-def only_good_starts(columns, boxes, scores, options):
-    """Return `columns` (n,) with `DROPPED` for new ones that score too little or are duplicates of others."""
+def only_good_starts(columns: np.ndarray, frame: Frame, options: AssociationOptions) -> np.ndarray:
+    """Return `columns` (n,) with `DROPPED` for new objects that score too little or duplicate others."""
     columns = columns.copy()
-    columns[(columns == 0) & (scores < max(options.high_score, options.new_score))] = DROPPED
+    columns[(columns == 0) & (frame.scores < max(options.high_score, options.new_score))] = DROPPED
     if options.duplicate_iou < 1:
-        close, kept = box_iou(boxes, boxes) > options.duplicate_iou, columns > 0
-        for i in np.argsort(-scores, kind="stable"):
+        close, kept = box_iou(frame.boxes, frame.boxes) > options.duplicate_iou, columns > 0
+        for i in np.argsort(-frame.scores, kind="stable"):
             if columns[i] == 0:
                 columns[i] = DROPPED if (close[i] & kept).any() else 0
                 kept[i] = columns[i] == 0

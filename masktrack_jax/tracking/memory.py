@@ -1,12 +1,17 @@
-"""What is remembered of a video's objects: where each was last, what it looks like, how long it is away.
+"""What a tracker remembers of a video's objects: latest box and label, embeddings, frames unseen.
 
-How a new sight changes the remembered look is a function of `MEMORIES`, chosen by name.
+How a new embedding changes the remembered ones is a function of `MEMORIES`, chosen by name.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from masktrack_jax.tracking.association import AssociationOptions
 
 
 class Frame(NamedTuple):
@@ -17,17 +22,18 @@ class Frame(NamedTuple):
     labels: np.ndarray
     embeddings: np.ndarray
 
-    def rows(self, keep):
-        """Return the detections `keep` (a boolean mask or indices)."""
+    def rows(self, keep: np.ndarray | slice) -> Frame:
+        """Return the detections `keep` (a boolean mask, indices or a slice)."""
         return Frame(*(value[keep] for value in self))
 
 
 @dataclass
 class Memory:
-    """What is known of k past objects, one a row, in order of first appearance.
+    """The k objects seen so far and not forgotten, one a row, in order of first appearance.
 
-    ids (k,); of the latest sight: boxes (k, 4), labels (k,); looks (k, N, E): remembered embeddings, the
-    newest first, of which the first `held` (k,) are set; unseen (k,): frames since the latest sight.
+    ids (k,); of the latest detection: boxes (k, 4) and labels (k,); looks (k, N, E): remembered embeddings,
+    newest first, the first `held` (k,) of them set and the rest zero; unseen (k,): frames since the latest
+    detection.
     """
 
     ids: np.ndarray
@@ -38,26 +44,26 @@ class Memory:
     unseen: np.ndarray
 
     @classmethod
-    def of(cls, ids, frame, size):
-        """Return the memory of objects `ids` first seen as `frame`, with room for `size` looks."""
+    def of(cls, ids: np.ndarray, frame: Frame, size: int) -> Memory:
+        """Return the memory of objects `ids` first seen as `frame`, with room for `size` looks each."""
         looks = np.zeros((len(ids), size, frame.embeddings.shape[1]), np.float32)
         looks[:, 0] = frame.embeddings
         return cls(ids, frame.boxes, frame.labels, looks, np.ones(len(ids), int), np.zeros(len(ids), int))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def rows(self, keep):
-        """Return the memory of the rows `keep` (a boolean mask or indices)."""
+    def rows(self, keep: np.ndarray) -> Memory:
+        """Return the objects `keep` (a boolean mask or indices)."""
         return Memory(*(value[keep] for value in vars(self).values()))
 
-    def extended(self, other):
-        """Return the memory with the objects of `other` at its end."""
+    def extended(self, other: Memory) -> Memory:
+        """Return the memory with the objects of `other` appended."""
         pairs = zip(vars(self).values(), vars(other).values())
         return Memory(*(np.concatenate(pair) for pair in pairs))
 
-    def see(self, rows, frame, options):
-        """Set objects `rows` to how they were just seen, in place. Of equal rows the last one stays."""
+    def update(self, rows: np.ndarray, frame: Frame, options: AssociationOptions) -> None:
+        """Record in place that objects `rows` were just seen as `frame`. Of equal rows the last counts."""
         self.boxes[rows], self.unseen[rows] = frame.boxes, 0
         if options.update_label:
             self.labels[rows] = frame.labels
@@ -65,24 +71,32 @@ class Memory:
         self.held[rows] = np.minimum(self.held[rows] + 1, self.looks.shape[1])
 
 
-def room(options):
-    """How many looks an object has."""
+class MemoryRule(Protocol):
+    """Return the new looks (m, N, E) of m objects, given the old ones and their new embeddings (m, E)."""
+
+    def __call__(
+        self, looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions, /
+    ) -> np.ndarray: ...
+
+
+def looks_per_object(options: AssociationOptions) -> int:
+    """Return N, the number of embeddings that a memory keeps of each object."""
     return options.bank_size if options.memory == "bank" else 1
 
 
-def last(looks, embeddings, options):
-    """Only the latest embedding (m, E) in place of the looks (m, 1, E): the paper's."""
+def last(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
+    """Only the latest embedding: the paper's."""
     return embeddings[:, None]
 
 
-def average(looks, embeddings, options):
+def average(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
     """(1 − a) · look + a · embedding, a = `average_rate` (QDTrack's memo_momentum, 0.8 there)."""
     return (1 - options.average_rate) * looks + options.average_rate * embeddings[:, None]
 
 
-def bank(looks, embeddings, options):
+def bank(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
     """The latest `bank_size` embeddings: the new one in front, the oldest falls out."""
     return np.concatenate([embeddings[:, None], looks[:, :-1]], axis=1)
 
 
-MEMORIES = {"last": last, "average": average, "bank": bank}
+MEMORIES: dict[str, MemoryRule] = {"last": last, "average": average, "bank": bank}

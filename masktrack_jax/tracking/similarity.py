@@ -1,30 +1,44 @@
-"""How well each detection of a frame fits "new" and each remembered object: the learned cue and the others.
+"""How well each detection of a frame fits "new" and each remembered object: learned cue, score, IoU, label.
 
-A learned cue is a function of `SIMILARITIES`, chosen by name, of a `Frame` of n detections, a `Memory` of k
-objects and the options → (n, 1 + k), column 0 for "new".
+The learned cue is a function of `SIMILARITIES`, chosen by name.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from masktrack_jax.tracking.memory import Frame
+from masktrack_jax.tracking.memory import Frame, Memory
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from masktrack_jax.tracking.association import AssociationOptions
 
 
-def match_scores(memory, boxes, scores, labels, embeddings, options):
+class Similarity(Protocol):
+    """Return the learned cue (n, 1 + k) of a frame's n detections, column 0 for "new", then k objects."""
+
+    def __call__(self, frame: Frame, memory: Memory, options: AssociationOptions, /) -> np.ndarray: ...
+
+
+def match_scores(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """Return the match scores (n, 1 + k) float64 of n detections with "new" (column 0) and k objects.
 
     learned cue + α log(score) + β [0, IoU with the last box] + γ [1, same label]: equations 1 and 4 of the
-    paper with its learned cue `softmax`; that "new" has IoU 0 and label term 1 is both implementations'.
-    The IoU of an object that was unseen for u frames counts max(0, 1 − u / `iou_frames`) times. `same_label`
-    makes objects of another label −inf.
+    paper with its learned cue `softmax`. "New" has IoU 0 and label term 1, as in both implementations.
+    The IoU of an object unseen for u frames counts max(0, 1 − u / `iou_frames`) times. With `same_label`
+    objects of another label get −inf.
     """
-    frame = Frame(boxes, scores, labels, embeddings)
     learned = SIMILARITIES[options.similarity if options.use_embedding else "none"](frame, memory, options)
-    overlaps = box_iou(boxes, memory.boxes)
+    overlaps = box_iou(frame.boxes, memory.boxes)
     if options.iou_frames:
         overlaps = overlaps * np.maximum(1 - memory.unseen / options.iou_frames, 0)
-    same_label = labels[:, None] == memory.labels
+    same_label = frame.labels[:, None] == memory.labels
     # A score of exactly 0 would make a whole row -inf and lose the other cues.
-    log_scores = np.log(np.maximum(scores, np.finfo(np.float32).tiny), dtype=np.float64)
+    log_scores = np.log(np.maximum(frame.scores, np.finfo(np.float32).tiny), dtype=np.float64)
     total = (
         learned
         + options.score_weight * log_scores[:, None]
@@ -36,21 +50,22 @@ def match_scores(memory, boxes, scores, labels, embeddings, options):
     return total
 
 
-def softmax(frame, memory, options):
+def softmax(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """log softmax([t, e·m₁ … e·m_k]) with t = `new_threshold`: the paper's equation 1, where t = 0."""
     return log_softmax(with_new(compare(frame.embeddings, memory, options), options.new_threshold))
 
 
-def cosine(frame, memory, options):
+def cosine(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """[t, cos(e, m₁) … cos(e, m_k)], t = `new_threshold`."""
     return with_new(compare(frame.embeddings, memory, options, unit), options.new_threshold)
 
 
-def bisoftmax(frame, memory, options):
+def bisoftmax(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """[t, (softmax over objects of e·m + softmax over detections of e·m) / 2], t = `new_threshold`.
 
     Pang et al., "Quasi-Dense Similarity Learning for Multiple Object Tracking", CVPR 2021, section 3.3
-    (there t = 0.5): two that are each other's best have 1. So has the only detection with the only object.
+    (there t = 0.5). A detection and an object that are each other's best have nearly 1, and exactly 1 where
+    there are no others.
     """
     products = compare(frame.embeddings, memory, options)
     if products.size:
@@ -58,19 +73,29 @@ def bisoftmax(frame, memory, options):
     return with_new(products, options.new_threshold)
 
 
-def none(frame, memory, options):
+def none(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """[t, 0 … 0], t = `new_threshold`: nothing learned, the other cues decide."""
     return with_new(np.zeros((len(frame.boxes), len(memory))), options.new_threshold)
 
 
-SIMILARITIES = {"softmax": softmax, "cosine": cosine, "bisoftmax": bisoftmax, "none": none}
+SIMILARITIES: dict[str, Similarity] = {
+    "softmax": softmax,
+    "cosine": cosine,
+    "bisoftmax": bisoftmax,
+    "none": none,
+}
 
 
-def compare(embeddings, memory, options, form=np.asarray):
-    """Return the products (n, k) of embeddings (n, E) with the objects' looks, both in `form` first.
+def compare(
+    embeddings: np.ndarray,
+    memory: Memory,
+    options: AssociationOptions,
+    form: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> np.ndarray:
+    """Return the inner products (n, k) of embeddings (n, E) with the objects' looks.
 
-    Of an object with several looks it is the mean of the products, or with `bank_compare` "max" the largest.
-    `form` takes (…, E) and leaves zeros, which is what looks that are not held are, as they are.
+    Where an object has several looks, the mean of the products, or with `bank_compare` "max" the largest.
+    `form` is applied to both sides (…, E) first. It must leave zeros as they are: looks not held are zero.
     """
     embeddings, looks = form(embeddings), form(memory.looks)
     if options.bank_compare == "mean":  # of products: the product with the mean
@@ -80,17 +105,17 @@ def compare(embeddings, memory, options, form=np.asarray):
     return np.where(np.arange(size) < memory.held[:, None], products, -np.inf).max(axis=2)
 
 
-def unit(vectors):
-    """Return vectors (…, E) of length 1; zero stays zero."""
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (…, E) scaled to length 1; zero stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def with_new(values, new):
-    """Return values (n, k) with a column of `new` before them, float64."""
+def with_new(values: np.ndarray, new: float) -> np.ndarray:
+    """Return values (n, k) with a column of `new` in front, float64."""
     return np.hstack([np.full((len(values), 1), new, np.float64), values])
 
 
-def box_iou(boxes, others):
+def box_iou(boxes: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Return the intersection over union (n, k) of boxes (n, 4) and others (k, 4); 0 for empty boxes."""
     boxes, others = np.asarray(boxes, np.float64), np.asarray(others, np.float64)
     upper_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
@@ -101,7 +126,7 @@ def box_iou(boxes, others):
     return intersection / np.maximum(union, 1e-6)
 
 
-def log_softmax(logits, axis=-1):
+def log_softmax(logits: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return log(softmax(logits)) over an axis, without overflow."""
     shifted = logits - logits.max(axis=axis, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))

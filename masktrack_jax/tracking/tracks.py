@@ -1,17 +1,22 @@
-"""The life of a video's tracks: collected frame by frame, finished into one record a track.
+"""The life of a video's tracks: collected frame by frame, then finished into one record a track.
 
-A track's label and score are made of all its detections by a function of `LABELS` and one of `SCORES`, chosen
+A track's label and score follow from all its detections by a function of `LABELS` and one of `SCORES`, chosen
 by name.
 """
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
-from operator import itemgetter
+from operator import attrgetter
+from typing import NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from masktrack_jax.masks.paste import move_mask
+from masktrack_jax.masks.rle import Rle
 from masktrack_jax.runtime.options import at_least, one_of_table, option
 
 
@@ -27,126 +32,184 @@ class TrackOptions:
 DEFAULT = TrackOptions()
 
 
+@dataclass(frozen=True)
+class FrameResult:
+    """The tracked detections of one frame, n of them, in the order of the association.
+
+    boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
+    probabilities (n, K) of the classes; track_ids (n,) int64, no track twice (but see
+    `AssociationOptions.keep_displaced`); rles: n compressed RLEs at the frame's own size.
+    """
+
+    index: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+    track_ids: np.ndarray
+    rles: list[Rle]
+
+
+class Detection(NamedTuple):
+    """One detection of a track: the frame's index, its RLE, box (4,) and class probabilities (K,)."""
+
+    frame: int
+    label: int
+    score: float
+    rle: Rle
+    box: np.ndarray
+    probabilities: np.ndarray
+
+
 @dataclass
 class Track:
-    """The t detections of one object: parallel lists, of arrays (4,) and (K,) the boxes and probabilities."""
+    """The detections of one object, as parallel lists of the fields of `Detection`."""
 
-    frames: list = field(default_factory=list)
-    labels: list = field(default_factory=list)
-    scores: list = field(default_factory=list)
-    rles: list = field(default_factory=list)
-    boxes: list = field(default_factory=list)
-    probabilities: list = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    rles: list[Rle] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+    probabilities: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, *detection):
-        """Append a detection: a value for each of the lists."""
+    def add(self, detection: Detection) -> None:
+        """Append a detection."""
         for values, value in zip(vars(self).values(), detection, strict=True):
             values.append(value)
+
+    def detections(self) -> Iterator[Detection]:
+        """Yield the detections in the order in which they were added."""
+        return map(Detection._make, zip(*vars(self).values()))
+
+
+class TrackRecord(TypedDict):
+    """A track in a YouTube-VIS results file, and its `track_id`; one RLE or None for each frame."""
+
+    video_id: int
+    track_id: int
+    category_id: int
+    score: float
+    segmentations: list[Rle | None]
 
 
 class VideoTracks:
     """Collects the tracked detections of one video and turns them into tracks.
 
-    Of a mask only its run lengths are kept, so memory does not grow with resolution × frames.
+    Masks are kept as RLEs, so memory does not grow with resolution × frames.
     """
 
-    def __init__(self, options=DEFAULT):
+    def __init__(self, options: TrackOptions = DEFAULT) -> None:
         self.options = options
         self.frame_count = 0
-        self._tracks = defaultdict(Track)
+        self._tracks: dict[int, Track] = defaultdict(Track)
 
-    def add(self, result):
-        """Take the next frame's `FrameResult`; detections of negative ids are left out.
+    def add(self, result: FrameResult) -> None:
+        """Add the next frame. Detections with negative ids are left out.
 
         An empty frame must be added too: its place in `segmentations` is None.
         """
-        columns = (result.labels, result.scores, result.rles, result.boxes, result.probabilities)
-        for track_id, label, score, rle, box, probabilities in zip(result.track_ids, *columns):
-            if track_id < 0:
-                continue
-            self._tracks[int(track_id)].add(
-                self.frame_count, int(label), float(score), rle, box, probabilities
-            )
+        for track_id, detection in detections_of(result, self.frame_count):
+            if track_id >= 0:
+                self._tracks[track_id].add(detection)
         self.frame_count += 1
 
-    def finish(self, video_id, category_ids):
-        """Return the tracks in order of their ids, in the form of a YouTube-VIS results file.
+    def finish(self, video_id: int, category_ids: Sequence[int]) -> list[TrackRecord]:
+        """Return the tracks in order of their ids.
 
-        category_ids: the data set's id of each label. `segmentations` has an RLE or None for every frame of
-        the video. Frames that are filled have no say in label and score.
+        category_ids: the data set's id of each label. Filled frames do not count for label and score.
         """
         return [
-            {
-                **judged(video_id, track_id, track, self.frame_count, category_ids, self.options),
-                "segmentations": list(self._segmentations(track)),
-            }
+            self._finish(video_id, track_id, track, category_ids)
             for track_id, track in sorted(self._tracks.items())
         ]
 
-    def _segmentations(self, track):
-        sights = zip(track.frames, track.rles, track.boxes)
-        return segmentations(sights, self.frame_count, self.options.fill_gaps)
+    def _finish(self, video_id: int, track_id: int, track: Track, category_ids: Sequence[int]) -> TrackRecord:
+        label, score = judge(track, self.frame_count, self.options)
+        masks = segmentations(track.detections(), self.frame_count, self.options.fill_gaps)
+        return TrackRecord(
+            video_id=video_id,
+            track_id=track_id,
+            category_id=category_ids[label],
+            score=score,
+            segmentations=list(masks),
+        )
 
 
-def judged(video_id, track_id, track, frame_count, category_ids, options):
-    """Return what a results file says of a `Track` besides its masks, which are not needed here."""
+def detections_of(result: FrameResult, frame: int) -> Iterator[tuple[int, Detection]]:
+    """Yield the track id and `Detection` of each detection of a frame with index `frame`."""
+    columns = (result.labels, result.scores, result.rles, result.boxes, result.probabilities)
+    for track_id, label, score, *rest in zip(result.track_ids, *columns):
+        yield int(track_id), Detection(frame, int(label), float(score), *rest)
+
+
+def judge(track: Track, frame_count: int, options: TrackOptions) -> tuple[int, float]:
+    """Return the label and the score of a track in a video of `frame_count` frames. Masks are not needed."""
     label = LABELS[options.label](track)
-    return {
-        "video_id": video_id,
-        "track_id": track_id,
-        "category_id": category_ids[label],
-        "score": SCORES[options.score](track, label, frame_count),
-    }
+    return label, SCORES[options.score](track, label, frame_count)
 
 
-def segmentations(sights, frame_count, longest_gap):
-    """Yield a track's RLE or None for each frame of the video, while its sights are read.
+def segmentations(
+    detections: Iterable[Detection], frame_count: int, longest_gap: int
+) -> Iterator[Rle | None]:
+    """Yield a track's RLE or None for each frame of the video, while its detections are read in order.
 
-    sights: frame, RLE and box (4,) of its detections in order; of those in one frame the last one counts.
-    Gaps of up to `longest_gap` frames are closed: between two sights the box moves evenly from one to the
-    other, and the mask of the first goes with it.
+    Where a frame has several detections the last one counts. Gaps of up to `longest_gap` frames are filled:
+    between two detections the box moves evenly from one to the other and takes the mask of the first along.
     """
-    frame, rle, box = -1, None, None  # the latest sight
-    for _, sights_of_frame in groupby(sights, key=itemgetter(0)):
-        *_, (then, next_rle, next_box) = sights_of_frame
-        for missing in range(frame + 1, then):
-            if rle is None or then - frame > longest_gap + 1:
+    before: Detection | None = None
+    for _, of_frame in groupby(detections, key=attrgetter("frame")):
+        *_, after = of_frame
+        start = -1 if before is None else before.frame
+        for missing in range(start + 1, after.frame):
+            if before is None or after.frame - start > longest_gap + 1:
                 yield None
             else:
-                part = (missing - frame) / (then - frame)
-                yield move_mask(rle, box, (1 - part) * box + part * next_box)
-        frame, rle, box = then, next_rle, next_box
-        yield rle
-    yield from repeat(None, frame_count - frame - 1)
+                part = (missing - start) / (after.frame - start)
+                yield move_mask(before.rle, before.box, (1 - part) * before.box + part * after.box)
+        before = after
+        yield after.rle
+    yield from repeat(None, frame_count - (-1 if before is None else before.frame) - 1)
 
 
-def majority(track):
-    """The most frequent of the labels, of equals the smallest: the authors' and mmtracking's."""
+class LabelRule(Protocol):
+    """Return the label of a track."""
+
+    def __call__(self, track: Track, /) -> int: ...
+
+
+def majority(track: Track) -> int:
+    """The most frequent label, among equals the smallest: the authors' and mmtracking's."""
     counts = Counter(track.labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def vote(track):
-    """The class k with the largest Σ score · p(k) over the detections, of equals the smallest."""
+def vote(track: Track) -> int:
+    """The class k with the largest Σ score · p(k) over the detections, among equals the smallest."""
     return int(np.argmax(np.asarray(track.scores) @ np.asarray(track.probabilities, np.float64)))
 
 
-LABELS = {"majority": majority, "vote": vote}
+LABELS: dict[str, LabelRule] = {"majority": majority, "vote": vote}
 
 
-def mean(track, label, frame_count):
+class ScoreRule(Protocol):
+    """Return the score of a track with this label in a video of `frame_count` frames."""
+
+    def __call__(self, track: Track, label: int, frame_count: int, /) -> float: ...
+
+
+def mean(track: Track, label: int, frame_count: int) -> float:
     """The mean of the detections' scores, whatever their labels: the authors' and mmtracking's."""
     return sum(track.scores) / len(track.scores)
 
 
-def class_mean(track, label, frame_count):
+def class_mean(track: Track, label: int, frame_count: int) -> float:
     """The mean of the detections' probabilities of the track's label."""
     return float(np.mean([probabilities[label] for probabilities in track.probabilities], dtype=np.float64))
 
 
-def presence(track, label, frame_count):
-    """`class_mean` times the part of the video's frames that the object was seen in."""
+def presence(track: Track, label: int, frame_count: int) -> float:
+    """`class_mean` times the fraction of the video's frames in which the object was seen."""
     return class_mean(track, label, frame_count) * len(set(track.frames)) / frame_count
 
 
-SCORES = {"mean": mean, "class_mean": class_mean, "presence": presence}
+SCORES: dict[str, ScoreRule] = {"mean": mean, "class_mean": class_mean, "presence": presence}

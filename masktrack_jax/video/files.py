@@ -1,12 +1,15 @@
-"""Frames of a video file or of a folder of images in, H.264 files out."""
+"""Reading frames from video files and folders of images, and writing H.264 files."""
 
 import hashlib
 import logging
 import math
 import os
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -17,17 +20,37 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import sync
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FAILURES = (av.error.FFmpegError, OSError)  # all that reading or writing a file may raise
-FOLDER_FPS = 10.0  # a folder of frames does not tell; the sets of YouTube-VIS kind hold 5 or 6 a second
+FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
+FOLDER_FPS = 10.0  # of a folder of frames, which states no rate; data sets like YouTube-VIS have 5 or 6
 
 
-def open_video(path):
-    """Return the frames of a video file or of a folder of images, as a `VideoFile` or `FrameFolder`.
+class StoredVideo(Protocol):
+    """A video on disk. Its frames are (H, W, 3) uint8 RGB and can be read any number of times.
 
-    Both have `height`, `width` (of the first frame), `fps`, `length` (frames; None if the file does not
-    tell), `frames(start=0)`, which iterates from a frame on over (H, W, 3) uint8 RGB arrays, and
-    `fingerprint()`, a string by which the same frames are known again. Raises `UserError` when there is
-    nothing at `path`, when it is no video or holds no frame; and while iterating, on a damaged frame.
+    Attributes:
+      height, width: of the first frame.
+      fps: frames per second.
+      length: number of frames, None if the file does not state it.
+      live: False; a `LiveSource` is read only once.
+    """
+
+    height: int
+    width: int
+    fps: float
+    length: int | None
+    live: bool
+
+    def fingerprint(self) -> str:
+        """A string that identifies the frames, the same for a copy of the video."""
+
+    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Iterate over the frames from `start`. Raises `UserError` for a damaged frame."""
+
+
+def open_video(path: str | Path) -> "VideoFile | FrameFolder":
+    """Open a video file or a folder of images.
+
+    Raises `UserError` if there is no file or folder, if it is not a video, or if it holds no frame.
     """
     path = Path(path)
     if path.is_dir():
@@ -37,12 +60,12 @@ def open_video(path):
     return VideoFile(path)
 
 
-class VideoFile:
-    """A video file, decoded by PyAV; frames are turned as the file's display matrix says."""
+class VideoFile(StoredVideo):
+    """A video file, decoded by PyAV; frames are rotated according to the file's display matrix."""
 
     live = False
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         first = next(self.frames(), None)
         if first is None:
@@ -53,7 +76,7 @@ class VideoFile:
             self.fps = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
             self.length = stream.frames or None
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """The file's size and the digest of its first and last megabyte."""
         with open(self.path, "rb") as file:
             digest = hashlib.sha256(file.read(1 << 20))
@@ -62,8 +85,8 @@ class VideoFile:
             digest.update(file.read())
         return f"{size} bytes, {digest.hexdigest()}"
 
-    def frames(self, start=0):
-        """Iterate from a frame on over (H, W, 3) uint8 RGB; warns where the file says that it has more."""
+    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Iterate over the frames from `start`; warns if the number of frames differs from the file's."""
         with self._open() as container:
             if not container.streams.video:
                 raise UserError(f"{self.path}: has no video stream; give a video or a folder of images")
@@ -72,30 +95,30 @@ class VideoFile:
             index = 0
             try:
                 for frame in container.decode(stream):
-                    if index >= start:  # those before are decoded: a seek may land on another frame
+                    if index >= start:  # earlier frames are decoded too, because a seek may be inexact
                         yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
                     index += 1
             except av.error.FFmpegError as error:
                 raise UserError(f"{self.path}: cannot decode frame {index} ({reason(error)})") from error
             if stream.frames and index != stream.frames:
                 logging.getLogger(__name__).warning(
-                    "%s: says that it holds %d frames, but has %d; it may be cut off",
+                    "%s: states %d frames but has %d; it may be truncated",
                     *(self.path, stream.frames, index),
                 )
 
-    def _open(self):
+    def _open(self) -> av.container.InputContainer:
         try:
             return av.open(str(self.path))
         except FAILURES as error:
             raise UserError(f"{self.path}: not a video that can be read ({reason(error)})") from error
 
 
-class FrameFolder:
-    """A folder of images, one a frame, in natural order of their names (2.jpg before 10.jpg)."""
+class FrameFolder(StoredVideo):
+    """A folder with one image per frame, in natural order of their names (2.jpg before 10.jpg)."""
 
     live = False
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         names = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
         self.files = sorted(names, key=natural_order)
@@ -105,24 +128,24 @@ class FrameFolder:
         self.fps = FOLDER_FPS
         self.length = len(self.files)
 
-    def fingerprint(self):
-        """How many images there are, and the digest of their names and sizes."""
+    def fingerprint(self) -> str:
+        """The number of images, and the digest of their names and sizes."""
         names = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in self.files)
         return f"{self.length} images, {hashlib.sha256(names.encode()).hexdigest()}"
 
-    def frames(self, start=0):
-        """Iterate from a frame on over (H, W, 3) uint8 RGB."""
+    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Iterate over the frames from `start`."""
         return (read_image(file) for file in self.files[start:])
 
 
 class VideoWriter:
-    """Writes an H.264 mp4 that plays everywhere (yuv420p); a context manager.
+    """Writes an H.264 mp4 in yuv420p, which every player supports; a context manager.
 
-    The file appears at `path` when it is complete; on an error nothing is left. A size that is not even is
-    padded by repeating the last row or column, because yuv420p halves both axes.
+    The file is written atomically: it appears at `path` when it is complete, and is deleted on an error. An
+    odd height or width is padded by repeating the last row or column, because yuv420p halves both.
     """
 
-    def __init__(self, path, fps, height, width):
+    def __init__(self, path: str | Path, fps: float, height: int, width: int) -> None:
         self.path = Path(path)
         self.height, self.width = height, width
         self._partial = self.path.with_name(f".{self.path.name}.partial")
@@ -133,19 +156,20 @@ class VideoWriter:
         except FAILURES as error:
             raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
         self._rate = frame_rate(fps)
-        # Without B-frames times only grow, so that `join_parts` can put one file behind another.
+        # Without B-frames, timestamps increase in the order of packets, which `join_parts` relies on.
         options = {"crf": "19", "preset": "veryfast", "bf": "0"}
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
-        # Untagged, a player takes a large frame for BT.709 and shifts its colours.
+        # Players assume BT.709 for large frames without a tag, which shifts the colours.
         self._stream.codec_context.colorspace = Colorspace.ITU601
         self._stream.codec_context.color_range = ColorRange.MPEG
 
-    def write(self, frame, time=None):
+    def write(self, frame: np.ndarray, time: int | None = None) -> None:
         """Append a frame (height, width, 3) uint8 RGB.
 
-        time: when it is shown, in whole 1 / fps, later than the one before; by default the number of frames.
+        `time` is its presentation time in units of 1 / fps, later than that of the previous frame. The
+        default is the number of frames written before.
         """
         if frame.shape != (self.height, self.width, 3):
             raise ValueError(f"frame of shape {frame.shape} in a video of {self.height}x{self.width}")
@@ -156,8 +180,8 @@ class VideoWriter:
         self._frames += 1
         self._encode(picture)
 
-    def close(self):
-        """Finish the file and put it at `path`."""
+    def close(self) -> None:
+        """Finish the file and move it to `path`."""
         self._encode(None)
         try:
             self._container.close()
@@ -166,19 +190,24 @@ class VideoWriter:
         except FAILURES as error:
             raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
 
-    def discard(self):
-        """Give up: leave no file."""
+    def discard(self) -> None:
+        """Delete the unfinished file."""
         try:
             self._container.close()
         except FAILURES:
-            pass  # the file goes away in any case
+            pass  # the file is deleted in any case
         finally:
             self._partial.unlink(missing_ok=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, error_type, error, traceback):
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error_type is not None:
             self.discard()
             return
@@ -188,30 +217,30 @@ class VideoWriter:
             self.discard()
             raise
 
-    def _encode(self, frame):
+    def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
         except FAILURES as error:
             raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
 
 
-def frame_rate(fps):
-    """Return frames a second as the fraction that a file can hold, such as 30000 / 1001."""
+def frame_rate(fps: float) -> Fraction:
+    """Frames per second as a fraction that a file can store, such as 30000 / 1001."""
     return Fraction(fps).limit_denominator(1001)
 
 
-def upright(frame, rotation):
-    """Return the frame (H, W, 3) turned counterclockwise by the right angle nearest to `rotation`."""
+def upright(frame: np.ndarray, rotation: float) -> np.ndarray:
+    """The frame (H, W, 3) rotated counterclockwise by the multiple of 90 degrees nearest to `rotation`."""
     turns = round(rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(frame, turns)) if turns else frame
 
 
-def natural_order(path):
-    """Return a sorting key under which frame2 comes before frame10."""
+def natural_order(path: Path) -> tuple[list[tuple[float, str]], str]:
+    """A sorting key that puts frame2 before frame10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdigit() else (math.inf, part) for part in parts], path.name
 
 
-def reason(error):
-    """Return an operating system's or FFmpeg's error as a few words."""
+def reason(error: BaseException) -> str:
+    """The description of an error of the operating system or FFmpeg."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,25 +1,29 @@
-"""Frames of cameras, pipes and network streams: read by a thread that never holds more than one of them."""
+"""Frames of cameras, pipes and network streams, read by a thread that buffers a single frame."""
 
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import cv2
+import numpy as np
 
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.video.files import FAILURES, open_video, reason, upright
+from masktrack_jax.runtime.signals import Interruption
+from masktrack_jax.video.files import FAILURES, FrameFolder, VideoFile, open_video, reason, upright
 
-POLL = 0.1  # seconds after which one who waits looks for a signal
-CAMERA_FPS = 30.0  # of a camera that does not tell
+POLL = 0.1  # seconds between two checks for a signal while waiting
+CAMERA_FPS = 30.0  # of a camera that does not state its rate
 
 
-def open_source(name, drop_frames=False):
-    """Return a `LiveSource` or what `video.open_video` gives.
+def open_source(name: str | Path, drop_frames: bool = False) -> "VideoFile | FrameFolder | LiveSource":
+    """Open a live source or a stored video.
 
-    name: "-", the standard input, in any form that FFmpeg knows; a URL, such as rtsp://…; the number of a
-    camera, where no file has that name; or the path of a video or of a folder of images. Raises `UserError`
-    for what cannot be opened, and for a file of which frames are to be dropped.
+    `name` is "-" for the standard input, in any format that FFmpeg reads; a URL, such as rtsp://…; the number
+    of a camera, unless a file has that name; or the path of a video or a folder of images. `drop_frames` is
+    `drop` of `LiveSource`. Raises `UserError` if the source cannot be opened, and if frames of a file are to
+    be dropped.
     """
     name = str(name)
     if name == "-":
@@ -29,43 +33,56 @@ def open_source(name, drop_frames=False):
     if name.isdecimal() and not Path(name).exists():
         return LiveSource(f"camera {name}", *open_camera(int(name)), drop_frames)
     if drop_frames:
-        raise UserError(f"{name}: a file waits for its reader; leave out --drop_frames")
+        raise UserError(f"{name}: frames of a file are never dropped; leave out --drop_frames")
     return open_video(name)
 
 
 class LiveSource:
-    """A source that goes at its own speed, read by a thread of its own.
+    """A source with a speed of its own, read by a separate thread.
 
-    name: for messages; frames: an iterator over (H, W, 3) uint8 RGB, which may take its time; fps: as the
-    source says. drop: a frame that nobody took is replaced by the next one and counted in `dropped`; else the
-    thread waits with it, and so does the source, if it can. Has `height` and `width` of the first frame, for
-    which it waits, and `length` None. A source that breaks off ends there, and the reason is logged. Raises
-    `UserError` where there is no frame at all.
+    The constructor waits for the first frame and raises `UserError` if there is none. If the source fails
+    later, its frames end there and the error is logged.
+
+    Args:
+      name: used in messages.
+      frames: iterator over (H, W, 3) uint8 RGB, which may block.
+      fps: frames per second, as the source states them.
+      drop: replace a frame that was not taken by the next one and count it in `dropped`. Otherwise the thread
+        waits until the frame is taken, and so does the source if it can.
+    Attributes:
+      height, width: of the first frame.
+      length: None.
+      live: True.
     """
 
+    height: int
+    width: int
     live, length = True, None
 
-    def __init__(self, name, frames, fps, drop=False):
+    def __init__(self, name: str, frames: Iterator[np.ndarray], fps: float, drop: bool = False) -> None:
         self.name, self.fps, self.drop, self.dropped = name, fps, drop, 0
-        self._frames, self._held, self._ended, self._error = frames, None, False, None
+        self._frames, self._ended = frames, False
+        self._held: tuple[int, np.ndarray] | None = None
+        self._error: Exception | None = None
         self._changed = threading.Condition()
-        # A daemon: a source that has nothing more to say may never return from the read.
+        # A daemon thread, because a read from a silent source may never return.
         threading.Thread(target=self._read, name=name, daemon=True).start()
         with self._changed:
             while self._held is None and not self._ended:
                 self._changed.wait(POLL)
             if self._held is None:
-                raise UserError(f"{name}: gives no frame" + f" ({reason(self._error)})" * bool(self._error))
+                cause = f" ({reason(self._error)})" if self._error else ""
+                raise UserError(f"{name}: gives no frame{cause}")
             self.height, self.width = self._held[1].shape[:2]
 
-    def fingerprint(self):
-        """The name: what comes cannot be known beforehand."""
+    def fingerprint(self) -> str:
+        """The name, since the frames are not known in advance."""
         return self.name
 
-    def numbered(self, interruption):
-        """Yield (number, frame), 0 being the source's first, until it ends or a signal comes.
+    def numbered(self, interruption: Interruption) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number, frame), at least once, until the source ends or a signal arrives; then stop reading.
 
-        At least one frame comes. Ends the reading.
+        Number 0 is the first frame of the source; dropped frames are counted too.
         """
         try:
             while (taken := self._take()) is not None:
@@ -74,30 +91,30 @@ class LiveSource:
                     break
                 self._wait(interruption)
             if self._error is not None:
-                logging.getLogger(__name__).warning("%s: broke off (%s)", self.name, reason(self._error))
+                logging.getLogger(__name__).warning("%s: failed (%s)", self.name, reason(self._error))
         finally:
             self.close()
 
-    def close(self):
-        """End the reading."""
+    def close(self) -> None:
+        """Stop reading."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
-    def _wait(self, interruption):
-        """Until there is a frame, the source has ended, or a signal is there."""
+    def _wait(self, interruption: Interruption) -> None:
+        """Wait until there is a frame, the source has ended, or a signal has arrived."""
         with self._changed:
             while self._held is None and not self._ended and interruption.signal is None:
                 self._changed.wait(POLL)
 
-    def _take(self):
+    def _take(self) -> tuple[int, np.ndarray] | None:
         with self._changed:
             taken, self._held = self._held, None
             self._changed.notify_all()
         return taken
 
-    def _read(self):
-        """What the thread does."""
+    def _read(self) -> None:
+        """The body of the thread."""
         try:
             for number, frame in enumerate(self._frames):
                 if not self._put(number, frame):
@@ -109,8 +126,8 @@ class LiveSource:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _put(self, number, frame):
-        """Hold a frame, waiting for room or dropping the one that is held; False when the reading is over."""
+    def _put(self, number: int, frame: np.ndarray) -> bool:
+        """Hold a frame, after waiting for or dropping the held one; False if reading has stopped."""
         with self._changed:
             while self._held is not None and not self.drop and not self._ended:
                 self._changed.wait()
@@ -122,8 +139,8 @@ class LiveSource:
         return True
 
 
-def open_stream(address, name):
-    """Frames and rate of what FFmpeg opens at an address; what cannot be decoded is left out and counted."""
+def open_stream(address: str, name: str) -> tuple[Iterator[np.ndarray], float]:
+    """Frames and rate of a stream that FFmpeg opens; packets that cannot be decoded are skipped."""
     try:
         container = av.open(address)
     except FAILURES as error:
@@ -134,13 +151,15 @@ def open_stream(address, name):
     return _decoded(container, stream, name), float(stream.average_rate or stream.guessed_rate or CAMERA_FPS)
 
 
-def _decoded(container, stream, name):
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, name: str
+) -> Iterator[np.ndarray]:
     broken = 0
     with container:
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:  # the stream was joined between two whole pictures, or lost one
+            except av.error.InvalidDataError:  # the stream was joined between two key frames, or lost one
                 broken += 1
                 continue
             for frame in frames:
@@ -149,10 +168,10 @@ def _decoded(container, stream, name):
         logging.getLogger(__name__).warning("%s: %d packets could not be decoded", name, broken)
 
 
-def open_camera(number):
-    """Frames and rate of a camera of this machine, by OpenCV, which knows the cameras of every system."""
+def open_camera(number: int) -> tuple[Iterator[np.ndarray], float]:
+    """Frames and rate of a local camera. OpenCV supports the cameras of every operating system."""
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it is said below
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below replaces its message
     try:
         capture = cv2.VideoCapture(number)
     finally:
@@ -160,10 +179,10 @@ def open_camera(number):
     if not capture.isOpened():
         raise UserError(f"camera {number}: there is none, or it cannot be opened; give another --input")
     rate = capture.get(cv2.CAP_PROP_FPS)
-    return _captured(capture), rate if rate > 0 else CAMERA_FPS  # 0, -1 or not a number where it cannot tell
+    return _captured(capture), rate if rate > 0 else CAMERA_FPS  # 0, -1 or NaN if the rate is unknown
 
 
-def _captured(capture):
+def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     try:
         while (read := capture.read())[0]:
             yield cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB)

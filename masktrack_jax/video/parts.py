@@ -1,8 +1,12 @@
-"""A video written in parts, each of them whole, so that what there is survives whatever ends the process."""
+"""A video written in parts: finished parts are complete files and survive if the process ends."""
 
+from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import av
+import numpy as np
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
@@ -10,47 +14,53 @@ from masktrack_jax.video.files import FAILURES, VideoWriter, frame_rate, reason
 
 
 class PartWriter:
-    """Writes the parts `overlay-TIME.mp4` of a folder, TIME being that of the first frame in 1 / fps.
+    """Writes parts `overlay-TIME.mp4` into a folder; TIME is that of the first frame, in units of 1 / fps.
 
-    A context manager, which finishes the open part, or takes it away after an error.
+    A context manager that finishes the open part, or deletes it after an error.
     """
 
-    def __init__(self, folder, fps, height, width):
+    def __init__(self, folder: str | Path, fps: float, height: int, width: int) -> None:
         self.folder, self.fps, self.height, self.width = Path(folder), fps, height, width
-        self._part, self._start = None, 0
+        self._part: VideoWriter | None = None
+        self._start = 0
 
-    def write(self, frame, time):
-        """Append a frame (height, width, 3) uint8 RGB, shown at `time`, in 1 / fps."""
+    def write(self, frame: np.ndarray, time: int) -> None:
+        """Append a frame (height, width, 3) uint8 RGB with presentation `time` in units of 1 / fps."""
         if self._part is None:
             path = self.folder / f"overlay-{time:09d}.mp4"
             self._part, self._start = VideoWriter(path, self.fps, self.height, self.width), time
         self._part.write(frame, time - self._start)
 
-    def cut(self):
-        """Finish the open part: the next frame begins another one."""
+    def cut(self) -> None:
+        """Finish the open part; the next frame begins a new one."""
         part, self._part = self._part, None
         if part is not None:
             with part:
                 pass
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, error_type, error, traceback):
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error_type is None:
             self.cut()
         elif self._part is not None:
             self._part.discard()
 
 
-def parts_of(folder):
-    """The times and paths of a folder's finished parts, in order."""
+def parts_of(folder: str | Path) -> list[tuple[int, Path]]:
+    """Times and paths of the finished parts in a folder, in order."""
     paths = Path(folder).glob("overlay-*.mp4")
     return sorted((int(path.stem.split("-")[1]), path) for path in paths)
 
 
-def join_parts(folder, path, fps):
-    """Put a folder's parts, at least one, one behind another into the mp4 `path`, without encoding anew."""
+def join_parts(folder: str | Path, path: str | Path, fps: float) -> None:
+    """Concatenate the parts in a folder, at least one, into the mp4 `path` without re-encoding."""
     with whole(path) as partial:
         try:
             with av.open(str(partial), "w", format="mp4") as target:
@@ -65,12 +75,18 @@ def join_parts(folder, path, fps):
             raise UserError(f"{path}: cannot be written ({reason(error)})") from error
 
 
-def _append(container, target, stream, seconds):
-    """Copy the packets of a part that begins at `seconds`, a fraction."""
+def _append(
+    container: av.container.InputContainer,
+    target: av.container.OutputContainer,
+    stream: av.VideoStream,
+    seconds: Fraction,
+) -> None:
+    """Copy the packets of a part that begins at `seconds`."""
     source = container.streams.video[0]
+    assert source.time_base is not None  # only an encoder has none yet
     shift = round(seconds / source.time_base)
     for packet in container.demux(source):
-        if packet.dts is not None:  # None: the end
+        if packet.pts is not None and packet.dts is not None:  # None marks the end
             packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
             packet.stream = stream
             target.mux(packet)

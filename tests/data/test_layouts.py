@@ -1,12 +1,11 @@
-"""Data sets as they lie on people's disks: each usual layout is found; what is not is said in one line."""
+"""Each usual layout of a data set on disk is found; for others, one line lists the places searched."""
 
 import json
 
 import pytest
 
 from masktrack_jax.data.layouts import find_dataset, find_datasets, find_split, plain_name
-from masktrack_jax.data.splits import ground_truth, read_split
-from masktrack_jax.data.vis import decode_segmentation, read_vis
+from masktrack_jax.data.splits import read_split
 from masktrack_jax.runtime.errors import UserError
 
 SIZE = {"height": 8, "width": 10}
@@ -172,62 +171,3 @@ def test_frames_that_are_not_there(tmp_path):
     wanted = r"train\.json: frame train12/0\.jpg lies in none of .*train/JPEGImages, .*; unpack"
     with pytest.raises(UserError, match=wanted):
         read_split(find_dataset(tmp_path).splits["train"])
-
-
-def cocovid(official):
-    """The same annotations as mmtracking's converter writes them."""
-    out = {"categories": official["categories"], "videos": [], "images": [], "annotations": []}
-    for video in official["videos"]:
-        out["videos"].append({"id": video["id"], "name": video["file_names"][0].split("/")[0], **SIZE})
-        for frame, name in enumerate(video["file_names"]):
-            image = {"id": len(out["images"]) + 1, "video_id": video["id"], "frame_id": frame}
-            out["images"].append(image | SIZE | {"file_name": name})
-            for found in official["annotations"]:
-                if found["video_id"] == video["id"] and found["bboxes"][frame]:
-                    box = {"id": len(out["annotations"]) + 1, "image_id": image["id"], "instance_id": 5}
-                    box |= {"video_id": video["id"], "category_id": found["category_id"], "iscrowd": 0}
-                    box |= {"bbox": found["bboxes"][frame], "area": found["areas"][frame]}
-                    out["annotations"].append(box | {"segmentation": found["segmentations"][frame]})
-    return out
-
-
-def test_mmtrackings_converted_file_is_the_same_data_set(tmp_path):
-    official = content("train", labelled=True)
-    paths = {}
-    for name, made in (("official", official), ("converted", cocovid(official))):
-        paths[name] = tmp_path / f"{name}.json"
-        paths[name].write_text(json.dumps(made))
-    ours, theirs = read_vis(paths["official"]), read_vis(paths["converted"])
-    assert [video.file_names for video in ours.videos] == [video.file_names for video in theirs.videos]
-    assert ours.labels == theirs.labels and theirs.labelled
-    (left,), (right,) = ours.objects_of(ours.videos[0]), theirs.objects_of(theirs.videos[0])
-    assert left.boxes == right.boxes and left.label == right.label == 1
-    masks = [decode_segmentation(found.segmentations[1], 8, 10) for found in (left, right)]
-    assert masks[0].sum() == 6 and (masks[0] == masks[1]).all()
-    # What the evaluator is given.
-    official, converted = (ground_truth(dataset, {7}) for dataset in (ours, theirs))
-    assert converted["annotations"] == official["annotations"]
-    assert [video["id"] for video in converted["videos"]] == [video["id"] for video in official["videos"]]
-    assert converted["categories"] == official["categories"] == [{"id": 7, "name": "bird"}]
-
-
-@pytest.mark.parametrize(
-    ("key", "change", "message"),
-    [
-        ("images", {"frame_id": 5}, "video 11 has 2 images, whose `frame_id` do not count from 0"),
-        ("images", {"file_name": ...}, "image 1 has no `file_name`"),
-        ("annotations", {"image_id": 99}, "annotation 1 has `image_id` 99, which is not among the images"),
-        ("annotations", {"instance_id": ...}, "annotation 1 has no `instance_id`"),
-    ],
-)
-def test_a_damaged_converted_file_is_one_line(tmp_path, key, change, message):
-    made = cocovid(content("train", labelled=True))
-    for name, value in change.items():
-        if value is ...:
-            del made[key][0][name]
-        else:
-            made[key][0][name] = value
-    path = tmp_path / "converted.json"
-    path.write_text(json.dumps(made))
-    with pytest.raises(UserError, match=message):
-        read_vis(path)

@@ -1,4 +1,4 @@
-"""What a configuration trains on and evaluates: splits below a root, held out videos, missing labels."""
+"""The videos that a configuration trains on and evaluates: splits, held out videos, missing labels."""
 
 import json
 import shutil

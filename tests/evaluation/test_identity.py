@@ -1,23 +1,15 @@
-"""Identity metrics against the numbers recorded from TrackEval, and small cases known by hand."""
+"""Identity metrics against the recorded numbers of TrackEval, and small cases with known results."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
-from pycocotools import mask as rle_library
 
 from masktrack_jax.evaluation.identity import evaluate_identity
-
-CASES = Path(__file__).parent.parent / "cases" / "evaluation"
+from tests.helpers.evaluation import load_case, rectangle
 
 
 @pytest.mark.parametrize("part, threshold", [("all", float("-inf")), ("score_ge_0_5", 0.5)])
 @pytest.mark.parametrize("case", ["case01", "case02", "case03", "case04"])
 def test_equals_trackeval(case, part, threshold):
-    ground_truth, results, expected = (
-        json.loads((CASES / f"{case}_{name}.json").read_text()) for name in ("gt", "pred", "trackeval")
-    )
+    ground_truth, results, expected = load_case(case, "gt", "pred", "trackeval")
     metrics = evaluate_identity(ground_truth, results, threshold)
     rows = {row["name"]: row for row in metrics["per_category"].values()}
     rows |= {"cls_comb_det_av": metrics["pooled"], "cls_comb_cls_av": metrics["class_average"]}
@@ -34,14 +26,11 @@ def test_equals_trackeval(case, part, threshold):
 
 
 def square(x, size=(20, 60)):
-    mask = np.zeros(size, np.uint8, order="F")
-    mask[2:12, x : x + 10] = 1
-    rle = rle_library.encode(mask)
-    return {"size": list(size), "counts": rle["counts"].decode()}
+    return rectangle(x, 2, 10, 10, size)
 
 
 def problem(labels, tracks):
-    """One category in one video; lists of lists of left edges, None for absent."""
+    """One category in one video; tracks are lists of left edges, None for an absent mask."""
     length = max(map(len, labels))
 
     def masks(edges):
@@ -62,7 +51,7 @@ def test_perfect_tracks():
     assert ones == {1.0} and metrics["IDSW"] == metrics["Frag"] == 0
 
 
-def test_two_objects_that_swap_identities_switch_twice():
+def test_two_objects_that_swap_tracks_switch_twice():
     labels = [[0, 0, 0, 0], [40, 40, 40, 40]]
     metrics = evaluate_identity(*problem(labels, [[0, 0, 40, 40], [40, 40, 0, 0]]))["pooled"]
     assert metrics["IDSW"] == 2 and metrics["DetA"] == 1 and metrics["Frag"] == 0
@@ -70,13 +59,13 @@ def test_two_objects_that_swap_identities_switch_twice():
     assert metrics["AssA"] == pytest.approx(2 / 6)
 
 
-def test_a_gap_is_a_fragment_when_something_else_is_seen_meanwhile():
+def test_a_gap_is_a_fragment_if_another_object_is_visible_meanwhile():
     labels = [[0, 0, 0], [40, 40, 40]]
     metrics = evaluate_identity(*problem(labels, [[0, None, 0], [40, 40, 40]]))["pooled"]
     assert metrics["Frag"] == 1 and metrics["IDSW"] == 0 and metrics["MOTA"] == pytest.approx(5 / 6)
 
 
-def test_threshold_leaves_tracks_out_and_empty_counts_are_numbers():
+def test_threshold_leaves_tracks_out_and_empty_counts_give_numbers():
     ground_truth, results = problem([[0, 0]], [[0, 0]])
     metrics = evaluate_identity(ground_truth, results, score_threshold=1.5)["pooled"]
     assert metrics["HOTA"] == metrics["MOTA"] == metrics["IDF1"] == 0 and metrics["ML"] == 1

@@ -1,4 +1,4 @@
-"""The checks before an upload: every fault by its own message, clean files pass and are zipped."""
+"""The validator reports every kind of error with its own message; valid files pass and are zipped."""
 
 import copy
 import json
@@ -212,7 +212,8 @@ def test_notes_are_no_faults(annotations, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in [
         "note: 1 × scores outside 0 to 1\n",
-        "note: 1 × tracks with the same masks and another score\n    track 101 (video 1): the masks of 0\n",
+        "note: 1 × tracks with the same masks and another score\n"
+        "    track 101 (video 1): the masks of track 0\n",
         "note: 1 × absent masks not written as null\n    track 102 (video 1), frame 1: []\n",
         "note: 1 × masks without a pixel\n    track 103 (video 1), frame 1",
         "note: 1 × videos with more than 100 tracks of a category\n    video 1, category 1: 102; the server",
@@ -234,7 +235,7 @@ def test_zips_must_hold_the_file_at_their_root(annotations, tmp_path):
     findings = validate(folder, annotations)
     assert list(findings.errors) == ["zip without results.json at its root"]
     assert findings.errors["zip without results.json at its root"][1] == [
-        "it lies at out/results.json; zip the file alone"
+        "it is at out/results.json; zip the file alone"
     ]
     several = validate(zipped(tmp_path / "two.zip", results=CLEAN, out__results=CLEAN), annotations)
     assert list(several.errors) == ["zip with several results.json"]
@@ -256,12 +257,12 @@ def test_unreadable_files_are_one_line(annotations, tmp_path):
         (tmp_path / "none.zip", r"holds no results\.json \(it holds other\.json\)"),
         (tmp_path / "missing.zip", "cannot be read"),
         (tmp_path / "missing.json", "cannot be read"),
-        (tmp_path / "broken.json", "broken json"),
+        (tmp_path / "broken.json", "is not valid JSON"),
     ]:
         with pytest.raises(UserError, match=match) as caught:
             validate(given, annotations)
         assert given.name in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"results\.json: 'videos' is missing"):
+    with pytest.raises(UserError, match=r"results\.json: is not an object with `videos`"):
         validate(annotations, results(tmp_path, CLEAN))
 
 

@@ -1,36 +1,27 @@
-"""The whole of inference, stage by stage, against `infer_A_*` (mmtracking) and `orig_infer_A_*`."""
+"""Inference, stage by stage, against `infer_A_*` (mmtracking) and `orig_infer_A_*` (the authors)."""
 
-import copy
-import json
-import tempfile
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from ml_collections import ConfigDict
 
 from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
-from masktrack_jax.inference.load import load_segmenter
-from masktrack_jax.inference.segmenter import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
-from masktrack_jax.inference.track_video import track_video
+from masktrack_jax.inference.frames import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.masks.paste import paste_masks
-from masktrack_jax.masks.rle import decode_masks
-from masktrack_jax.models.masktrack_rcnn import build_model, normalise
 from masktrack_jax.ops.roi_align import roi_levels
-from masktrack_jax.tracking.association import AssociationOptions, Tracker, match_scores
+from masktrack_jax.tracking.association import AssociationOptions, Tracker
+from masktrack_jax.tracking.memory import Frame
+from masktrack_jax.tracking.similarity import match_scores
 
 from .inputs import make_clip
-from .network import checkpoint, network
-from .recorded import Row, arrays, document, largest, nchw, sampled, unequal
+from .recorded import Worst, arrays, largest, nchw, sampled
+from .stages import at, heads, predict
 
 SIZES = ("250x333", "360x640")
-# Computation in float64 leaves the recordings' own noise: JAX_ENABLE_X64=1.
-DTYPE = "float64" if jax.config.jax_enable_x64 else "float32"
 # Largest differences of a float32 from a float64 network, see README.md. Both sides are float32 here, so
-# twice as much is allowed between them.
+# twice that is allowed between them.
 NOISE = {
     "C2": 1e-5, "C3": 1e-4, "C4": 2e-4, "C5": 4e-4,
     "P2": 9e-5, "P3": 9e-5, "P4": 9e-5, "P5": 9e-5, "P6": 9e-5,
@@ -39,63 +30,12 @@ NOISE = {
 }  # fmt: skip
 TOLERANCES = {stage: 2 * noise for stage, noise in NOISE.items()}
 BOXES, SCORES, MASK_PIXELS = 0.017, 1e-4, 203
-# Not in README.md. Embeddings at the same boxes; their products, up to 60, at boxes that differ a little;
-# match scores, which hold the logarithm of detection scores down to 0.01.
+# Not in README.md. Embeddings at the same boxes; their products, up to 60, at slightly different boxes; match
+# scores, which include the logarithm of detection scores down to 0.01.
 EMBEDDINGS, PRODUCTS, MATCH = 4e-4, 5e-3, SCORES / 0.01
-STAGES = {"__call__": ("backbone", "fpn", "rpn_head"), "propose": ("",)}
 
 
-@cache
-def predict(form, score_threshold, max_detections):
-    """`detect` of a form, jitted: images, sizes → `Detections` and the outputs of its parts."""
-    about, variables = network(form)
-    config = copy.deepcopy(about.config)
-    config.model.dtype = DTYPE
-    config.model.detections.update({"score_threshold": score_threshold, "max_detections": max_detections})
-    model = build_model(config, len(about.categories))
-
-    def wanted(module, method):
-        return method in STAGES and (module.name or "") in STAGES[method]
-
-    @jax.jit
-    def run(variables, images, sizes):
-        detections, state = model.apply(
-            variables, images, sizes, method="detect", capture_intermediates=wanted, mutable=["intermediates"]
-        )
-        return detections, state["intermediates"] | {"image": normalise(images, sizes)}
-
-    return config, partial(run, jax.device_put(variables))
-
-
-@cache
-def heads(form):
-    """The heads of a form at given boxes, jitted: features P2–P6, boxes (N, 4), labels (N,) → a dict.
-
-    Boxes of two float32 networks differ by hundredths of a pixel, and so do the features in them by more than
-    the noise of a stage. At the same boxes every stage can be compared on its own.
-    """
-    about, variables = network(form)
-    config = copy.deepcopy(about.config)
-    config.model.dtype = DTYPE
-
-    def at_boxes(model, features, boxes, labels):
-        valid = jnp.ones((1, len(boxes)), bool)
-        roi = model.pool(features, boxes[None], valid, 7)
-        logits, deltas = model.box_head(roi)
-        return {
-            "roi7": roi,
-            "roi14": model.pool(features, boxes[None], valid, 14),
-            "cls_score": logits,
-            "bbox_pred": deltas.reshape(len(boxes), -1),
-            "mask_logits": model.mask_logits(features, boxes[None], valid, labels[None])[0],
-            "embeddings": model.embed(roi, 1)[0],
-        }
-
-    run = nn.apply(at_boxes, build_model(config, len(about.categories)))
-    return partial(jax.jit(run), jax.device_put(variables))
-
-
-def frames(recorded):
+def frames(recorded: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
     """A clip's frames as the network takes them: images (1, H, W, 3), sizes (1, 2), original (h, w)."""
     for frame in make_clip(*map(int, recorded["clip_args"]))["frames"]:
         size = fit_size(*frame.shape[:2], 640, 360)
@@ -107,7 +47,7 @@ def frames(recorded):
         )
 
 
-def mmtracking_rows(size):
+def mmtracking_rows(size: str) -> Worst:
     name = f"infer_A_{size}"
     recorded = arrays(name)
     config, run = predict("mm", 0.01, 100)
@@ -137,26 +77,24 @@ def mmtracking_rows(size):
         rows.add("embeddings", EMBEDDINGS, difference)
 
         boxes, embeddings = boxes[order], detections.embeddings[0][order]
-        arguments = boxes, detections.scores[0][order], detections.labels[0][order], embeddings
+        seen = Frame(boxes, detections.scores[0][order], detections.labels[0][order], embeddings)
         if not t:
             fixed_rows(rows, recorded, parts)
         else:
             rows.exact("ids in memory", tracker._memory.ids, frame["mem_ids"])
             products = np.pad(embeddings @ tracker._memory.looks[:, 0].T, ((0, 0), (1, 0)))
             rows.add("products with memory", PRODUCTS, largest(products, frame["sim_logits"]))
-            scores = match_scores(tracker._memory, *arguments, tracker.options)
+            scores = match_scores(seen, tracker._memory, tracker.options)
             rows.add("match scores", MATCH, largest(scores, frame["match_scores"]))
-        rows.exact("track ids", tracker.update(*arguments), frame["assigned_ids"])
+        rows.exact("track ids", tracker.update(seen), frame["assigned_ids"])
     return rows
 
 
-def original_rows(size, setting):
+def original_rows(size: str, setting: str) -> Worst:
     name = f"orig_infer_A_{size}_{setting}"
     recorded = arrays(name)
     config, run = predict("orig", float(recorded["score_thr"]), int(recorded["max_per_img"]))
-    association = AssociationOptions(
-        **config.inference.association,
-    )
+    association = AssociationOptions(**config.inference.association)
     tracker = Tracker(association)
     rows = Worst(name)
     for t, (images, sizes, original) in enumerate(frames(recorded)):
@@ -182,7 +120,7 @@ def original_rows(size, setting):
             difference = sampled(frame, "mask_logits", at_boxes["mask_logits"])
             rows.add("mask_logits", TOLERANCES["mask_logits"], difference)
             mask_rows(rows, frame, detections.masks[0][order], boxes, original, True)
-        arguments = boxes, scores, labels, detections.embeddings[0][order]
+        seen = Frame(boxes, scores, labels, detections.embeddings[0][order])
         if "comp_scores" in frame:
             before = tracker._memory
             rows.add(
@@ -191,11 +129,11 @@ def original_rows(size, setting):
                 largest(last_pixel(before.boxes), frame["mem_boxes_before"][:, :4]),
             )
             rows.exact("labels in memory", before.labels, frame["mem_labels_before"])
-            products = np.pad(arguments[-1] @ before.looks[:, 0].T, ((0, 0), (1, 0)))
+            products = np.pad(seen.embeddings @ before.looks[:, 0].T, ((0, 0), (1, 0)))
             rows.add("products with memory", PRODUCTS, largest(products, frame["match_score"]))
-            ours = match_scores(before, *arguments, association)
+            ours = match_scores(seen, before, association)
             rows.add("match scores", MATCH, largest(ours, frame["comp_scores"]))
-        ids = tracker.update(*arguments)
+        ids = tracker.update(seen)
         rows.exact("track ids", ids, only_last(frame["det_obj_ids"]))
         if "mem_boxes_after" in frame:
             after = tracker._memory
@@ -208,39 +146,24 @@ def original_rows(size, setting):
     return rows
 
 
-class Worst:
-    """Rows of one recording, each with its worst frame."""
-
-    def __init__(self, name):
-        self.name, self.rows = name, {}
-
-    def add(self, quantity, tolerance, difference):
-        before = self.rows[quantity].difference if quantity in self.rows else 0.0
-        self.rows[quantity] = Row(self.name, quantity, tolerance, max(before, difference))
-
-    def exact(self, quantity, ours, theirs):
-        self.add(f"{quantity}: unequal", 0, unequal(ours, theirs))
-
-    def __iter__(self):
-        return iter(self.rows.values())
-
-
-def continuous(boxes):
-    """Boxes by first and last pixel as ours."""
+def continuous(boxes: np.ndarray) -> np.ndarray:
+    """Convert boxes by first and last pixel to ours."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 
-def last_pixel(boxes):
-    """Our boxes by first and last pixel, as the authors write them."""
+def last_pixel(boxes: np.ndarray) -> np.ndarray:
+    """Convert our boxes to the authors', which name the first and the last pixel."""
     return np.asarray(boxes) - np.array([0, 0, 1, 1], np.float32)
 
 
-def only_last(ids):
+def only_last(ids: np.ndarray) -> list[int]:
     """The authors keep the ids of displaced detections, and then the last detection of each id."""
     return [i if i not in ids[k + 1 :] else -1 for k, i in enumerate(ids.tolist())]
 
 
-def pyramid_rows(rows, frame, parts, anchors):
+def pyramid_rows(
+    rows: Worst, frame: dict[str, np.ndarray], parts: dict[str, Any], anchors: ConfigDict
+) -> None:
     """Backbone, FPN and the RPN's outputs of a frame."""
     rows.add("network input", 2e-6, sampled(frame, "img", nchw(parts["image"])))
     levels = dict(zip(("C2", "C3", "C4", "C5"), parts["backbone"]["__call__"][0]))
@@ -259,16 +182,14 @@ def pyramid_rows(rows, frame, parts, anchors):
             rows.add(key, tolerance, sampled(frame, key, nchw(value)))
 
 
-def at(run, parts, boxes, labels):
-    """`heads` at up to 200 boxes: padded to that many, so that it compiles once."""
-    count, room = len(boxes), 200 - len(boxes)
-    boxes = np.pad(np.asarray(boxes, np.float32), ((0, room), (0, 0)))
-    out = run(parts["fpn"]["__call__"][0], boxes, np.pad(labels, (0, room)).astype(np.int32))
-    return {name: np.asarray(value)[:count] for name, value in out.items()}
-
-
-def region_rows(rows, form, frame, parts, convert):
-    """Proposals as a set, and what the box head makes of the recorded ones."""
+def region_rows(
+    rows: Worst,
+    form: str,
+    frame: dict[str, np.ndarray],
+    parts: dict[str, Any],
+    convert: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Proposals as a set, and the box head's outputs for the recorded proposals."""
     if "proposals" not in frame:
         return
     proposals, valid = (x[0] for x in parts["propose"][0])
@@ -286,8 +207,8 @@ def region_rows(rows, form, frame, parts, convert):
     rows.add("bbox_pred", TOLERANCES["bbox_pred"], sampled(frame, "bbox_pred", deltas))
 
 
-def fixed_rows(rows, recorded, parts):
-    """The heads at made-up boxes of all sizes, of the first frame; the mask head for every class."""
+def fixed_rows(rows: Worst, recorded: dict[str, np.ndarray], parts: dict[str, Any]) -> None:
+    """The heads on the first frame at made-up boxes of all sizes; the mask head for every class."""
     boxes = recorded["fixed_rois"][:, 1:]
     rows.exact("fixed boxes: levels", roi_levels(boxes, 4, 56.0), recorded["fixed_rois_level"])
     out = at(heads("mm"), parts, boxes, np.zeros(len(boxes)))
@@ -307,39 +228,15 @@ def fixed_rows(rows, recorded, parts):
     rows.add("fixed boxes: products", PRODUCTS, largest(products, recorded["fixed_embed_gram"]))
 
 
-def mask_rows(rows, frame, probabilities, boxes, original, pixel_boxes):
+def mask_rows(
+    rows: Worst,
+    frame: dict[str, np.ndarray],
+    probabilities: np.ndarray,
+    boxes: np.ndarray,
+    original: tuple[int, int],
+    pixel_boxes: bool,
+) -> None:
     masks = paste_masks(probabilities, boxes, *original, pixel_boxes)
     packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
     wrong = np.unpackbits(packed ^ frame["masks_packed"].reshape(packed.shape)).sum()
     rows.add("mask pixels of a frame", MASK_PIXELS, float(wrong))
-
-
-def results_rows(size, setting):
-    """`track_video` from the frames on disk against the authors' results file."""
-    name = f"orig_results_A_{size}_{setting}"
-    wanted = document(name)
-    recorded = arrays(f"orig_infer_A_{size}_{setting}")
-    detections = {
-        "score_threshold": float(recorded["score_thr"]),
-        "max_detections": int(recorded["max_per_img"]),
-    }
-    clip = make_clip(*map(int, recorded["clip_args"]))["frames"]
-    with tempfile.TemporaryDirectory() as folder:
-        for t, frame in enumerate(clip):
-            (Path(folder) / "frames").mkdir(exist_ok=True)
-            Image.fromarray(frame).save(Path(folder) / "frames" / f"{t:05d}.png")
-        segmenter = load_segmenter(checkpoint("orig"), detections, {"model.dtype": DTYPE})
-        track_video(segmenter, Path(folder) / "frames", Path(folder) / "out")
-        ours = json.loads((Path(folder) / "out" / "results.json").read_text())
-    rows = Worst(name)
-    rows.exact("number of tracks", len(ours), len(wanted))
-    for mine, theirs in zip(ours, wanted):
-        rows.exact("categories", mine["category_id"], theirs["category_id"])
-        rows.add("scores", SCORES, abs(mine["score"] - theirs["score"]))
-        absent = [[s is None for s in track["segmentations"]] for track in (mine, theirs)]
-        rows.exact("frames", *absent)
-        for a, b in zip(mine["segmentations"], theirs["segmentations"]):
-            if a and b:
-                a, b = decode_masks([a, b], *a["size"]).astype(bool)
-                rows.add("1 − mask IoU", 0.005, 1 - (a & b).sum() / max((a | b).sum(), 1))
-    return rows

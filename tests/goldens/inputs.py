@@ -14,12 +14,12 @@ import zlib
 import numpy as np
 
 
-def _block_noise(rng, h, w, block, lo, hi):
+def _block_noise(rng: np.random.Generator, h: int, w: int, block: int, lo: int, hi: int) -> np.ndarray:
     g = rng.integers(lo, hi, size=((h + block - 1) // block, (w + block - 1) // block, 3), dtype=np.int64)
     return np.repeat(np.repeat(g, block, 0), block, 1)[:h, :w]
 
 
-def make_clip(seed=0, T=3, H=360, W=640, n_obj=4):
+def make_clip(seed: int = 0, T: int = 3, H: int = 360, W: int = 640, n_obj: int = 4) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(zlib.crc32(b"clip|%d|%d|%d|%d|%d" % (seed, T, H, W, n_obj)))
     yy, xx = np.mgrid[0:H, 0:W].astype(np.int64)
     # background: gradient + coarse and fine blocks, shifted by a camera pan

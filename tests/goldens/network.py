@@ -1,8 +1,9 @@
-"""Set A: the made-up weights, brought in by the importer, and the network that they make."""
+"""Set A: the made-up weights, imported, and the network that they make."""
 
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from masktrack_jax.checkpoints import store
-from masktrack_jax.checkpoints.metadata import read_metadata
+from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_weights
 from masktrack_jax.models.masktrack_rcnn import build_model
@@ -18,19 +19,21 @@ from masktrack_jax.models.masktrack_rcnn import build_model
 from .recorded import document
 from .weights import tensor
 
+# Computation in float64 leaves the recordings' own noise: JAX_ENABLE_X64=1.
+DTYPE = "float64" if jax.config.jax_enable_x64 else "float32"
 SALT = 0
 SOURCES = {"mm": "mmtracking", "orig": "original"}
-# A golden name of mmtracking's file, and where the authors' differ.
+# Parts of mmtracking's names, and the authors' for them.
 TO_ORIGINAL = (("detector.", ""), ("roi_head.", ""), ("track_head.embed_head.fcs", "track_head.fcs"))
 
 
-def mmtracking_weights():
+def mmtracking_weights() -> dict[str, np.ndarray]:
     """{mmtracking's name: array}."""
     return {name: tensor(name, shape, SALT) for name, shape, _ in document("names_shapes")["entries"]}
 
 
-def to_original(tensors):
-    """mmtracking's names and class order, background last, to the authors', background first."""
+def to_original(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convert mmtracking's names and class order, background last, to the authors', background first."""
     converted = {}
     for name, value in tensors.items():
         if "fc_cls" in name:
@@ -44,8 +47,8 @@ def to_original(tensors):
     return converted
 
 
-def as_recorded(variables, form):
-    """Our variables, or what is shaped like them, as {recorded name: array} of a form."""
+def as_recorded(variables: dict[str, Any], form: str) -> dict[str, np.ndarray]:
+    """Return our variables, or arrays of their shapes, as {recorded name: array} of a form."""
     flat = flatten_dict(variables, sep="/")
     tensors = {}
     for path, entry in names.table(variables).items():
@@ -55,8 +58,8 @@ def as_recorded(variables, form):
 
 
 @cache
-def checkpoint(form):
-    """Folder of the checkpoint that the importer makes of the weights in a form, "mm" or "orig"."""
+def checkpoint(form: str) -> Path:
+    """Return the folder of the checkpoint imported from the weights in a form, "mm" or "orig"."""
     folder = Path(tempfile.mkdtemp(prefix="goldens-"))
     weights = mmtracking_weights() if form == "mm" else to_original(mmtracking_weights())
     save_file(weights, folder / "weights.safetensors")
@@ -74,8 +77,8 @@ def checkpoint(form):
 
 
 @cache
-def network(form):
-    """Config, number of classes, and variables of a form."""
+def network(form: str) -> tuple[Metadata, dict[str, Any]]:
+    """Return the metadata of a form's checkpoint, and its variables."""
     about = read_metadata(checkpoint(form))
     model = build_model(about.config, len(about.categories))
     return about, jax.device_get(store.load_variables(checkpoint(form), model))

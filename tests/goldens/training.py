@@ -1,10 +1,11 @@
-"""One key/reference pair: targets, losses, gradients and SGD steps against `train_A` and `orig_train_A`.
+"""The targets and outputs of one key/reference pair against `train_A` and `orig_train_A`.
 
-The recordings give the RoI head made-up proposals, and draw the first candidates in place of random ones.
+The recordings give the RoI head made-up proposals, and draw the first candidates instead of random ones.
 """
 
 import copy
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -12,60 +13,46 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from ml_collections import FrozenConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
-from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.ops.target_assignment import assign
-from masktrack_jax.training import objective, schedule, targets
+from masktrack_jax.training import objective, targets
 from masktrack_jax.training.features import pair_features
-from masktrack_jax.training.step import create_train_state, parallel, train_step
 
-from .inference import DTYPE, TOLERANCES
+from .inference import TOLERANCES
 from .inputs import make_clip
-from .network import as_recorded, network
-from .recorded import Row, arrays, document, largest, relative, unequal
+from .network import DTYPE, network
+from .recorded import Row, arrays, largest, relative, unequal
 
 RECORDINGS = {"mm": "train_A", "orig": "orig_train_A"}
-# Our name of a loss, and theirs.
-LOSSES = {
-    "mm": {"rpn_cls": "loss_rpn_cls", "rpn_box": "loss_rpn_bbox", "cls": "loss_cls", "box": "loss_bbox"},
-    "orig": {"rpn_cls": "loss_rpn_cls", "rpn_box": "loss_rpn_reg", "cls": "loss_cls", "box": "loss_reg"},
-}
-for known in LOSSES.values():
-    known |= {"mask": "loss_mask", "match": "loss_match"}
-LOSS, PROPOSALS = 1e-4, 0.017
-# Two compilations of the same step differ by 0.005 in the median tensor and by 0.01 in the worst: units whose
-# input is near 0 fall on either side of ReLU.
-MEDIAN_GRADIENT, WORST_GRADIENT = 0.01, 0.02
-TRAJECTORY = (1e-5, 1e-3, 2e-2, 5e-2)
+PROPOSALS = 0.017
 
 
 class WithProposals(MaskTrackRCNN):
-    """The network with given proposals (N, 4) in place of its own."""
+    """The network with given proposals (N, 4) instead of its own."""
 
     given: Any = None
 
-    def propose(self, logits, deltas, anchors, image_sizes):
+    def propose(self, logits: Any, deltas: Any, anchors: Any, image_sizes: Any) -> tuple[Any, Any]:
         return jnp.asarray(self.given)[None], jnp.ones((1, len(self.given)), bool)
 
 
-def first_candidates():
-    """Within this context the first candidates are drawn."""
+def first_candidates() -> Any:
+    """Draw the first candidates within this context."""
     order = lambda keys, n: jnp.broadcast_to(-jnp.arange(n, dtype=jnp.float32), (len(keys), n))  # noqa: E731
     return mock.patch.object(targets, "priorities", order)
 
 
-def pixels(form):
-    """What takes a recording's boxes to ours: the authors' name the last pixel."""
+def pixels(form: str) -> np.ndarray | np.float32:
+    """The shift from a recording's boxes to ours: the authors' name the last pixel."""
     return np.array([0, 0, 1, 1], np.float32) if form == "orig" else np.float32(0)
 
 
-def pair(form):
+def pair(form: str) -> FramePairs:
     """The recorded pair as a batch of one."""
     recorded, shift = arrays(RECORDINGS[form]), pixels(form)
     clip = make_clip(*map(int, recorded["clip_args"]))["frames"]
@@ -96,7 +83,7 @@ def pair(form):
     return jax.tree.map(lambda x: np.asarray(x)[None], FramePairs(key, reference))
 
 
-def build(form):
+def build(form: str) -> tuple[ConfigDict, WithProposals, Any]:
     """Config, the network with the recorded proposals, and its variables."""
     about, variables = network(form)
     given = (arrays(RECORDINGS[form])["proposals"] + pixels(form)).astype(np.float32)
@@ -109,15 +96,15 @@ def build(form):
 class _hashable(tuple):
     """Boxes as a module's field, which must be hashable."""
 
-    def __new__(cls, boxes):
+    def __new__(cls, boxes: np.ndarray) -> "_hashable":
         return super().__new__(cls, map(tuple, boxes.tolist()))
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(list(self), np.float32)
 
 
-def details(model, pairs, options):
-    """What the objective computes on its way, of one image."""
+def details(model: MaskTrackRCNN, pairs: FramePairs, options: FrozenConfigDict) -> dict[str, Any]:
+    """Intermediate results of the objective for one image."""
     keys = jax.random.split(jax.random.key(0), 1)  # unused: see `first_candidates`
     features, reference, (frames, reference_frames), _ = pair_features(model, pairs, keys)
     height, width = frames.image.shape[1:3]
@@ -169,7 +156,7 @@ def details(model, pairs, options):
     }
 
 
-def detail_rows(form):
+def detail_rows(form: str) -> Iterator[Row]:
     """Assignments, draws and targets exactly; outputs within float32's noise."""
     name, recorded, shift = RECORDINGS[form], arrays(RECORDINGS[form]), pixels(form)
     config, model, variables = build(form)
@@ -177,7 +164,7 @@ def detail_rows(form):
         run = jax.jit(nn.apply(partial(details, options=FrozenConfigDict(config.train)), model))
         found = jax.device_get(run(variables, pair(form)))
 
-    def exact(quantity, ours, theirs):
+    def exact(quantity: str, ours: Any, theirs: Any) -> Row:
         return Row(name, f"{quantity}: unequal", 0, unequal(ours, theirs))
 
     assigned = np.where(found["usable"], indices(found["anchor_assignment"]), -2)
@@ -215,7 +202,7 @@ def detail_rows(form):
     classes, deltas = found["classes"], found["box_deltas"]
     if form == "orig":
         classes, deltas = np.roll(classes, 1, axis=1), np.pad(deltas, ((0, 0), (4, 0)))
-        used = np.arange(deltas.shape[1]) >= 4  # the background's own are not ours to have
+        used = np.arange(deltas.shape[1]) >= 4  # ours has none for the background
         recorded = recorded | {"roi_bbox_pred": recorded["roi_bbox_pred"] * used}
     yield Row(name, "class logits", TOLERANCES["cls_score"], largest(classes, recorded["roi_cls_score"]))
     yield Row(name, "box deltas", TOLERANCES["bbox_pred"], largest(deltas, recorded["roi_bbox_pred"]))
@@ -230,98 +217,14 @@ def detail_rows(form):
     yield Row(name, "match logits, relative", 2e-4, relative(match, theirs))
 
 
-def indices(assignment):
+def indices(assignment: Any) -> np.ndarray:
     """mmdet's form: −1 ignored, 0 negative, 1 + the object of a positive."""
     return np.where(assignment.positive, assignment.target + 1, np.where(assignment.negative, 0, -1))
 
 
-def own_deltas(form, recorded):
+def own_deltas(form: str, recorded: dict[str, np.ndarray]) -> np.ndarray:
     """Target deltas of each RoI for its own class."""
     if form == "mm":
         return recorded["roi_bbox_targets"]
     spread = recorded["roi_bbox_targets_expanded"].reshape(128, 41, 4)
     return spread[np.arange(128), recorded["roi_labels"]]
-
-
-@cache
-def run_steps(form, count):
-    """(metrics of `count` SGD steps, gradients of the first, parameters before and after it)."""
-    config, model, variables = build(form)
-    config = copy.deepcopy(config)
-    # Both were recorded at this rate, without warm-up.
-    config.optimizer.update({"learning_rate": 0.00125, "warmup_factor": 1.0, "decay_at": ()})
-    mask = schedule.trainable(variables["params"], frozen_names(config.model.backbone.frozen_stages))
-    optimizer = remembering(schedule.make_optimizer(config.optimizer, 100, mask))
-    step = partial(train_step, model=model, optimizer=optimizer, options=FrozenConfigDict(config.train))
-    state = create_train_state(jax.random.key(0), variables, optimizer)
-    batch = jax.tree.map(lambda x: x[None], pair(form))
-    run, metrics, first = parallel(step, jax.local_devices()[:1]), [], None
-    with first_candidates():
-        for _ in range(count):
-            state, values = jax.device_get(run(state, batch))
-            metrics.append(values)
-            first = first or (state.opt_state[1], state.params)
-    return metrics, first[0], variables["params"], first[1]
-
-
-def remembering(optimizer):
-    """The optimiser with the latest gradients in its state."""
-
-    def update(gradients, state, params):
-        updates, inner = optimizer.update(gradients, state[0], params)
-        return updates, (inner, gradients)
-
-    return optax.GradientTransformation(
-        lambda p: (optimizer.init(p), jax.tree.map(jnp.zeros_like, p)), update
-    )
-
-
-def step_rows(form):
-    """Losses, gradients and the first step of plain SGD."""
-    name, recorded = RECORDINGS[form], arrays(RECORDINGS[form])
-    metrics, gradients, before, after = run_steps(form, 4)
-    for ours, theirs in LOSSES[form].items():
-        wanted = float(recorded[f"loss/{theirs}"])
-        yield Row(name, f"loss {ours}, relative", LOSS, abs(metrics[0][f"loss_{ours}"] - wanted) / wanted)
-    accuracy = float(recorded["loss/match_accuracy" if form == "mm" else "loss/match_acc"]) / 100
-    yield Row(name, "match accuracy", 1e-6, abs(metrics[0]["match_accuracy"] - accuracy))
-    stats = network(form)[1]["batch_stats"]
-    ours = as_recorded({"params": gradients, "batch_stats": stats}, form)
-    yield from tensor_rows(name, "grad", "gradients", ours)
-    step = jax.tree.map(lambda a, b: a - b, after, before)
-    ours = as_recorded({"params": step, "batch_stats": stats}, form)
-    yield from tensor_rows(name, "step", "SGD step", ours)
-
-
-def tensor_rows(name, prefix, quantity, ours):
-    """Norm of each tensor's difference over the norm of its recorded values: the median and the worst."""
-    recorded = arrays(name)
-    keys = [key for key in recorded if key.startswith(f"{prefix}/") and "@" not in key]
-    parts = []
-    for key in keys:
-        wanted = recorded[key].reshape(-1)
-        found = np.asarray(ours[key.partition("/")[2]]).reshape(-1)[:: int(recorded.get(f"{key}@stride", 1))]
-        difference, size = np.linalg.norm(found - wanted), np.linalg.norm(wanted)
-        # The boxes of this pair reach none of P5: its output convolution has gradient 0 on both sides.
-        parts.append(difference / size if size else np.inf if difference else 0.0)
-    if keys:
-        worst = float(np.where(np.isfinite(parts), parts, np.inf).max())
-        quantity = f"{quantity} of {len(keys)} tensors, relative"
-        yield Row(name, f"{quantity}: median", MEDIAN_GRADIENT, float(np.median(parts)))
-        yield Row(name, f"{quantity}: worst", WORST_GRADIENT, worst)
-
-
-def trajectory_rows(form):
-    """Losses and gradient norm over four steps; later ones are chaotic."""
-    name = {"mm": "traj_A", "orig": "orig_traj_A"}[form]
-    metrics = run_steps(form, 4)[0]
-    for step, (wanted, tolerance) in enumerate(zip(document(name), TRAJECTORY)):
-
-        def difference(ours, theirs, found=metrics[step], wanted=wanted):
-            return float(abs(found[ours] - wanted[theirs]) / abs(wanted[theirs]))
-
-        worst = float(np.max([difference(f"loss_{a}", b) for a, b in LOSSES[form].items()]))
-        yield Row(name, f"step {step}: total loss, relative", tolerance, difference("loss", "total"))
-        yield Row(name, f"step {step}: worst single loss, relative", tolerance, worst)
-        norm = difference("gradient_norm", "grad_norm")
-        yield Row(name, f"step {step}: gradient norm, relative", max(tolerance, 1e-3), norm)

@@ -1,5 +1,6 @@
 """Single operations against `units` (mmcv, mmdet) and `units_legacy` (the authors' form)."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -22,12 +23,12 @@ STDS = {"rpn": rpn_head.STDS, "rcnn": box_head.STDS}
 pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"))
 
 
-def continuous(boxes):
-    """Boxes that name their last pixel as ours, which end where it ends."""
+def continuous(boxes: np.ndarray) -> np.ndarray:
+    """Convert boxes that name their last pixel to ours, which end where it ends."""
     return np.asarray(boxes, np.float32) + np.array([0, 0, 1, 1], np.float32)
 
 
-def rows():
+def rows() -> Iterator[Row]:
     yield from coder("units", "", np.asarray, (360, 480), 0.0)
     yield from coder("units", "legacy_", continuous, (360, 480), 1.0)
     yield from coder("units_legacy", "", continuous, (90, 120), 1.0)
@@ -44,7 +45,13 @@ def rows():
     yield Row("units_legacy", "base anchors", 0, largest(anchors, continuous(legacy["base_anchors"])))
 
 
-def coder(name, form, convert, image_size, margin):
+def coder(
+    name: str,
+    form: str,
+    convert: Callable[[np.ndarray], np.ndarray],
+    image_size: tuple[int, int],
+    margin: float,
+) -> Iterator[Row]:
     """Box deltas, and boxes from deltas, clipped to the image; both relative where larger than 1."""
     recorded = arrays(name)
     anchors, objects = convert(recorded["coder_boxes"]), convert(recorded["coder_gt"])
@@ -62,7 +69,7 @@ def coder(name, form, convert, image_size, margin):
         yield Row(name, key, CODER, relative(ours, convert(recorded[key])))
 
 
-def suppression(name, form, convert):
+def suppression(name: str, form: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterator[Row]:
     recorded = arrays(name)
     order = np.argsort(-recorded["nms_scores"], kind="stable")
     boxes, valid = convert(recorded["nms_boxes"])[order], np.ones(len(order), bool)
@@ -76,7 +83,7 @@ def suppression(name, form, convert):
             yield Row(name, f"{key}: wrong indices", 0, unequal(kept, recorded[key]))
 
 
-def roi_features():
+def roi_features() -> Iterator[Row]:
     """RoIAlign of one level; the boxes reach far out of it."""
     for bins in (7, 14):
         for sampling in (0, 2):
@@ -89,7 +96,13 @@ def roi_features():
         yield _roi_row("units_legacy", key, continuous, options, bins)
 
 
-def _roi_row(name, key, convert, options, bins):
+def _roi_row(
+    name: str,
+    key: str,
+    convert: Callable[[np.ndarray], np.ndarray],
+    options: RoIAlignOptions,
+    bins: int,
+) -> Row:
     recorded = arrays(name)
     feature = recorded["ra_feat"].transpose(0, 2, 3, 1)
     image, boxes = recorded["ra_rois"][:, 0].astype(int), convert(recorded["ra_rois"][:, 1:])
@@ -99,7 +112,7 @@ def _roi_row(name, key, convert, options, bins):
     return Row(name, key, ROI, largest(nchw(ours), recorded[key]))
 
 
-def preprocessing():
+def preprocessing() -> Iterator[Row]:
     """The resize rule, resized frames and the network's input, from uint8 (f320) and from float32 (f321)."""
     recorded = arrays("units")
     table = recorded["resize_rule"]
@@ -121,7 +134,7 @@ def preprocessing():
             yield Row("units", f"{key}: network input", PIXEL_VALUES, difference)
 
 
-def pasting():
+def pasting() -> Iterator[Row]:
     recorded = arrays("units")
     probabilities, boxes, wanted = (recorded[f"paste_{key}"] for key in ("masks", "boxes", "out"))
     masks = paste_masks(probabilities, boxes, *wanted.shape[1:])

@@ -17,6 +17,8 @@ All draws are float64 standard_normal / random, computed in float64, cast to flo
 
 import re
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ RULES = [
 BG_BIAS = 11.7
 
 
-def tensor(name, shape, salt=0):
+def tensor(name: str, shape: Sequence[int], salt: int = 0) -> np.ndarray:
     shape = tuple(int(s) for s in shape)
     rng = np.random.default_rng(zlib.crc32(f"{name}|{salt}".encode()))
     leaf = name.rsplit(".", 1)[-1]
@@ -82,6 +84,8 @@ def tensor(name, shape, salt=0):
     raise KeyError(name)
 
 
-def make_state_dict(names_shapes, salt=0):
+def make_state_dict(
+    names_shapes: dict[str, Sequence[int]] | Sequence[Sequence[Any]], salt: int = 0
+) -> dict[str, np.ndarray]:
     items = names_shapes.items() if isinstance(names_shapes, dict) else [(e[0], e[1]) for e in names_shapes]
     return {n: tensor(n, s, salt) for n, s in items}

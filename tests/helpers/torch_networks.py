@@ -1,8 +1,9 @@
-"""Small networks as other implementations store them, and what they compute: NumPy, in PyTorch's layouts.
+"""Small networks as other implementations store and compute them: NumPy, in PyTorch's layouts.
 
-Written from the sources' documentation, knowing nothing of masktrack_jax/interop.
+Written from the sources' documentation, independently of masktrack_jax/interop.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,11 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 WIDTH, CHANNELS, FEATURES, EMBEDDING, MASK_CONVS = 8, 16, 24, 12, 2  # EMBEDDING: of the track head
 
 
+Block = Callable[[int, int, int], tuple[str, str]]
+
+
 class Names(NamedTuple):
-    """How a source calls its layers; stages from 1, blocks from 0, convolutions from 1, levels from 0."""
+    """A source's names of its layers; stages from 1, blocks from 0, convolutions from 1, levels from 0."""
 
     stem: tuple  # convolution, norm
     block: Any  # (stage, block, convolution) -> convolution, norm; 0 is the shortcut's
@@ -27,20 +31,20 @@ class Names(NamedTuple):
     track: tuple = ()
 
 
-def openmmlab_block(prefix):
-    def names(s, b, c):
+def openmmlab_block(prefix: str) -> Block:
+    def names(s: int, b: int, c: int) -> tuple[str, str]:
         at = f"{prefix}layer{s}.{b}"
         return (f"{at}.conv{c}", f"{at}.bn{c}") if c else (f"{at}.downsample.0", f"{at}.downsample.1")
 
     return names
 
 
-def detectron2_block(s, b, c):
+def detectron2_block(s: int, b: int, c: int) -> tuple[str, str]:
     conv = f"backbone.bottom_up.res{s + 1}.{b}." + (f"conv{c}" if c else "shortcut")
     return conv, f"{conv}.norm"
 
 
-def openmmlab(prefix="", roi_head="roi_head.", track=()):
+def openmmlab(prefix: str = "", roi_head: str = "roi_head.", track: tuple[str, ...] = ()) -> Names:
     return Names(
         stem=(f"{prefix}backbone.conv1", f"{prefix}backbone.bn1"),
         block=openmmlab_block(f"{prefix}backbone."),
@@ -55,7 +59,7 @@ def openmmlab(prefix="", roi_head="roi_head.", track=()):
     )
 
 
-def torchvision(*, old):
+def torchvision(*, old: bool) -> Names:
     return Names(
         stem=("backbone.body.conv1", "backbone.body.bn1"),
         block=openmmlab_block("backbone.body."),
@@ -95,22 +99,31 @@ NAMES = {
 }
 
 
-def widths(depth):
+def widths(depth: int) -> list[int]:
     """Channels of C2–C5."""
     return [WIDTH * 2**i * (4 if depth >= 50 else 1) for i in range(4)]
 
 
-def make_state(names, depth, rows=None, *, seed=0, stem_gain=1.0):
+def make_state(
+    names: Names,
+    depth: int,
+    rows: tuple[int, int, int] | None = None,
+    *,
+    seed: int = 0,
+    stem_gain: float = 1.0,
+) -> dict[str, np.ndarray]:
     """A state dict {name: array} by rule. `rows`: outputs of the class logits, the deltas and the masks."""
     rng, state = np.random.default_rng(seed), {}
 
-    def layer(name, shape, *, bias=True, fan_in=None, gain=1.0):
+    def layer(
+        name: str, shape: tuple[int, ...], *, bias: bool = True, fan_in: int | None = None, gain: float = 1.0
+    ) -> None:
         scale = gain * np.sqrt(2 / (fan_in or np.prod(shape[1:])))
         state[f"{name}.weight"] = (scale * rng.standard_normal(shape)).astype("f4")
         if bias:
             state[f"{name}.bias"] = rng.normal(0, 0.3, shape[0] if fan_in is None else fan_in).astype("f4")
 
-    def conv_norm(pair, out, into, size, gain=1.0):
+    def conv_norm(pair: Sequence[str], out: int, into: int, size: int, gain: float = 1.0) -> Any:
         layer(pair[0], (out, into, size, size), bias=False, gain=gain)
         for leaf, low, high in (("weight", 0.4, 0.9), ("bias", -0.2, 0.2), ("running_mean", -0.2, 0.2)):
             state[f"{pair[1]}.{leaf}"] = rng.uniform(low, high, out).astype("f4")
@@ -151,11 +164,11 @@ def make_state(names, depth, rows=None, *, seed=0, stem_gain=1.0):
     return state
 
 
-def relu(x):
+def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-def conv2d(x, weight, bias=None, stride=1):
+def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1) -> np.ndarray:
     """x (N, C, H, W), weight (O, C, k, k), zero padding of k // 2."""
     size = weight.shape[-1]
     x = np.pad(x, ((0, 0), (0, 0), (size // 2, size // 2), (size // 2, size // 2)))
@@ -165,26 +178,34 @@ def conv2d(x, weight, bias=None, stride=1):
 
 
 class Network:
-    """What a state dict of these names computes, in float64."""
+    """The network of a state dict with these names, in float64."""
 
-    def __init__(self, state, names, depth, *, epsilon=1e-5, stride_in_1x1=False):
+    def __init__(
+        self,
+        state: dict[str, np.ndarray],
+        names: Names,
+        depth: int,
+        *,
+        epsilon: float = 1e-05,
+        stride_in_1x1: bool = False,
+    ) -> None:
         self.state = {name: x.astype(np.float64) for name, x in state.items()}
         self.names, self.depth, self.epsilon, self.stride_in_1x1 = names, depth, epsilon, stride_in_1x1
 
-    def conv(self, name, x):
+    def conv(self, name: str, x: np.ndarray) -> np.ndarray:
         return conv2d(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"])
 
-    def linear(self, name, x):
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self.state[f"{name}.weight"].T + self.state[f"{name}.bias"]
 
-    def conv_norm(self, pair, x, stride=1):
+    def conv_norm(self, pair: Sequence[str], x: np.ndarray, stride: int = 1) -> Any:
         x = conv2d(x, self.state[f"{pair[0]}.weight"], stride=stride)
         leaves = ("weight", "bias", "running_mean", "running_var")
         weight, bias, mean, var = (self.state[f"{pair[1]}.{leaf}"][:, None, None] for leaf in leaves)
         return (x - mean) / np.sqrt(var + self.epsilon) * weight + bias
 
-    def backbone(self, x):
-        """C2–C5 of what the source takes as its input (N, 3, H, W)."""
+    def backbone(self, x: np.ndarray) -> list[np.ndarray]:
+        """C2–C5 of the source's input (N, 3, H, W)."""
         x = relu(self.conv_norm(self.names.stem, x, 2))
         x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
         x = sliding_window_view(x, (3, 3), axis=(2, 3))[:, :, ::2, ::2].max((-2, -1))
@@ -205,7 +226,7 @@ class Network:
             levels.append(x)
         return levels
 
-    def pyramid(self, x):
+    def pyramid(self, x: np.ndarray) -> list[np.ndarray]:
         """P2–P6."""
         laterals = [self.conv(self.names.lateral(i), c) for i, c in enumerate(self.backbone(x))]
         for i in (3, 2, 1):
@@ -213,19 +234,19 @@ class Network:
         levels = [self.conv(self.names.output(i), x) for i, x in enumerate(laterals)]
         return [*levels, levels[-1][:, :, ::2, ::2]]
 
-    def rpn(self, x):
+    def rpn(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits (N, 3, H, W) and deltas (N, 12, H, W) of one level."""
         x = relu(self.conv(self.names.rpn[0], x))
         return self.conv(self.names.rpn[1], x), self.conv(self.names.rpn[2], x)
 
-    def boxes(self, roi):
-        """Class logits and deltas, as they come, of RoI features (M, C, 7, 7)."""
+    def boxes(self, roi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class logits and deltas, in the source's order, of RoI features (M, C, 7, 7)."""
         x = roi.reshape(len(roi), -1)
         for name in self.names.fcs:
             x = relu(self.linear(name, x))
         return self.linear(self.names.box[0], x), self.linear(self.names.box[1], x)
 
-    def masks(self, roi):
+    def masks(self, roi: np.ndarray) -> np.ndarray:
         """Mask logits (M, classes, 28, 28) of RoI features (M, C, 14, 14)."""
         x = roi
         for i in range(MASK_CONVS):
@@ -237,7 +258,7 @@ class Network:
         out = relu(out + self.state[f"{self.names.mask_out[0]}.bias"][:, None, None])
         return self.conv(self.names.mask_out[1], out)
 
-    def embeddings(self, roi, *, relu_last):
+    def embeddings(self, roi: np.ndarray, *, relu_last: bool) -> np.ndarray:
         """Embeddings (M, E) of RoI features (M, C, 7, 7)."""
         x = relu(self.linear(self.names.track[0], roi.reshape(len(roi), -1)))
         x = self.linear(self.names.track[1], x)

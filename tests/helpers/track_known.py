@@ -2,27 +2,27 @@
 
 python -m tests.helpers.track_known INPUT OUTPUT [POINT COUNT]
 
-POINT: at the COUNTth call of what, see `POINTS`, does SIGKILL come.
+POINT names one of `POINTS`; SIGKILL comes at its COUNTth call.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from itertools import count
+from typing import Any, BinaryIO
 
-from masktrack_jax.inference import resume as record
-from masktrack_jax.inference import track_video
-from masktrack_jax.inference import tracks_on_disk as stored
-from tests.inference.test_segmenter import moving_objects, segmenter_of
+from masktrack_jax.inference import progress, track_video, tracks_on_disk
+from tests.helpers.moving_objects import moving_objects, segmenter_of
 
-FRAMES = 22  # the detector knows so many
+FRAMES = 22  # whose objects the detector knows
 
 
-def kill_at(owner, name, nth, half=None):
-    """Have the nth call of `owner.name` kill the process, after `half` of its arguments was done."""
+def kill_at(owner: Any, name: str, nth: int, half: Callable[..., None] | None = None) -> None:
+    """Make the nth call of `owner.name` kill the process, after `half` was called with the same arguments."""
     function, calls = getattr(owner, name), count(1)
 
-    def deadly(*arguments, **options):
+    def deadly(*arguments: Any, **options: Any) -> Any:
         if next(calls) == nth:
             if half:
                 half(*arguments)
@@ -32,29 +32,31 @@ def kill_at(owner, name, nth, half=None):
     setattr(owner, name, deadly)
 
 
-def half_a_line(tracks, _):
-    """As if the power went while a line was written."""
+def half_a_line(tracks: tracks_on_disk.StoredTracks, _: object) -> None:
+    """As if the power failed while a line was written."""
     tracks._file.write(b"[0, 3, 0.12")
     tracks._file.flush()
 
 
-def half_a_state(file, **_):
+def half_a_state(file: BinaryIO, **_: object) -> None:
+    """As if the power failed while the state was written."""
     file.write(b"PK half")
     file.flush()
 
 
 POINTS = {
     "detector": lambda segmenter, nth: kill_at(segmenter, "predict", nth),
-    "line": lambda _, nth: kill_at(stored.StoredTracks, "add", nth, half_a_line),
-    "state": lambda _, nth: kill_at(record.np, "savez", nth, half_a_state),
+    "line": lambda _, nth: kill_at(tracks_on_disk.StoredTracks, "add", nth, half_a_line),
+    "state": lambda _, nth: kill_at(progress.np, "savez", nth, half_a_state),
     "rename": lambda _, nth: kill_at(os, "replace", nth),
-    "tracks": lambda _, nth: kill_at(stored, "judged", nth),
-    "join": lambda _, nth: kill_at(record, "join_parts", nth),
+    "tracks": lambda _, nth: kill_at(tracks_on_disk, "judge", nth),
+    "join": lambda _, nth: kill_at(progress, "join_parts", nth),
 }
 
 
-def main(video, output, point=None, nth=0):
-    record.SAVE_FRAMES = 4
+def main(video: str, output: str, point: str | None = None, nth: int | str = 0) -> None:
+    """Track, killed at `point` if there is one."""
+    progress.SAVE_FRAMES = 4
     segmenter = segmenter_of(moving_objects(FRAMES), frames_per_call=2)
     if point:
         POINTS[point](segmenter, int(nth))

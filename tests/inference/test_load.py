@@ -1,19 +1,20 @@
-"""From checkpoint to tracks with the real network: compiled programs, splits, mismatches."""
+"""From a checkpoint to tracks with the real network: compiled programs, changes of the config, mismatches."""
 
-import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, fingerprint
-from masktrack_jax.data.vis import read_vis
 from masktrack_jax.inference import load
-from masktrack_jax.inference import split as splits
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.tracking.tracks import TrackOptions
 
@@ -21,7 +22,9 @@ CATEGORIES = [(1, "circle"), (2, "square"), (3, "triangle")]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny_model):
+def checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: tuple[MaskTrackRCNN, dict[str, Any]]
+) -> Path:
     """A checkpoint for inference of the tiny network, as a folder."""
     from tests.helpers.configs import load_config
 
@@ -31,11 +34,14 @@ def checkpoint(tmp_path_factory, tiny_model):
     return path
 
 
-def test_one_program_for_each_bucket(tiny_model, tiny_config):
+def test_one_program_for_each_bucket(
+    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]], tiny_config: ConfigDict
+) -> None:
     """Ten videos of two shapes, of many sizes and lengths, compile two programs."""
     predict, compiled_programs = load.make_predict(*tiny_model)
     segmenter = load.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
-    segmenter.predict, segmenter.buckets = predict, [(64, 96), (96, 64)]
+    segmenter.predict = predict
+    segmenter.resize = replace(segmenter.resize, buckets=[(64, 96), (96, 64)])
     rng = np.random.default_rng(0)
     for video in range(10):
         height, width = (120 + video, 180) if video % 2 else (180, 110 + video)
@@ -44,7 +50,12 @@ def test_one_program_for_each_bucket(tiny_model, tiny_config):
     assert compiled_programs() == 2
 
 
-def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_config, tiny_images):
+def test_a_checkpoint_alone_gives_the_same_tracks(
+    checkpoint: Path,
+    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]],
+    tiny_config: ConfigDict,
+    tiny_images: np.ndarray,
+) -> None:
     there = load.load_segmenter(checkpoint)
     here = load.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
     assert there.categories == CATEGORIES
@@ -52,7 +63,7 @@ def test_a_checkpoint_alone_gives_the_same_tracks(checkpoint, tiny_model, tiny_c
     assert tracks and tracks == here.segment(tiny_images)
 
 
-def test_a_checkpoint_is_known_by_its_files(checkpoint, tmp_path):
+def test_a_checkpoint_is_known_by_its_files(checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint, copy)
     assert fingerprint(copy) == fingerprint(checkpoint)
@@ -63,7 +74,9 @@ def test_a_checkpoint_is_known_by_its_files(checkpoint, tmp_path):
     assert fingerprint(copy) != fingerprint(checkpoint)
 
 
-def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_images):
+def test_changes_of_a_checkpoints_config_reach_the_segmenter(
+    checkpoint: Path, tiny_images: np.ndarray
+) -> None:
     changes = {
         "inference.scale": (80, 60),
         "inference.association.similarity": "cosine",
@@ -71,7 +84,7 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_im
         "inference.tracks.label": "vote",
     }
     changed = load.load_segmenter(checkpoint, changes=changes)
-    assert (changed.long_edge, changed.short_edge) == (80, 60)
+    assert (changed.resize.long_edge, changed.resize.short_edge) == (80, 60)
     assert changed.tracks == TrackOptions(label="vote")
     assert changed.segment(tiny_images) == [], "nothing scores enough to start a track"
     with pytest.raises(UserError, match=r"^config\.inference\.tracks\.label: is '.*'; use one of"):
@@ -79,8 +92,14 @@ def test_changes_of_a_checkpoints_config_reach_the_segmenter(checkpoint, tiny_im
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.1), ("float64", 1e-4)])
-def test_other_widths_find_what_float32_finds(dtype, tolerance, tiny_model, tiny_config, tiny_images):
-    """With the same float32 parameters: float32 out, scores to about the narrower one's precision."""
+def test_other_widths_find_what_float32_finds(
+    dtype: str,
+    tolerance: float,
+    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]],
+    tiny_config: ConfigDict,
+    tiny_images: np.ndarray,
+) -> None:
+    """The same float32 parameters give float32 outputs, and scores equal to the narrower precision."""
     found = {}
     for width in ("float32", dtype):
         tiny_config.model.dtype = width
@@ -93,24 +112,7 @@ def test_other_widths_find_what_float32_finds(dtype, tolerance, tiny_model, tiny
     np.testing.assert_allclose(found[dtype]["scores"], found["float32"]["scores"], atol=tolerance)
 
 
-def test_a_split_is_segmented_scored_and_written(tmp_path, tiny_config, tiny_data, tiny_model):
-    dataset = read_vis(tiny_data)
-    categories = dataset.labels
-    model = build_model(tiny_config, len(categories))
-    variables = model.init_variables(jax.random.key(0))
-    tiny_config.data.val_annotations = str(tiny_data)
-    metrics = splits.evaluate_split(tiny_config, dataset, categories, variables, tmp_path / "metrics.json")
-    written = json.loads((tmp_path / "metrics.json").read_text())
-    assert written["AP"] == metrics["AP"] and set(written["per_category"]) == {n for _, n in categories}
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert {track["video_id"] for track in results} <= {video.id for video in dataset.videos}
-
-
-def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny_data):
-    with pytest.raises(
-        UserError, match=r"none of its 6 categories \(circle, .*, …\) is among the network's 1"
-    ):
-        splits.common_categories([(1, "zebra")], read_vis(tiny_data))
+def test_other_architectures_are_named(checkpoint: Path, tiny_config: ConfigDict) -> None:
     with pytest.raises(UserError, match="another architecture or number of classes: params/box_head"):
         store.load_variables(checkpoint, build_model(tiny_config, 4))
     tiny_config.model.fpn.channels = 24
@@ -118,7 +120,7 @@ def test_other_classes_and_architectures_are_named(checkpoint, tiny_config, tiny
         store.load_variables(checkpoint, build_model(tiny_config, 3))
 
 
-def test_a_truncated_frame_names_its_file(checkpoint, tmp_path):
+def test_a_truncated_frame_names_its_file(checkpoint: Path, tmp_path: Path) -> None:
     from masktrack_jax.inference.track_video import track_video
 
     frames = tmp_path / "frames"

@@ -1,6 +1,12 @@
-"""What an import asks for and refuses: categories, other sources, networks that do not fit."""
+"""What an import asks for and refuses: categories, other sources, networks that do not fit.
+
+The oracle is the state dict that was written: its rows are found again at the places of their categories.
+"""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +18,18 @@ from masktrack_jax.runtime.errors import UserError
 from tests.helpers.interop import INITIAL, one_line, quick_initialisation
 from tests.helpers.torch_networks import NAMES, make_state
 
+Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]  # of a state dict
+Load = Any  # `load(state, source, **options) -> Imported`, and `load.path`
 MMDET, TORCHVISION = NAMES["mmdet"], NAMES["torchvision"]
 
 
 @pytest.fixture
-def load(tmp_path, monkeypatch):
-    """Write a state dict and import it: `Metadata`, variables and the account."""
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Write a state dict and import it."""
     quick_initialisation(monkeypatch)
     path = tmp_path / "weights.safetensors"
 
-    def load(state, source="mmdet", **options):
+    def load(state: dict[str, np.ndarray], source: str = "mmdet", **options: Any) -> Any:
         save_file({name: np.ascontiguousarray(x) for name, x in state.items()}, path)
         return import_weights(path, source, **options)
 
@@ -29,21 +37,21 @@ def load(tmp_path, monkeypatch):
     return load
 
 
-def seven(classes=7):
-    """A network of mmdet with seven classes, of which nothing is known."""
+def seven(classes: int = 7) -> dict[str, np.ndarray]:
+    """A network of mmdet with seven classes without names."""
     return make_state(MMDET, 18, (classes + 1, 4 * classes, classes))
 
 
-def line_of(lines, start):
+def line_of(lines: list[str], start: str) -> str:
     (line,) = [line for line in lines if line.startswith(start)]
     return line
 
 
-def test_class_layers_by_name(load):
+def test_class_layers_by_name(load: Load) -> None:
     """COCO's rows at their categories' places in YouTube-VIS; the others stay as they were."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
-    about, variables, lines = load(state, "torchvision", categories="youtubevis2019")
-    assert about.categories == LISTS["youtubevis2019"]
+    metadata, variables, lines = load(state, "torchvision", categories="youtubevis2019")
+    assert metadata.categories == LISTS["youtubevis2019"]
     box, mask = variables["params"]["box_head"], variables["params"]["mask_head"]
     logits, deltas = (state[f"{name}.weight"] for name in TORCHVISION.box)
     masks = state[f"{TORCHVISION.mask_out[1]}.bias"]
@@ -63,32 +71,32 @@ def test_class_layers_by_name(load):
     assert "mouse" in line_of(lines, "left at initialisation, not among the file's categories: giant_panda")
 
 
-def test_categories_of_files(load, tmp_path):
+def test_categories_of_files(load: Load, tmp_path: Path) -> None:
     """Annotations and lists of names, for the file's categories and for ours."""
     (tmp_path / "names.json").write_text(json.dumps(["a", "b", "c", "d", "e", "f", "g"]))
     annotations = {"categories": [{"id": 9, "name": "G"}, {"id": 4, "name": "x"}]}
     (tmp_path / "annotations.json").write_text(json.dumps(annotations))
     options = {"file_categories": str(tmp_path / "names.json")}
     state = seven()
-    about, variables, _ = load(state, **options)
-    assert about.categories == list(enumerate("abcdefg", start=1))
+    metadata, variables, _ = load(state, **options)
+    assert metadata.categories == list(enumerate("abcdefg", start=1))
     biases = state[f"{MMDET.box[0]}.bias"]
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], biases)
-    about, variables, _ = load(state, categories=str(tmp_path / "annotations.json"), **options)
-    assert about.categories == [(9, "G"), (4, "x")]
+    metadata, variables, _ = load(state, categories=str(tmp_path / "annotations.json"), **options)
+    assert metadata.categories == [(9, "G"), (4, "x")]
     wanted = [biases[6], INITIAL, biases[7]]
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], np.float32(wanted))
 
 
-def test_classes_without_names(load, tmp_path):
-    """Seven unknown classes: asked for; or left out; or those of --categories, where there are as many."""
+def test_classes_without_names(load: Load, tmp_path: Path) -> None:
+    """Seven unknown classes are asked for, or left out, or taken for as many --categories."""
     with pytest.raises(UserError) as error:
         load(seven())
     one_line(error, load.path, "--file-categories")
     state = seven()
     _, variables, lines = load(state, categories="ovis")
     assert np.all(variables["params"]["box_head"]["logits"]["kernel"] == INITIAL)
-    assert line_of(lines, "left at initialisation, the file's classes being unknown")
+    assert line_of(lines, "left at initialisation, as the file's categories are unknown")
     (tmp_path / "names.json").write_text(json.dumps(list("abcdefg")))
     _, variables, lines = load(state, categories=str(tmp_path / "names.json"))
     biases = state[f"{MMDET.box[0]}.bias"]
@@ -97,7 +105,7 @@ def test_classes_without_names(load, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]", "[1]", '{"categories": [{"id": 1}]}'])
-def test_bad_category_files(load, tmp_path, content):
+def test_bad_category_files(load: Load, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "categories.json"
     if content is not None:
         path.write_text(content)
@@ -106,7 +114,7 @@ def test_bad_category_files(load, tmp_path, content):
     one_line(error, path)
 
 
-def test_another_number_of_categories(load):
+def test_another_number_of_categories(load: Load) -> None:
     with pytest.raises(UserError) as error:
         load(seven(), file_categories="ovis")
     one_line(error, load.path, "7 classes", "25")
@@ -114,7 +122,7 @@ def test_another_number_of_categories(load):
 
 @pytest.mark.parametrize("there", ["mmtracking", "original", "mmdet", "torchvision", "detectron2"])
 @pytest.mark.parametrize("source", ["mmtracking", "original", "mmdet", "torchvision", "detectron2"])
-def test_another_source_is_named(load, there, source):
+def test_another_source_is_named(load: Load, there: str, source: str) -> None:
     if there == source:
         return
     with pytest.raises(UserError) as error:
@@ -122,7 +130,7 @@ def test_another_source_is_named(load, there, source):
     one_line(error, load.path, f"--source {there}")
 
 
-def test_no_network_at_all(load):
+def test_no_network_at_all(load: Load) -> None:
     with pytest.raises(UserError) as error:
         load({"layer.weight": np.zeros((3, 4), "f4")})
     one_line(error, load.path, "layer.weight")
@@ -131,26 +139,28 @@ def test_no_network_at_all(load):
 @pytest.mark.parametrize(
     "std, source, other", [(1, "detectron2-pytorch", "detectron2"), (58, "detectron2", "detectron2-pytorch")]
 )
-def test_detectron2_styles_are_told_apart_where_possible(load, std, source, other):
+def test_detectron2_styles_are_told_apart_where_possible(
+    load: Load, std: float, source: str, other: str
+) -> None:
     state = make_state(NAMES["detectron2"], 18, (81, 320, 80))
     state["pixel_std"] = np.full((3, 1, 1), std, "f4")
     with pytest.raises(UserError) as error:
         load(state, source)
     one_line(error, load.path, f"--source {other}")
-    about, _, _ = load(state, other)
-    assert about.config.model.backbone.stride_in_1x1 == (other == "detectron2")
+    metadata = load(state, other).metadata
+    assert metadata.config.model.backbone.stride_in_1x1 == (other == "detectron2")
 
 
-def named(name, change):
+def named(name: str, change: Change) -> Change:
     change.__name__ = name
     return change
 
 
-def zeros(name, *shape):
+def zeros(name: str, *shape: int) -> Change:
     return named(name, lambda state: state | {name: np.zeros(shape, "f4")})
 
 
-def without(name):
+def without(name: str) -> Change:
     return named(name, lambda state: {key: x for key, x in state.items() if key != name})
 
 
@@ -172,14 +182,14 @@ def without(name):
     ],
     ids=lambda change: getattr(change, "__name__", ""),
 )
-def test_what_does_not_fit_is_named(load, change, words):
+def test_what_does_not_fit_is_named(load: Load, change: Change, words: tuple[str, ...]) -> None:
     with pytest.raises(UserError) as error:
         load(change(make_state(MMDET, 18, (81, 320, 80))))
     one_line(error, load.path, *words)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers(load, value):
+def test_values_that_are_no_numbers(load: Load, value: float) -> None:
     state = make_state(MMDET, 18, (81, 320, 80))
     state["neck.fpn_convs.3.conv.bias"][2] = value
     with pytest.raises(UserError) as error:
@@ -187,8 +197,8 @@ def test_values_that_are_no_numbers(load, value):
     one_line(error, load.path, "neck.fpn_convs.3.conv.bias", "not finite")
 
 
-def test_a_detector_without_masks(load):
-    """Faster R-CNN: the mask head stays, the class layers of boxes are taken."""
+def test_a_detector_without_masks(load: Load) -> None:
+    """Faster R-CNN: the class layers of boxes are taken, the mask head stays at its initialisation."""
     masks = (MMDET.mask(0), MMDET.mask(1), *MMDET.mask_out)
     state = {n: x for n, x in make_state(MMDET, 18, (81, 320, 80)).items() if not n.startswith(masks)}
     _, variables, lines = load(state)
@@ -198,7 +208,7 @@ def test_a_detector_without_masks(load):
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], biases)
 
 
-def test_without_the_class_layers(load):
+def test_without_the_class_layers(load: Load) -> None:
     state = make_state(MMDET, 18, (81, 320, 80))
     state = {n: x for n, x in state.items() if not n.startswith((*MMDET.box, MMDET.mask_out[1]))}
     _, variables, lines = load(state, categories="ovis")
@@ -206,7 +216,7 @@ def test_without_the_class_layers(load):
     assert "box_head/logits/kernel" in line_of(lines, "left at initialisation, not in the file: track_head")
 
 
-def folded(variables):
+def folded(variables: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift of the stem's batch norm as the network computes them."""
     params, stats = (variables[key]["backbone"]["stem"]["norm"] for key in ("params", "batch_stats"))
     factor = params["scale"] / np.sqrt(stats["var"] + np.float32(1e-5))
@@ -214,7 +224,7 @@ def folded(variables):
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1e-5, 1e-3])
-def test_batch_norm_epsilon(load, epsilon):
+def test_batch_norm_epsilon(load: Load, epsilon: float) -> None:
     """Down to the smallest variances, which dead channels have."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
     var = np.float32([1e-12, 1e-9, 1e-6, 9e-6, 1.1e-5, 1e-3, 1.0, 50.0])
@@ -230,10 +240,10 @@ def test_batch_norm_epsilon(load, epsilon):
     assert np.all(variables["batch_stats"]["backbone"]["stem"]["norm"]["var"] >= 0)
 
 
-def test_usual_batch_norm_epsilon(load):
-    """0 for torchvision's frozen batch norms alone: those of a file that counts batches are not."""
+def test_usual_batch_norm_epsilon(load: Load) -> None:
+    """0 for torchvision's frozen batch norms only; batch norms that count batches are not frozen."""
     state = make_state(TORCHVISION, 18, (91, 364, 91))
-    _, _, lines = load(state, "torchvision")
+    lines = load(state, "torchvision").lines
     assert line_of(lines, "batch norm: the file's epsilon of 0 ")
     name = "backbone.body.bn1.running_var"
     state["backbone.body.bn1.num_batches_tracked"] = np.zeros((), np.int64)
@@ -243,7 +253,7 @@ def test_usual_batch_norm_epsilon(load):
     np.testing.assert_array_equal(ours, state[name])
 
 
-def test_a_variance_of_zero_asks_for_its_epsilon(load):
+def test_a_variance_of_zero_asks_for_its_epsilon(load: Load) -> None:
     state = make_state(TORCHVISION, 18, (91, 364, 91))
     state["backbone.body.bn1.running_var"][3] = 0
     with pytest.raises(UserError) as error:
@@ -251,8 +261,8 @@ def test_a_variance_of_zero_asks_for_its_epsilon(load):
     one_line(error, load.path, "--batch-norm-epsilon")
 
 
-def test_torchvision_trained_for_other_classes(load, tmp_path):
-    """Without COCO's gaps the background alone goes out."""
+def test_torchvision_trained_for_other_classes(load: Load, tmp_path: Path) -> None:
+    """Without COCO's gaps in the ids only the background is removed."""
     state = make_state(TORCHVISION, 18, (4, 16, 4))
     (tmp_path / "names.json").write_text('["a", "b", "c"]')
     _, variables, _ = load(state, "torchvision", file_categories=str(tmp_path / "names.json"))

@@ -1,20 +1,24 @@
-"""Export gives mmtracking's names and shapes, and comes back bit for bit."""
+"""An export has mmtracking's names and shapes, as recorded, and its import returns every bit."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.base import base_config
-from masktrack_jax.interop import export as exporting
 from masktrack_jax.interop import names
 from masktrack_jax.interop.__main__ import main as import_main
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.interop.export import main as export_main
+from masktrack_jax.interop.export_weights import export_weights, mmtracking_name
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import ROOT, load_config
 from tests.helpers.interop import one_line
@@ -23,14 +27,14 @@ from tests.helpers.networks import randomised
 CATEGORIES = [(7, "circle"), (9, "square"), (12, "star")]
 
 
-def test_names_and_shapes_are_mmtrackings():
-    """Those recorded of its R50-FPN for YouTube-VIS, no more and no less."""
+def test_names_and_shapes_are_mmtrackings() -> None:
+    """Exactly those recorded from its R50-FPN for YouTube-VIS."""
     recorded = json.loads((ROOT / "tests" / "goldens" / "names_shapes.json").read_text())["entries"]
     wanted = {name: tuple(shape) for name, shape, _ in recorded}
     shapes = jax.eval_shape(build_model(base_config(), 40).init_variables, jax.random.key(0))
     flat, got = flatten_dict(shapes, sep="/"), {}
     for path, (name, layout) in names.table(shapes).items():
-        name = exporting.mmtracking_name(name)
+        name = mmtracking_name(name)
         assert name not in got
         got[name] = names.torch_shape(flat[path].shape, layout)
     assert got == {name: shape for name, shape in wanted.items() if "num_batches" not in name}
@@ -50,14 +54,14 @@ def test_names_and_shapes_are_mmtrackings():
         (None, (4,)),
     ],
 )
-def test_layouts_go_both_ways(layout, shape):
+def test_layouts_go_both_ways(layout: str | None, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).normal(size=shape)
     there = names.to_torch(x, layout)
     assert there.shape == names.torch_shape(shape, layout)
     np.testing.assert_array_equal(names.from_torch(there, layout, shape), x)
 
 
-def config_with(changes):
+def config_with(changes: dict[str, Any]) -> ConfigDict:
     config = load_config("tiny")
     config.update_from_flattened_dict(changes)
     return config
@@ -76,14 +80,16 @@ GROUP = {"model.backbone.norm": "group", "model.fpn.norm": "group", "model.mask_
     ],
     ids=["tiny", "bottleneck", "group norm", "single level"],
 )
-def test_export_and_import_give_the_same(changes, tmp_path, capsys):
-    """Every bit of the parameters; and the config, the categories and the step."""
+def test_export_and_import_give_the_same(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every bit of the parameters, the config, the categories and the step."""
     config = config_with(changes)
     shapes = jax.eval_shape(build_model(config, 3).init_variables, jax.random.key(0))
     variables = randomised(shapes)
     store.write_variables(tmp_path / "first", variables, Metadata(config, CATEGORIES, 11))
     path = tmp_path / "new" / "weights.safetensors"
-    exporting.main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
+    export_main(["--checkpoint", str(tmp_path / "first"), "--output", str(path)])
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     source = ["--input", str(path), "--source", "mmtracking"]
     import_main([*source, "--output", str(tmp_path / "second")])
@@ -99,16 +105,18 @@ def test_export_and_import_give_the_same(changes, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_model, tmp_path_factory):
+def exported(
+    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """The path of an exported network, beside its checkpoint, and its variables."""
     folder = tmp_path_factory.mktemp("exported")
-    about = Metadata(load_config("tiny"), CATEGORIES, 11)
-    store.write_variables(folder / "checkpoint", tiny_model[1], about)
-    exporting.export(folder / "checkpoint", folder / "weights.safetensors")
+    metadata = Metadata(load_config("tiny"), CATEGORIES, 11)
+    store.write_variables(folder / "checkpoint", tiny_model[1], metadata)
+    export_weights(folder / "checkpoint", folder / "weights.safetensors")
     return folder / "weights.safetensors", tiny_model[1]
 
 
-def test_tensors_lie_as_pytorch_has_them(exported):
+def test_tensors_lie_as_pytorch_has_them(exported: tuple[Path, dict[str, Any]]) -> None:
     path, variables = exported
     tensors, params = load_file(path), jax.device_get(variables["params"])
     head = "detector.roi_head."
@@ -127,7 +135,7 @@ def test_tensors_lie_as_pytorch_has_them(exported):
     assert (count.dtype, count.shape) == (np.int64, ())
 
 
-def describe(**changes):
+def describe(**changes: Any) -> str:
     """A file's header, with these values of the config's backbone."""
     about = Metadata(load_config("tiny"), CATEGORIES, 11).to_json()
     about["config"]["model"]["backbone"].update(changes)
@@ -138,25 +146,20 @@ def describe(**changes):
     "header",
     ["{", "[]", '{"config": {}}', '{"config": 3}', describe(depth=20), describe(width="wide"), describe(x=1)],
 )
-def test_a_damaged_header_is_one_line(exported, tmp_path, header):
+def test_a_damaged_header_is_one_line(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path, header: str
+) -> None:
     path, _ = exported
     save_file(load_file(path), tmp_path / "bad.safetensors", {"masktrack_jax": header})
     with pytest.raises(UserError) as error:
-        import_main(
-            [
-                "--input",
-                str(tmp_path / "bad.safetensors"),
-                "--source",
-                "mmtracking",
-                "--output",
-                str(tmp_path / "x"),
-            ]
-        )
+        arguments = {"--input": tmp_path / "bad.safetensors", "--output": tmp_path / "x"}
+        flags = [str(word) for pair in arguments.items() for word in pair]
+        import_main([*flags, "--source", "mmtracking"])
     one_line(error, tmp_path / "bad.safetensors", "header")
     assert not (tmp_path / "x").exists()
 
 
-def test_export_refuses(exported, tmp_path):
+def test_export_refuses(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     path, _ = exported
     before = path.read_bytes()
     for checkpoint, output, word in (
@@ -165,6 +168,6 @@ def test_export_refuses(exported, tmp_path):
         (tmp_path / "none", tmp_path / "other.safetensors", "no such checkpoint"),
     ):
         with pytest.raises(UserError) as error:
-            exporting.export(checkpoint, output)
+            export_weights(checkpoint, output)
         one_line(error, word)
     assert path.read_bytes() == before and not any(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 """An imported network computes what its source computes: every source, every layer, against NumPy."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +12,8 @@ from safetensors.numpy import save_file
 from masktrack_jax.config.base import base_config
 from masktrack_jax.config.presets import mmtracking_form, original_form
 from masktrack_jax.interop.category_lists import COCO_IDS, LISTS
-from masktrack_jax.interop.convert import import_weights
-from masktrack_jax.models.masktrack_rcnn import build_model, normalise
+from masktrack_jax.interop.convert import Imported, import_weights
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model, normalise
 from tests.helpers.interop import quick_initialisation
 from tests.helpers.torch_networks import (
     CHANNELS,
@@ -28,7 +30,7 @@ LAST_80, FIRST_81, LAST_40, FIRST_41 = (81, 320, 80), (81, 324, 81), (41, 160, 4
 COCO_91 = (91, 364, 91)
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
-# What is asked for, names, depth, outputs of the class layers, and what else is special.
+# --source, names, depth, outputs of the class layers, and what else is special.
 CASES = {
     "mmtracking": ("mmtracking", "mmtracking", 18, LAST_40, {}),
     "original": ("original", "original", 18, FIRST_41, {}),
@@ -41,8 +43,8 @@ CASES = {
 }
 
 
-def classes_of(rows):
-    """Which of the source's outputs are ours, in our order (without the background)."""
+def classes_of(rows: tuple[int, int, int]) -> list[int]:
+    """The source's outputs that are ours, in our order (without the background)."""
     if rows == COCO_91:
         return COCO_IDS
     first = rows in (FIRST_41, FIRST_81)
@@ -52,103 +54,107 @@ def classes_of(rows):
 class Case(NamedTuple):
     name: str
     network: Network  # the source's
-    model: Any  # ours
-    variables: dict
-    about: Any
-    lines: list
+    model: MaskTrackRCNN  # ours
+    imported: Imported
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request, tmp_path_factory):
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "mmdet":  # one is enough: it is compiled for each
             quick_initialisation(patch)
         yield import_case(request.param, tmp_path_factory)
 
 
-def import_case(name, tmp_path_factory):
+def import_case(name: str, tmp_path_factory: pytest.TempPathFactory) -> Case:
     source, names, depth, rows, special = CASES[name]
     caffe = source == "detectron2"
     state = make_state(NAMES[names], depth, rows, stem_gain=1 / 57 if caffe else 1.0)
     network = Network(state, NAMES[names], depth, **special)
     path = tmp_path_factory.mktemp("source") / "weights.safetensors"
-    state["fc.weight"] = np.zeros((10, 4), "f4")  # what no detector has
+    state["fc.weight"] = np.zeros((10, 4), "f4")  # which no detector has
     save_file(state, path)
-    about, variables, lines = import_weights(path, source, seed=3)
-    return Case(name, network, build_model(about.config, len(about.categories)), variables, about, lines)
+    imported = import_weights(path, source, seed=3)
+    metadata = imported.metadata
+    return Case(name, network, build_model(metadata.config, len(metadata.categories)), imported)
 
 
-def apply(model, variables, *arrays, method):
+def apply(model: MaskTrackRCNN, variables: dict[str, Any], *arrays: Any, method: Any) -> Any:
     return jax.jit(lambda v, *a: model.apply(v, *a, method=method))(variables, *arrays)
 
 
-def assert_close(ours, wanted):
+def assert_close(ours: np.ndarray, wanted: np.ndarray) -> None:
     assert ours.shape == wanted.shape
     np.testing.assert_allclose(ours, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
-def nchw(x):
+def nchw(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.asarray(x, np.float64), -1, 1)
 
 
-def nhwc(x):
+def nhwc(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, 1, -1)
 
 
-def test_features(case):
+def test_features(case: Case) -> None:
     name = case.name
     images = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), np.uint8)
     sizes = np.array([[64, 64]])
     x = nchw(images - MEAN) if name == "detectron2" else nchw((images - MEAN) / STD)
     x = x[:, ::-1] if name == "detectron2" else x
-    ours = apply(case.model, case.variables, images, sizes, method="features")
+    ours = apply(case.model, case.imported.variables, images, sizes, method="features")
     for ours_level, level in zip(ours, case.network.pyramid(x), strict=True):
-        assert level.std() > 0.05  # else it would tell nothing
+        assert level.std() > 0.05  # else the comparison would show nothing
         assert_close(ours_level, nhwc(level))
 
 
-def test_region_proposals(case):
+def test_region_proposals(case: Case) -> None:
     features = np.random.default_rng(2).normal(size=(1, 4, 6, CHANNELS)).astype("f4")
-    logits, deltas = apply(case.model, case.variables, (features,), method=lambda m, x: m.rpn_head(x))
+    logits, deltas = apply(
+        case.model, case.imported.variables, (features,), method=lambda m, x: m.rpn_head(x)
+    )
     wanted_logits, wanted_deltas = case.network.rpn(nchw(features))
     assert_close(logits, nhwc(wanted_logits).reshape(1, -1))
     assert_close(deltas, nhwc(wanted_deltas).reshape(1, -1, 4))
 
 
-def test_boxes(case):
+def test_boxes(case: Case) -> None:
     keep = classes_of(CASES[case.name][3])
     background = 0 if keep[0] == 1 else len(keep)
     roi = np.random.default_rng(3).normal(size=(5, 7, 7, CHANNELS)).astype("f4")
-    logits, deltas = apply(case.model, case.variables, roi, method=lambda m, x: m.box_head(x))
+    logits, deltas = apply(case.model, case.imported.variables, roi, method=lambda m, x: m.box_head(x))
     wanted_logits, wanted_deltas = case.network.boxes(nchw(roi))
     assert_close(logits, wanted_logits[:, [*keep, background]])
     assert_close(deltas, wanted_deltas.reshape(5, -1, 4)[:, keep])
 
 
-def test_masks(case):
+def test_masks(case: Case) -> None:
     keep = classes_of(CASES[case.name][3])
     roi = np.random.default_rng(4).normal(size=(4, 14, 14, CHANNELS)).astype("f4")
     labels = np.array([0, 1, len(keep) // 2, len(keep) - 1])
-    ours = apply(case.model, case.variables, roi, labels, method=lambda m, x, labels: m.mask_head(x, labels))
+    ours = apply(
+        case.model, case.imported.variables, roi, labels, method=lambda m, x, labels: m.mask_head(x, labels)
+    )
     assert_close(ours, case.network.masks(nchw(roi))[np.arange(4), np.array(keep)[labels]])
 
 
-def test_embeddings(case):
-    name, network, model, variables, *_ = case
+def test_embeddings(case: Case) -> None:
+    name, network, model, imported = case
+    variables = imported.variables
     if not network.names.track:
         left = variables["params"]["track_head"]
         wanted = model.init_variables(jax.random.key(3))["params"]["track_head"]
         jax.tree.map(np.testing.assert_array_equal, left, wanted)
         return
     roi = np.random.default_rng(5).normal(size=(6, 7, 7, CHANNELS)).astype("f4")
-    ours = apply(case.model, case.variables, roi, method=lambda m, x: m.track_head(x))
+    ours = apply(case.model, case.imported.variables, roi, method=lambda m, x: m.track_head(x))
     wanted = network.embeddings(nchw(roi), relu_last=name == "mmtracking")
     assert (wanted < 0).any() == (name == "original")
     assert_close(ours, wanted)
 
 
-def test_config_and_categories(case):
-    name, network, _, _, about, _ = case
+def test_config_and_categories(case: Case) -> None:
+    name, network, _, (metadata, _, _) = case
     config = base_config()
     config.model.backbone.update({"depth": network.depth, "width": WIDTH})
     config.model.backbone.stride_in_1x1 = name == "detectron2"
@@ -165,13 +171,13 @@ def test_config_and_categories(case):
     elif name.startswith("torchvision"):
         config.model.anchors.rounded = True
         config.model.roi_align.update({"aligned": False, "sampling": 2, "min_size": 1.0})
-    assert about.config.to_json() == config.to_json()
+    assert metadata.config.to_json() == config.to_json()
     known = {81: "coco", 91: "coco", 41: "youtubevis2019"}
-    assert about.categories == LISTS[known[CASES[name][3][0]]]
+    assert metadata.categories == LISTS[known[CASES[name][3][0]]]
 
 
-def test_what_is_told(case):
-    name, network, _, variables, _, lines = case
+def test_the_report(case: Case) -> None:
+    name, network, _, (_, variables, lines) = case
     whole = name in ("mmtracking", "original")
     left = ["left at initialisation, not in the file: track_head"]
     assert [line for line in lines if line.startswith("left")] == ([] if whole else left)
@@ -187,22 +193,22 @@ def test_what_is_told(case):
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
-def test_a_classifier_is_a_backbone(depth, tmp_path, monkeypatch):
-    """The network goes on from it for any categories; `fc` is not used."""
+def test_a_classifier_is_a_backbone(depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network for any categories starts from it; `fc` is not used."""
     quick_initialisation(monkeypatch)
     state = make_state(NAMES["classifier"], depth) | {"fc.weight": np.zeros((10, 4), "f4")}
     state["bn1.num_batches_tracked"] = np.zeros((), np.int64)
     save_file(state, tmp_path / "resnet.safetensors")
-    about, variables, lines = import_weights(
+    metadata, variables, lines = import_weights(
         tmp_path / "resnet.safetensors", "torchvision", categories="ovis"
     )
-    assert (about.categories, about.config.model.backbone.depth) == (LISTS["ovis"], depth)
+    assert (metadata.categories, metadata.config.model.backbone.depth) == (LISTS["ovis"], depth)
     assert lines[2:] == [
         "left at initialisation, not in the file: fpn, rpn_head, box_head, mask_head, track_head",
         "unused in the file: fc.weight",
     ]
     if depth == 18:
-        model = build_model(about.config, 25)
+        model = build_model(metadata.config, 25)
         images = np.random.default_rng(6).integers(0, 256, (1, 64, 64, 3), np.uint8)
         sizes = np.array([[64, 64]])
         got = apply(model, variables, images, sizes, method=lambda m, x, s: m.backbone(normalise(x, s)))

@@ -15,6 +15,7 @@ from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule, start
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 from tests.helpers.configs import load_config
@@ -89,7 +90,7 @@ def test_a_few_steps_lower_the_loss(network):
     run = parallel(step, devices=jax.devices()[:2])
     state = create_train_state(jax.random.key(0), jax.tree.map(jnp.array, variables), optimizer)
     batch = over_devices(make_pairs(np.random.default_rng(0), (3, 0, 1, 2)), 2)
-    history = []
+    state, history = on_local_devices(state, jax.devices()[:2]), []
     for _ in range(10):
         state, metrics = jax.block_until_ready(run(state, batch))
         history.append({name: float(value) for name, value in metrics.items()})

@@ -94,11 +94,12 @@ def test_boxes_read_the_images_they_name():
     rng = np.random.default_rng(6)
     features, boxes = pyramid(rng), hard_boxes(rng, 12)
     images, valid = rng.integers(0, 2, 12).astype("i4"), np.ones((2, 12), bool)
+    images, boxes = np.stack([images, 1 - images]), np.stack([boxes] * 2)
     options = dict(options=ADAPTIVE, bins=7, chunk=CHUNK)
-    named = run(features, STRIDES, boxes[None], valid[:1], images=images[None], **options)[0]
-    own = run(features, STRIDES, np.stack([boxes] * 2), valid, **options)
-    assert 0 < images.sum() < 12 and np.any(own[0] != own[1])
-    np.testing.assert_array_equal(named, np.take_along_axis(own, images[None, :, None, None, None], 0)[0])
+    named = run(features, STRIDES, boxes, valid, images=images, **options)
+    own = run(features, STRIDES, boxes, valid, **options)  # of the same shapes: equal to the last bit
+    assert 0 < images[0].sum() < 12 and np.any(own[0] != own[1])
+    np.testing.assert_array_equal(named, np.take_along_axis(own, images[..., None, None, None], 0))
 
 
 def test_levels_by_size():

@@ -11,6 +11,7 @@ from ml_collections import FrozenConfigDict
 
 from masktrack_jax.models import chunked
 from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step
@@ -47,7 +48,7 @@ class Run:
 
     def steps(self, devices, batches, seed=0, parts=1, remat=False):
         """Final state and the metrics of every step, each device's share in `parts` micro-batches."""
-        state, history = self.state(seed), []
+        state, history = on_local_devices(self.state(seed), jax.devices()[:devices]), []
         for batch in batches:
             run = self.on(devices, parts, remat)
             state, metrics = jax.block_until_ready(run(state, over_devices(batch, devices)))

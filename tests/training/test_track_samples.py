@@ -12,6 +12,7 @@ from ml_collections import FrozenConfigDict
 from benchmarks import frozen
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
+from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule
 from masktrack_jax.training.objective import pair_losses, pair_rois, sample_keys
 from masktrack_jax.training.step import create_train_state, parallel, train_step, without_gradient
@@ -47,7 +48,7 @@ def run_steps(config, devices, batches):
     step = functools.partial(train_step, model=model, optimizer=optimizer, options=options)
     run = parallel(step, devices=jax.devices()[:devices])
     state = create_train_state(jax.random.key(0), jax.tree.map(jnp.array, variables), optimizer)
-    history = []
+    state, history = on_local_devices(state, jax.devices()[:devices]), []
     for batch in batches:
         state, metrics = jax.block_until_ready(run(state, over_devices(batch, devices)))
         history.append({name: float(value) for name, value in metrics.items()})

@@ -1,38 +1,14 @@
-"""Videos written and read again, folders of frames, and input that is no video."""
+"""Written videos and videos of other encoders are read back; invalid input gives errors of one line."""
 
 import struct
-from fractions import Fraction
-from itertools import chain
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.files import VideoWriter, open_video
-from masktrack_jax.video.parts import PartWriter, join_parts, parts_of
-
-QUADRANTS = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [220, 220, 220]]], np.uint8)
-
-
-def quadrants(height, width, shift=0):
-    """A frame of four plain quadrants."""
-    rows = (np.arange(height) + shift) % height >= height // 2
-    columns = np.arange(width) >= width // 2
-    return QUADRANTS[rows.astype(int)[:, None], columns.astype(int)[None]]
-
-
-def write_video(path, count=5, height=48, width=64, fps=12.5):
-    with VideoWriter(path, fps, height, width) as writer:
-        for index in range(count):
-            writer.write(quadrants(height, width, 4 * index))
-
-
-def close_in_colour(frame, expected):
-    """Chroma subsampling smears edges, so most pixels must be near, not all."""
-    difference = np.abs(frame.astype(int) - expected).max(axis=2)
-    return (difference < 14).mean() > 0.85
+from tests.helpers.videos import SHIFTED, close_in_colour, encode, quadrants, write_video
 
 
 @pytest.mark.parametrize("height, width", [(48, 64), (47, 65)])
@@ -43,7 +19,7 @@ def test_written_frames_come_back(tmp_path, height, width):
     even = (height + height % 2, width + width % 2)
     assert (video.height, video.width) == even
     assert video.fps == pytest.approx(12.5) and video.length == 7
-    for _ in range(2):  # frames() starts anew
+    for _ in range(2):  # frames() starts again
         frames = list(video.frames())
         assert len(frames) == 7
         for index, frame in enumerate(frames):
@@ -80,23 +56,6 @@ def test_display_matrix_is_honoured(tmp_path, matrix, clockwise):
     assert close_in_colour(frame, expected)
 
 
-def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options=None):
-    """Write frames with a codec of FFmpeg; `times` in milliseconds, else 10 frames a second."""
-    with av.open(str(path), "w", format=form, options=options or {}) as container:
-        stream = container.add_stream(codec, rate=10)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
-        for index, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixels)
-            picture.pts, picture.time_base = (times or range(0, 10**6, 100))[index], Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-
-
-SHIFTED = [quadrants(48, 64, 4 * index) for index in range(6)]
-
-
 def test_a_variable_frame_rate_loses_no_frame(tmp_path):
     path = tmp_path / "phone.mkv"
     encode(path, SHIFTED, "libx264", times=[0, 10, 500, 510, 2000, 2040])
@@ -125,60 +84,31 @@ def test_frames_may_change_their_size(tmp_path):
     assert all(close_in_colour(frame, quadrants(*frame.shape[:2])) for frame in frames)
 
 
-@pytest.mark.parametrize("lie", ["cut off", "header"])
-def test_a_file_that_lies_about_its_length(tmp_path, lie, caplog):
-    """What is there comes, and how many are missing is said."""
+@pytest.mark.parametrize("fault", ["cut off", "header"])
+def test_a_file_with_a_wrong_length(tmp_path, fault, caplog):
+    """All frames of the file are read, and a warning gives both numbers."""
     path = tmp_path / "long.mov"
     encode(path, SHIFTED, "mjpeg", "yuvj420p", options={"movflags": "faststart"})
     whole = list(open_video(path).frames())
     assert len(whole) == 6 and not caplog.records
     data = bytearray(path.read_bytes())
-    if lie == "cut off":  # after the fourth picture
+    if fault == "cut off":  # after the fourth picture
         starts = [at for at in range(len(data)) if data[at : at + 3] == b"\xff\xd8\xff"]
         assert len(starts) == 6
         data = data[: starts[4]]
-    if lie == "header":
+    if fault == "header":
         at = data.index(b"stsz") + 12
         assert struct.unpack(">I", data[at : at + 4]) == (6,)
         sizes = data[at + 4 : at + 28]
-        data[at : at + 28] = struct.pack(">I", 4) + sizes  # two fewer than there are
+        data[at : at + 28] = struct.pack(">I", 4) + sizes  # two fewer than the file has
     path.write_bytes(data)
     frames = list(open_video(path).frames())
     assert len(frames) == 4 and all(map(np.array_equal, frames, whole))
-    (said,) = caplog.records
-    assert said.getMessage() == f"{path}: says that it holds 6 frames, but has 4; it may be cut off"
+    (warning,) = caplog.records
+    assert warning.getMessage() == f"{path}: states 6 frames but has 4; it may be truncated"
 
 
-def test_parts_are_joined_without_a_loss(tmp_path):
-    """Frames and times of the whole are those of the parts, at a rate that mp4 does not hold as it is."""
-    times, sizes, fps = [0, 1, 2, 5, 6, 9, 40, 41], [4, 1, 3], 30000 / 1001
-    with PartWriter(tmp_path, fps, 47, 65) as writer:
-        for index, time in enumerate(times):
-            if index in np.cumsum(sizes):
-                writer.cut()
-            writer.write(quadrants(47, 65, 4 * index), time)
-    assert [time for time, _ in parts_of(tmp_path)] == [0, 6, 9]
-    parts = [list(open_video(path).frames()) for _, path in parts_of(tmp_path)]
-    assert list(map(len, parts)) == sizes
-    join_parts(tmp_path, tmp_path / "whole.mp4", fps)
-    whole = list(open_video(tmp_path / "whole.mp4").frames())
-    assert len(whole) == 8 and all(map(np.array_equal, whole, chain(*parts)))
-    with av.open(str(tmp_path / "whole.mp4")) as container:
-        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
-    assert shown == pytest.approx([time / fps for time in times], abs=1e-4)
-
-
-def test_an_open_part_goes_away_after_an_error(tmp_path):
-    with pytest.raises(RuntimeError), PartWriter(tmp_path, 10, 48, 64) as writer:
-        for time in range(4):
-            writer.write(quadrants(48, 64), time)
-            if time == 1:
-                writer.cut()
-        raise RuntimeError
-    assert [path.name for path in tmp_path.iterdir()] == ["overlay-000000000.mp4"]
-
-
-def test_frames_from_one_on(tmp_path):
+def test_frames_from_a_start(tmp_path):
     encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
     (tmp_path / "folder").mkdir()
     for index, frame in enumerate(SHIFTED):
@@ -191,8 +121,8 @@ def test_frames_from_one_on(tmp_path):
             assert len(later) == 6 - start and all(map(np.array_equal, later, whole[start:]))
 
 
-def test_the_same_frames_are_known_elsewhere(tmp_path):
-    """A copy is the same; another end, and another image, are not."""
+def test_fingerprints_identify_the_frames(tmp_path):
+    """A copy has the same fingerprint; a file with another end or another image has not."""
     content = np.random.default_rng(0).bytes(3 << 20)
     encode(tmp_path / "clip.mp4", SHIFTED, "libx264")
     clip = (tmp_path / "clip.mp4").read_bytes()

@@ -1,4 +1,4 @@
-"""Drawing: what is touched, what is not, colours, and frames of every size."""
+"""Which pixels a drawing changes and to which colour, and frames of every size."""
 
 import colorsys
 
@@ -9,7 +9,8 @@ from masktrack_jax.masks.rle import encode_masks
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale, track_color
 
 
-def scene(height=240, width=320):
+def frame_and_tracks(height=240, width=320):
+    """A grey frame, and masks and boxes of two tracks."""
     frame = np.full((height, width, 3), 90, np.uint8)
     masks = np.zeros((2, height, width), np.uint8)
     masks[0, 100:140, 60:120] = 1
@@ -18,10 +19,10 @@ def scene(height=240, width=320):
     return frame, masks, boxes
 
 
-def test_masks_are_tinted_in_the_colour_of_their_track_and_the_rest_is_left():
-    frame, masks, boxes = scene()
+def test_only_masks_boxes_and_labels_change_the_frame():
+    frame, masks, boxes = frame_and_tracks()
     drawn = draw_tracks(frame, masks, boxes, ["cat", "dog"], [3, 8], [0.9, 0.8])
-    assert (frame == 90).all(), "the frame given must stay as it is"
+    assert (frame == 90).all(), "the frame given must not change"
     for centre, track_id in (((120, 90), 3), ((180, 230), 8)):
         expected = 0.55 * 90 + 0.45 * np.array(track_color(track_id))
         np.testing.assert_allclose(drawn[centre], expected, atol=1)
@@ -30,8 +31,8 @@ def test_masks_are_tinted_in_the_colour_of_their_track_and_the_rest_is_left():
     assert changed[80:98, 62:90].any(), "the label above the first box"
 
 
-def test_rles_draw_as_masks_do():
-    frame, masks, boxes = scene()
+def test_rles_are_drawn_like_masks():
+    frame, masks, boxes = frame_and_tracks()
     arguments = (boxes, ["cat", "dog"], [0, 1], [0.9, 0.8])
     for scale in (1, 3):
         one = draw_tracks(frame, masks, *arguments, scale)

@@ -1,186 +1,219 @@
-"""One kind of error taken away: predicted tracks with the ground truth put in for that error alone.
+"""Corrections of predicted tracks, each of which removes one kind of error with the ground truth.
 
-A corrected track is put together frame by frame from masks that are already there, predicted or true. The
-thought is TIDE's (Bolya et al., ECCV 2020), carried from boxes of an image to tracks of a video; that a track
-is taken apart frame by frame is as in identity metrics (TrackEval).
+A corrected track is put together frame by frame from existing masks, predicted or true. The method is that of
+TIDE (Bolya et al., ECCV 2020), extended from boxes in an image to tracks in a video; as in identity metrics
+(TrackEval), the masks of a track are examined frame by frame.
 
-Words used below:
-  * A mask *lies on* the object with which it has the highest IoU in its frame, if that is at least
-    `LIES_ON` = 0.1, whatever the classes. 0.1 is TIDE's limit between a poor mask and one of nothing: with
-    0.5 a poor mask would be called a false one and a missed object.
-  * A *track of nothing* is one whose masks, those of nothing counted as 0, have a mean IoU below
-    `LIES_ON` with what they lie on: where it touches an object it only brushes it, so that all its masks are
-    taken to lie on nothing.
-  * A track's *home* is the object on which it lies most: the largest sum of IoU over its frames.
-  * An object's *keeper* is the best of the tracks at home there: those of its class first, then the
-    highest spatio-temporal IoU, then the higher score.
-Crowds are lain on and are homes, but are neither put together, kept nor missed.
+Terms:
+  * The *assigned object* of a mask is the object with which it has the highest IoU in its frame, whatever the
+    classes. A mask whose highest IoU is below `BACKGROUND_IOU` = 0.1 is a *background mask* and has no
+    assigned object. 0.1 is TIDE's threshold between poor localisation and background; with 0.5 a poor mask
+    would count as a false mask and a missed object.
+  * A *background track* is a track whose masks have a mean IoU below `BACKGROUND_IOU` with their assigned
+    objects, where a background mask counts 0. It hardly touches any object, so all its masks are treated as
+    background masks.
+  * The *main object* of a track is the object with the largest sum of IoU over the masks assigned to it.
+  * The *best track* of an object is one of the tracks whose main object it is: tracks of its class come
+    first, then the highest spatio-temporal IoU, then the higher score.
+A crowd may be an assigned object and a main object. It has no best track, its tracks are not merged, and it
+is never missed.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from masktrack_jax.evaluation.diagnosis.scenes import NOTHING, pair_of
+from masktrack_jax.evaluation.diagnosis.comparisons import (
+    ABSENT,
+    ANY_CATEGORY,
+    VideoComparison,
+    class_overlap,
+)
 from masktrack_jax.evaluation.vis_ap import track_iou
 
-LIES_ON = 0.1
+BACKGROUND_IOU = 0.1
 
 
-def lies_on(scene):
-    """Where every mask lies and where every track is at home.
+class AssignedObjects(NamedTuple):
+    """Objects assigned to the masks and tracks of a video, as indices of its labels.
 
-    Returns:
-      on: (N, T) int, the label each mask lies on, -1 for a mask of nothing, for all masks of a track of
-        nothing, and for no mask.
-      home: (N,) int, each track's home, -1 for a track of nothing.
+    masks: (N, T) int, the assigned object of each mask, `ABSENT` for background masks and absent masks.
+    main: (N,) int, the main object of each track, `ABSENT` for background tracks.
     """
-    count, num_labels, frames = len(scene.masks), len(scene.label_places), scene.masks.shape[1]
+
+    masks: np.ndarray
+    main: np.ndarray
+
+
+class CorrectedTrack(NamedTuple):
+    """A row of `VideoComparison.masks`, and the track's score, index of its category and length."""
+
+    masks: np.ndarray
+    score: float
+    category: int
+    length: int
+
+
+def assign_objects(video: VideoComparison) -> AssignedObjects:
+    """The assigned object of every mask and the main object of every track."""
+    count, num_labels, frames = len(video.masks), len(video.label_places), video.masks.shape[1]
     if not num_labels:
-        return np.full((count, frames), NOTHING), np.full(count, NOTHING)
-    common = np.maximum(scene.common, 0)
-    theirs = np.maximum(scene.source_areas[scene.label_rows], 0)
-    union = np.maximum(scene.areas, 0)[:, None] + theirs[None] - common
+        return AssignedObjects(np.full((count, frames), ABSENT), np.full(count, ABSENT))
+    common = np.maximum(video.intersection, 0)
+    theirs = np.maximum(video.source_areas[video.label_sources], 0)
+    union = np.maximum(video.areas, 0)[:, None] + theirs[None] - common
     iou = np.divide(common, union, out=np.zeros(union.shape), where=union > 0)
-    on = np.where(iou.max(1) >= LIES_ON, iou.argmax(1), NOTHING)
-    weight = np.where(on[:, None] == np.arange(num_labels)[:, None], iou, 0).sum(-1)
-    something = (weight.sum(1) > 0) & (weight.sum(1) >= LIES_ON * (scene.masks >= 0).sum(1))
-    return np.where(something[:, None], on, NOTHING), np.where(something, weight.argmax(1), NOTHING)
+    assigned = np.where(iou.max(1) >= BACKGROUND_IOU, iou.argmax(1), ABSENT)
+    total_iou = np.where(assigned[:, None] == np.arange(num_labels)[:, None], iou, 0).sum(-1)
+    num_masks = (video.masks >= 0).sum(1)
+    found = (total_iou.sum(1) > 0) & (total_iou.sum(1) >= BACKGROUND_IOU * num_masks)
+    return AssignedObjects(
+        masks=np.where(found[:, None], assigned, ABSENT),
+        main=np.where(found, total_iou.argmax(1), ABSENT),
+    )
 
 
-def keepers(scene, home):
-    """(G,) int, the keeper of every label, -1 where no track is at home and for crowds."""
-    everything = pair_of(scene, None, np.arange(len(scene.masks)), np.arange(len(scene.label_places)))
-    iou = track_iou(everything)
-    keeper = np.full(len(scene.label_places), NOTHING)
-    for g in np.flatnonzero(~scene.labels.crowd):
-        there = np.flatnonzero(home == g)
-        if len(there):
-            right = scene.categories[there] == scene.label_categories[g]
-            keeper[g] = there[np.lexsort((scene.scores[there], iou[there, g], right))[-1]]
-    return keeper
+def best_tracks(video: VideoComparison, main: np.ndarray) -> np.ndarray:
+    """(G,) int, the best track of every label, `ABSENT` for crowds and objects that are no main object."""
+    tracks, labels = np.arange(len(video.masks)), np.arange(len(video.label_places))
+    iou = track_iou(class_overlap(video, ANY_CATEGORY, tracks, labels))
+    best = np.full(len(labels), ABSENT)
+    for g in np.flatnonzero(~video.labels.crowd):
+        candidates = np.flatnonzero(main == g)
+        if len(candidates):
+            right_class = video.categories[candidates] == video.label_categories[g]
+            best[g] = candidates[np.lexsort((video.scores[candidates], iou[candidates, g], right_class))[-1]]
+    return best
 
 
-def correct_identities(scene):
-    """Association: every mask goes to the one track of the object it lies on.
+def correct_identities(video: VideoComparison) -> VideoComparison:
+    """Correct association: all masks assigned to an object go to one track.
 
-    Tracks split over time are merged, mixed ones cut. No mask is added, dropped or changed. Where several
-    masks lie on one object in a frame, the track of the object's class has it, then the higher score; the
-    others stay in a track of their own (they are false, not swapped). A mask of nothing stays with the
-    masks that its track has on its home, where the frame is free. A new track's score is the mean score of
-    its masks, its class their vote, each mask weighing its track's score.
+    Split tracks are merged and mixed tracks are cut. No mask is added, removed or changed. If several masks
+    of a frame are assigned to one object, the merged track takes one of them: from tracks of the object's
+    class first, then from the track with the highest score. The others stay in their tracks, because they are
+    false detections and not identity switches. A background mask follows the masks assigned to its track's
+    main object, unless the merged track has another mask in that frame. The score of a merged track is the
+    mean score of its masks. Its class is that with most votes; each mask votes with its track's score.
     """
-    on, home = lies_on(scene)
-    left = scene.masks.copy()
-    rows = []  # (place in the file, masks, score, category, length)
-    for g in np.flatnonzero(~scene.labels.crowd):
-        givers = np.flatnonzero((on == g).any(1))
-        right = scene.categories[givers] == scene.label_categories[g]
-        givers = givers[np.lexsort((-scene.scores[givers], ~right))]
-        track, given = np.full(left.shape[1], NOTHING), {}
-        for n in givers:
-            frames = (on[n] == g) & (track < 0)
+    assigned, main = assign_objects(video)
+    remaining = video.masks.copy()
+    tracks: list[tuple[int, CorrectedTrack]] = []  # with their places in the order of the file
+    for g in np.flatnonzero(~video.labels.crowd).tolist():
+        sources = np.flatnonzero((assigned == g).any(1))
+        right_class = video.categories[sources] == video.label_categories[g]
+        sources = sources[np.lexsort((-video.scores[sources], ~right_class))]
+        masks, taken = np.full(remaining.shape[1], ABSENT), {}
+        for n in sources.tolist():
+            frames = (assigned[n] == g) & (masks < 0)
             if frames.any():
-                track[frames], left[n, frames] = left[n, frames], NOTHING
-                given[n] = np.count_nonzero(frames)
-        for n in given:
-            if home[n] == g:
-                strays = (left[n] >= 0) & (on[n] < 0) & (track < 0)
-                track[strays], left[n, strays] = left[n, strays], NOTHING
-        if given:
-            rows.append((max(given, key=given.get), track, *_vote(scene, given)))
-    for n in range(len(left)):
-        if (left[n] >= 0).any() or not (scene.masks[n] >= 0).any():
-            rows.append((n, left[n], scene.scores[n], scene.categories[n], scene.lengths[n]))
-    rows.sort(key=lambda row: row[0])
-    return _with_tracks(scene, [row[1:] for row in rows])
+                masks[frames], remaining[n, frames] = remaining[n, frames], ABSENT
+                taken[n] = int(np.count_nonzero(frames))
+        for n in taken:
+            if main[n] == g:
+                background = (remaining[n] >= 0) & (assigned[n] < 0) & (masks < 0)
+                masks[background], remaining[n, background] = remaining[n, background], ABSENT
+        if taken:
+            largest = max(taken, key=lambda n: taken[n])
+            tracks.append((largest, _merged(video, masks, taken)))
+    for n, masks in enumerate(remaining):
+        if (masks >= 0).any() or not (video.masks[n] >= 0).any():
+            unchanged = CorrectedTrack(masks, video.scores[n], video.categories[n], video.lengths[n])
+            tracks.append((n, unchanged))
+    tracks.sort(key=lambda placed: placed[0])
+    return _with_tracks(video, [track for _, track in tracks])
 
 
-def _vote(scene, given):
-    """(score, category, length) of a track to which track n gave `given[n]` masks."""
-    givers, counts = np.array(list(given)), np.array(list(given.values()))
-    scores = scene.scores[givers]
-    # Within the scores it came from, so that rounding does not reorder equal ones.
+def _merged(video: VideoComparison, masks: np.ndarray, taken: dict[int, int]) -> CorrectedTrack:
+    """The track of these `masks`, to which each track n contributed `taken[n]` assigned masks."""
+    sources, counts = np.array(list(taken)), np.array(list(taken.values()))
+    scores = video.scores[sources]
+    # Clipped to the range of the scores, so that rounding does not reorder equal scores.
     score = np.clip((scores * counts).sum() / counts.sum(), scores.min(), scores.max())
-    votes = {}
-    for category, weight in zip(scene.categories[givers], scores * counts):
+    votes: dict[int, float] = {}
+    for category, weight in zip(video.categories[sources], scores * counts):
         votes[category] = votes.get(category, 0) + weight
-    return score, max(votes, key=votes.get), scene.lengths[givers].max()
+    category = max(votes, key=lambda category: votes[category])
+    return CorrectedTrack(masks, score, category, video.lengths[sources].max())
 
 
-def correct_classes(scene):
-    """Classification: every track gets the class of its home; tracks of nothing keep theirs."""
-    _, home = lies_on(scene)
-    right = scene.label_categories[home] if len(scene.label_categories) else scene.categories
-    return replace(scene, categories=np.where(home >= 0, right, scene.categories))
+def correct_classes(video: VideoComparison) -> VideoComparison:
+    """Correct classification: each track gets the class of its main object; background tracks keep theirs."""
+    main = assign_objects(video).main
+    right = video.label_categories[main] if len(video.label_categories) else video.categories
+    return replace(video, categories=np.where(main >= 0, right, video.categories))
 
 
-def correct_masks(scene):
-    """Segmentation: every mask that lies on an object becomes that object's true mask of the frame.
+def correct_masks(video: VideoComparison) -> VideoComparison:
+    """Correct segmentation: the true mask of its assigned object replaces every mask.
 
-    Frames without a mask stay so, masks of nothing stay as they are, tracks stay mixed if they were.
+    Background masks and absent masks stay as they are, and tracks that mix objects still do.
     """
-    on, _ = lies_on(scene)
-    return replace(scene, masks=np.where(on >= 0, len(scene.track_places) + on, scene.masks))
+    assigned = assign_objects(video).masks
+    return replace(video, masks=np.where(assigned >= 0, len(video.track_places) + assigned, video.masks))
 
 
-def add_missed(scene):
-    """Detection, what was not found: objects and frames of objects on which no mask lies.
+def add_missed(video: VideoComparison) -> VideoComparison:
+    """Correct missed detections: objects, and frames of objects, without an assigned mask.
 
-    An object at which no track is at home, and on which masks lie in less than half of the frames in which
-    it is seen, becomes a perfect prediction with score 1. Where an object has a keeper, that gets the true
-    mask in the frames in which the object is seen, no mask lies on it and the keeper has none.
+    An object that is no track's main object, with assigned masks in less than half of the frames where it is
+    visible, becomes a perfect prediction with score 1. The best track of an object gets the true mask in the
+    frames where the object is visible, has no assigned mask, and the track has no mask.
     """
-    on, home = lies_on(scene)
-    keeper = keepers(scene, home)
-    masks, lengths, added = scene.masks.copy(), scene.lengths.copy(), []
+    assigned, main = assign_objects(video)
+    best = best_tracks(video, main)
+    masks, lengths, added = video.masks.copy(), video.lengths.copy(), []
     frames = np.arange(masks.shape[1])
-    for g in np.flatnonzero(~scene.labels.crowd & scene.visible.any(1)):
-        missed = scene.visible[g] & ~(on == g).any(0)
-        row = scene.label_rows[g]
-        if keeper[g] < 0 and 2 * missed.sum() > scene.visible[g].sum():
-            track = np.where(scene.visible[g], row, NOTHING)
-            added.append((track, 1.0, scene.label_categories[g], scene.labels.lengths[g]))
-        elif keeper[g] >= 0:
-            n = keeper[g]
+    for g in np.flatnonzero(~video.labels.crowd & video.visible.any(1)):
+        missed = video.visible[g] & ~(assigned == g).any(0)
+        source = video.label_sources[g]
+        if best[g] < 0 and 2 * missed.sum() > video.visible[g].sum():
+            true_masks = np.where(video.visible[g], source, ABSENT)
+            length = video.labels.lengths[g]
+            added.append(CorrectedTrack(true_masks, 1.0, video.label_categories[g], length))
+        elif best[g] >= 0:
+            n = best[g]
             filled = missed & (masks[n] < 0)
-            masks[n, filled] = row
-            # A list that is too short would leave these frames out of the overlap.
+            masks[n, filled] = source
+            # The overlap would leave out frames after the end of a shorter track.
             lengths[n] = max(lengths[n], frames[filled].max(initial=-1) + 1)
-    rows = list(zip(masks, scene.scores, scene.categories, lengths))
-    return _with_tracks(scene, rows + added)
+    tracks = [CorrectedTrack(*row) for row in zip(masks, video.scores, video.categories, lengths)]
+    return _with_tracks(video, tracks + added)
 
 
-def remove_false(scene):
-    """Detection, what is not there: masks of nothing, tracks of nothing and second tracks of an object.
+def remove_false(video: VideoComparison) -> VideoComparison:
+    """Correct false detections: background masks, background tracks and duplicate tracks of an object.
 
-    Masks of nothing are removed, and tracks of nothing with all of theirs. Then every track goes of whose
-    masks more than half lie on objects whose keeper, another track, has a mask on them in that frame too.
+    A track is a duplicate if, for more than half of its masks with an assigned object, the best track of that
+    object is another track and has a mask assigned to the object in the same frame.
     """
-    on, home = lies_on(scene)
-    keeper = keepers(scene, home)
-    second = np.zeros(on.shape, bool)
-    for g in np.flatnonzero(keeper >= 0):
-        second |= (on == g) & (on[keeper[g]] == g)
-        second[keeper[g], on[keeper[g]] == g] = False
-    found = (on >= 0).sum(1)
-    stays = (found > 0) & (2 * second.sum(1) <= found)
-    return _keep(replace(scene, masks=np.where(on >= 0, scene.masks, NOTHING)), stays)
+    assigned, main = assign_objects(video)
+    best = best_tracks(video, main)
+    duplicate = np.zeros(assigned.shape, bool)
+    for g in np.flatnonzero(best >= 0):
+        covered = assigned[best[g]] == g
+        duplicate |= (assigned == g) & covered
+        duplicate[best[g], covered] = False
+    num_assigned = (assigned >= 0).sum(1)
+    kept = (num_assigned > 0) & (2 * duplicate.sum(1) <= num_assigned)
+    return _keep(replace(video, masks=np.where(assigned >= 0, video.masks, ABSENT)), kept)
 
 
-def correct_all(scene):
-    """All five, one after the other: the labels themselves, so AP 1 unless a label has no mask at all.
+def correct_all(video: VideoComparison) -> VideoComparison:
+    """All five corrections in turn. The result equals the labels: AP is 1, unless a label has no mask at all.
 
-    A check that the five leave no error out. Tracks at home on a crowd, of which the five complete none,
-    are put aside.
+    This checks that the five cover every error. Tracks whose main object is a crowd are removed, since none
+    of the five completes them.
     """
     for correct in (correct_identities, correct_classes, correct_masks, remove_false, add_missed):
-        scene = correct(scene)
-    _, home = lies_on(scene)
-    return _keep(scene, ~np.isin(home, np.flatnonzero(scene.labels.crowd)))
+        video = correct(video)
+    main = assign_objects(video).main
+    return _keep(video, ~np.isin(main, np.flatnonzero(video.labels.crowd)))
 
 
-CORRECTIONS = {
+CORRECTIONS: dict[str, Callable[[VideoComparison], VideoComparison]] = {
     "identities": correct_identities,
     "classes": correct_classes,
     "masks": correct_masks,
@@ -189,24 +222,24 @@ CORRECTIONS = {
 }
 
 
-def _keep(scene, stays):
-    """The scene with those tracks for which `stays` (N,) bool is true."""
+def _keep(video: VideoComparison, kept: np.ndarray) -> VideoComparison:
+    """The comparison with only the tracks for which `kept` (N,) bool is true."""
     return replace(
-        scene,
-        masks=scene.masks[stays],
-        scores=scene.scores[stays],
-        categories=scene.categories[stays],
-        lengths=scene.lengths[stays],
+        video,
+        masks=video.masks[kept],
+        scores=video.scores[kept],
+        categories=video.categories[kept],
+        lengths=video.lengths[kept],
     )
 
 
-def _with_tracks(scene, rows):
-    """The scene with other tracks: rows of (masks, score, category, length)."""
-    masks, scores, categories, lengths = zip(*rows) if rows else ((), (), (), ())
+def _with_tracks(video: VideoComparison, tracks: Sequence[CorrectedTrack]) -> VideoComparison:
+    """The comparison with these tracks in place of its own."""
+    masks = np.array([track.masks for track in tracks], int)
     return replace(
-        scene,
-        masks=np.array(masks, int).reshape(len(rows), scene.masks.shape[1]),
-        scores=np.array(scores, float),
-        categories=np.array(categories, int),
-        lengths=np.array(lengths, int),
+        video,
+        masks=masks.reshape(len(tracks), video.masks.shape[1]),
+        scores=np.array([track.score for track in tracks], float),
+        categories=np.array([track.category for track in tracks], int),
+        lengths=np.array([track.length for track in tracks], int),
     )

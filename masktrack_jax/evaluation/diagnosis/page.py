@@ -1,21 +1,32 @@
-"""The diagnosis as one HTML page that needs nothing else: no network, no script, pictures inside."""
+"""The diagnosis as one self-contained HTML page: no network, no script, embedded pictures."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from masktrack_jax.data.json_files import write_text
 from masktrack_jax.evaluation.diagnosis import plots
-from masktrack_jax.evaluation.diagnosis.corrections import CORRECTIONS, LIES_ON
-from masktrack_jax.evaluation.diagnosis.pictures import TRACKS, draw_strip
-from masktrack_jax.evaluation.diagnosis.report import KINDS
+from masktrack_jax.evaluation.diagnosis.corrections import BACKGROUND_IOU, CORRECTIONS
+from masktrack_jax.evaluation.diagnosis.pictures import MAX_TRACKS, draw_strip
+from masktrack_jax.evaluation.diagnosis.report import KINDS, Diagnosis
+from masktrack_jax.evaluation.diagnosis.worst import WorstObject, WorstTrack
+from masktrack_jax.evaluation.overlaps import Id
 from masktrack_jax.video.overlay import track_color
 
-WHAT = {
-    "identities": "each mask goes to the one track of the object it lies on: split tracks merged, mixed cut",
-    "classes": "each track gets the class of the object on which it lies most",
-    "masks": "each mask that lies on an object becomes its true mask",
-    "missed": "objects and frames on which no mask lies are filled in with the true masks",
-    "false": "masks of nothing, tracks of nothing and second tracks of an object are removed",
+TITLES = {
+    "identities": "identities corrected",
+    "classes": "classes corrected",
+    "masks": "masks corrected",
+    "missed": "missed objects added",
+    "false": "false tracks removed",
+}
+DEFINITIONS = {
+    "identities": "all masks assigned to an object go to one track: split tracks are merged, mixed ones cut",
+    "classes": "each track gets the class of its main object, with which it overlaps most",
+    "masks": "the true mask of its assigned object replaces each mask",
+    "missed": "objects, and frames of objects, without an assigned mask get the true masks",
+    "false": "background masks, background tracks and duplicate tracks of an object are removed",
 }
 STYLE = """
 body { max-width: 720px; margin: 48px auto 96px; padding: 0 20px; background: #fff; color: #1d2733;
@@ -46,27 +57,49 @@ dt { font-weight: 600; } dd { margin: 0 0 8px; color: #66727f; }
 """
 
 
-def write_page(path, diagnosis, ground_truth, results, names, frames_root=None):
-    """Writes the page of a `Diagnosis`; it appears complete or not at all.
+class _Pictures(NamedTuple):
+    """Figures of the worst objects and tracks, and a note if frames are missing."""
+
+    objects: list[str]
+    tracks: list[str]
+    note: str | None
+
+
+def write_page(
+    path: str | Path,
+    diagnosis: Diagnosis,
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    names: tuple[str, str],
+    frames_root: str | Path | None = None,
+) -> None:
+    """Write the page atomically.
 
     Args:
-      path: where.
-      diagnosis, ground_truth, results: what `diagnose` returned and took.
-      names: what to call the two files on the page.
-      frames_root: folder of the frames; where an image is not found, masks are drawn on grey and the page
-        says so.
+      path: of the page.
+      diagnosis: of the results.
+      ground_truth, results: the arguments of `diagnose`.
+      names: of the two files, shown on the page.
+      frames_root: folder of the frames; if an image is not found, masks are drawn on grey and a note on the
+        page says so.
     """
     write_text(path, make_page(diagnosis, ground_truth, results, names, frames_root))
 
 
-def make_page(diagnosis, ground_truth, results, names, frames_root=None):
-    """The text of the page, see `write_page`."""
+def make_page(
+    diagnosis: Diagnosis,
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    names: tuple[str, str],
+    frames_root: str | Path | None = None,
+) -> str:
+    """The HTML of the page; see `write_page`."""
     report = diagnosis.report
-    objects, tracks, missing = _pictures(diagnosis, ground_truth, results, frames_root)
-    labels = {name: (KINDS[name].capitalize(), _TITLE[name]) for name in CORRECTIONS}
+    pictures = _draw_pictures(diagnosis, ground_truth, results, frames_root)
+    labels = {name: (KINDS[name].capitalize(), TITLES[name]) for name in CORRECTIONS}
     body = [
         "<h1>Why is AP not higher?</h1>",
-        f'<p class="quiet">{escape(names[1])} scored on {escape(names[0])}</p>',
+        f'<p class="quiet">{escape(names[1])} evaluated on {escape(names[0])}</p>',
         f'<p class="lead">{escape(report["summary"])}</p>',
         '<div class="big">',
         *(f"<div><b>{_number(report[name])}</b>{name}</div>" for name in ("AP", "AP50")),
@@ -75,66 +108,63 @@ def make_page(diagnosis, ground_truth, results, names, frames_root=None):
         f"<div><b>{len(results)}</b>predicted tracks</div></div>",
         *(f'<p class="note">{escape(note)}</p>' for note in report["notes"]),
         "<h2>What each kind of error costs</h2>",
-        "<p>AP that is gained when the ground truth is put in for one kind of error, and all else stays.</p>",
+        "<p>Gain of AP when one kind of error is corrected with the ground truth and all else stays the same."
+        "</p>",
         plots.gains_bars(report["gains"], labels),
-        f'<p class="quiet">At IoU 0.5 alone: {_gains50(report)}. All five together: AP '
-        f"{_number(report['corrected']['all'])}. Gains do not add up: a track may have several errors.</p>",
-        "<h2>Where it is lost</h2>",
-        "<p>Gains by size, length and occlusion of the objects, and by category (fewest AP first). "
-        "Darker: more to gain.</p>",
+        f'<p class="quiet">Gains of AP50: {_gains50(report)}. AP after all five corrections: '
+        f"{_number(report['corrected']['all'])}. The gains do not add up, because a track may have several "
+        "errors.</p>",
+        "<h2>Where AP is lost</h2>",
+        "<p>Gains by size, length and occlusion of the objects, and by category (lowest AP first). "
+        "Darker cells: larger gains.</p>",
         _table(report),
         "<h2>Precision and recall</h2>",
-        "<p>Mean over the categories, one curve for each IoU threshold; AP is the mean of the ten.</p>",
+        "<p>Mean over the categories, one curve for each IoU threshold. AP is the mean over the ten "
+        "thresholds.</p>",
         plots.precision_recall(diagnosis.precision),
-        "<h2>Can the scores be trusted?</h2>",
-        "<p>Of the tracks with a score, the share that hits an object of their class at IoU ≥ 0.5. "
-        "On the dashed line a score is a probability; below it, tracks are too sure.</p>",
+        "<h2>Are the scores calibrated?</h2>",
+        "<p>Share of the tracks with a score that match an object of their class at IoU ≥ 0.5. "
+        "On the dashed line the score equals this share; below it, the scores are overconfident.</p>",
         plots.calibration(report["calibration"]),
         "<h2>Worst objects</h2>",
-        "<p>Objects whose best track of their class overlaps least. True masks above in white; below, the "
-        "tracks that lie on the object, a colour each: a new colour is another identity.</p>",
-        *([f'<p class="note">{escape(missing)}</p>'] if missing else []),
-        *(objects or ["<p>None.</p>"]),
+        "<p>Objects with the lowest IoU with any track of their class. Above, in white, the true masks. "
+        "Below, the tracks with masks assigned to the object, one colour each: a change of colour is a "
+        "change of identity.</p>",
+        *([f'<p class="note">{escape(pictures.note)}</p>'] if pictures.note else []),
+        *(pictures.objects or ["<p>None.</p>"]),
         "<h2>Worst tracks</h2>",
-        "<p>The highest scores that hit nothing. Above in white, what they lie on.</p>",
-        *(tracks or ["<p>None.</p>"]),
-        "<h2>What is meant</h2>",
-        f"<p>A mask lies on the object with which its IoU is highest in that frame, from {LIES_ON} on, "
-        "whatever its class. Each correction changes one thing:</p><dl>",
-        *(f"<dt>{KINDS[name].capitalize()}</dt><dd>{WHAT[name]}.</dd>" for name in CORRECTIONS),
-        "</dl><p class='quiet'>Hidden: frames between first and last sight without a mask, or with one "
-        "below half of the object's median area. A prediction that matches nothing counts in the bucket of "
-        "its own masks.</p>",
+        "<p>Tracks with the highest scores that match no object. Above, in white, the objects to which their "
+        "masks are assigned.</p>",
+        *(pictures.tracks or ["<p>None.</p>"]),
+        "<h2>Definitions</h2>",
+        "<p>A mask is assigned to the object with which it has the highest IoU in its frame, whatever its "
+        f"class. If that IoU is below {BACKGROUND_IOU}, it is a background mask. Each correction changes one "
+        "thing:</p><dl>",
+        *(f"<dt>{KINDS[name].capitalize()}</dt><dd>{DEFINITIONS[name]}.</dd>" for name in CORRECTIONS),
+        "</dl><p class='quiet'>Between the first and the last frame in which it is visible, an object is "
+        "hidden where it has no mask, or one smaller than half of its median area. A prediction that matches "
+        "no object counts in the bucket of its own masks.</p>",
     ]
     head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report["summary"])}'
     head += '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f"{head}<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
 
 
-_TITLE = {
-    "identities": "identities corrected",
-    "classes": "classes corrected",
-    "masks": "masks corrected",
-    "missed": "missed objects added",
-    "false": "false tracks removed",
-}
-
-
-def _number(value):
+def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _signed(gain):
+def _signed(gain: float) -> str:
     return f"{gain:+.3f}".replace("-", "−")
 
 
-def _gains50(report):
+def _gains50(report: dict[str, Any]) -> str:
     gains = report["gains50"].items()
     return ", ".join(f"{name} {'–' if gain is None else _signed(gain)}" for name, gain in gains)
 
 
-def _table(report):
-    """AP and gains of buckets and categories; the background of a cell is its gain."""
+def _table(report: dict[str, Any]) -> str:
+    """AP and gains of buckets and categories; the background colour of a cell shows its gain."""
     rows = [report["gains"], *(b["gains"] for b in report["buckets"])]
     rows += [row["gains"] for row in report["per_category"].values()]
     most = max([gain for row in rows for gain in row.values() if gain is not None], default=0)
@@ -154,7 +184,7 @@ def _table(report):
     return "\n".join([*lines, "</tbody></table>"])
 
 
-def _table_row(name, row, most):
+def _table_row(name: str, row: dict[str, Any], most: float) -> str:
     cells = [f"<td>{row['labels']}</td><td>{_number(row['AP'])}</td>"]
     for gain in row["gains"].values():
         if gain is None:
@@ -166,44 +196,52 @@ def _table_row(name, row, most):
     return f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>"
 
 
-def _pictures(diagnosis, ground_truth, results, frames_root):
-    """(figures of objects, figures of tracks, a line on images that are not there or None)."""
+def _draw_pictures(
+    diagnosis: Diagnosis,
+    ground_truth: dict[str, Any],
+    results: list[dict[str, Any]],
+    frames_root: str | Path | None,
+) -> _Pictures:
     videos = {video["id"]: video for video in ground_truth["videos"]}
-    category = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth["categories"]}
+    categories = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth["categories"]}
     root = None if frames_root is None else Path(frames_root)
+    pictures = _Pictures([], [], None)
     shown = missing = 0
-    figures = ([], [])
-    for place, items in enumerate((diagnosis.worst_objects, diagnosis.worst_tracks)):
-        for item in items:
-            video = videos[item["video_id"]]
-            labels = [item["label"]] if "label" in item else item["labels"]
-            tracks = [results[i] for i in item["tracks"][:TRACKS]]
-            true = [ground_truth["annotations"][i] for i in labels]
-            uri, count, lost = draw_strip(video, true, tracks, item["frames"], root)
-            shown, missing = shown + count, missing + lost
-            figures[place].append(_figure(item, uri, tracks, category, video))
-    line = None
-    if missing:
-        where = f"below {root}" if root is not None else "(no folder of frames is known)"
-        line = f"{missing} of the {shown} frames shown here were not found {where}; masks are drawn on grey. "
-        line += "Name the folder that the annotations' file_names are relative to with --frames."
-    return *figures, line
+    for figures, cases in (
+        (pictures.objects, diagnosis.worst_objects),
+        (pictures.tracks, diagnosis.worst_tracks),
+    ):
+        for case in cases:
+            video = videos[case.video_id]
+            tracks = [results[i] for i in case.tracks[:MAX_TRACKS]]
+            labels = [ground_truth["annotations"][i] for i in case.labels]
+            strip = draw_strip(video, labels, tracks, case.frames, root)
+            shown, missing = shown + strip.shown, missing + strip.missing
+            figures.append(_figure(case, strip.uri, tracks, categories))
+    if not missing:
+        return pictures
+    where = f"below {root}" if root is not None else "(no folder of frames is known)"
+    note = f"{missing} of the {shown} frames shown here were not found {where}; masks are drawn on grey. "
+    note += "Use --frames to name the folder to which the file_names of the annotations are relative."
+    return pictures._replace(note=note)
 
 
-def _figure(item, uri, tracks, category, video):
-    title = f"{item['category']}, " + (f"IoU {item['iou']:.2f}" if "iou" in item else f"{item['score']:.2f}")
+def _figure(
+    case: WorstObject | WorstTrack, uri: str, tracks: Sequence[dict[str, Any]], categories: Mapping[Id, str]
+) -> str:
+    """A strip with its caption; `tracks` are those drawn on it."""
     legend = "".join(
         f'<span><span class="swatch" style="background:rgb{track_color(i)}"></span>'
-        f"{escape(category[track['category_id']])} {track['score']:.2f}</span>"
+        f"{escape(categories[track['category_id']])} {track['score']:.2f}</span>"
         for i, track in enumerate(tracks)
     )
     if not tracks:
-        legend = " no track lies on it"
-    elif len(item["tracks"]) > len(tracks):
-        legend += f" and {len(item['tracks']) - len(tracks)} more"
-    frames = f"frames {item['frames'][0]}–{item['frames'][-1]}"
-    where = escape(f"video {video['id']}, {frames}")
+        legend = " no track"
+    elif len(case.tracks) > len(tracks):
+        legend += f" and {len(case.tracks) - len(tracks)} more"
+    title = escape(case.title)
+    where = escape(f"video {case.video_id}, frames {case.frames[0]}–{case.frames[-1]}")
     return (
-        f"<figure><figcaption><b>{escape(title)}</b>: {escape(item['reason'])}<br>{where} ·{legend}"
-        f'</figcaption><img src="{uri}" alt="{escape(title)}, {where}"></figure>'
+        f"<figure><figcaption><b>{title}</b>: {escape(case.reason)}<br>{where} ·{legend}"
+        f'</figcaption><img src="{uri}" alt="{title}, {where}"></figure>'
     )

@@ -1,6 +1,8 @@
-"""Plots as SVG, of the diagnosis page above all, written by hand: a few pictures do not make a dependency."""
+"""SVG plots, mainly for the diagnosis page, written by hand to avoid a dependency on a plotting library."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -11,34 +13,34 @@ GOOD, BAD = "#2a6fbb", "#c0504d"
 WIDTH = 720
 
 
-def gains_bars(gains, labels):
-    """Horizontal bars of name → gain (None: nothing to average); `labels` name → (title, what it is)."""
+def gains_bars(gains: Mapping[str, float | None], labels: Mapping[str, tuple[str, str]]) -> str:
+    """Horizontal bars of name → gain (None counts as 0), with `labels`, name → (title, subtitle)."""
     row, left, right = 46, 210, 70
     values = {name: gain or 0.0 for name, gain in gains.items()}
     low, high = min(0, *values.values()), max(0.01, *values.values())
     span = WIDTH - left - right
 
-    def x(value):
+    def x(value: float) -> float:
         return left + span * (value - low) / (high - low)
 
     parts = []
     for i, (name, gain) in enumerate(values.items()):
         y = i * row + 6
         start, end = sorted((x(0), x(gain)))
-        title, what = labels[name]
+        title, subtitle = labels[name]
         parts += [
             _text(left - 14, y + 14, title, anchor="end", weight=600),
-            _text(left - 14, y + 30, what, anchor="end", size=12, fill=QUIET),
+            _text(left - 14, y + 30, subtitle, anchor="end", size=12, fill=QUIET),
             f'<rect x="{start:.1f}" y="{y + 4}" width="{max(end - start, 1):.1f}" height="24" rx="2" '
             f'fill="{GOOD if gain >= 0 else BAD}"/>',
             _text(end + 8, y + 21, f"{gain:+.3f}".replace("-", "−"), weight=600),
         ]
     parts.append(_line(x(0), 0, x(0), row * len(values), QUIET))
-    return _svg(row * len(values) + 4, parts, "What AP gains from each correction")
+    return _svg(row * len(values) + 4, parts, "Gain of AP from each correction")
 
 
-def precision_recall(precision):
-    """Curves of (T, R) precision at `IOU_THRESHOLDS` and `RECALLS`, with the AP of each."""
+def precision_recall(precision: np.ndarray) -> str:
+    """Precision-recall curves of (T, R) precision at `IOU_THRESHOLDS` and `RECALLS`, each with its AP."""
     plot = _Plot("recall", "precision")
     parts = plot.frame()
     for t, row in enumerate(precision):
@@ -53,9 +55,9 @@ def precision_recall(precision):
     return _svg(plot.height, parts, "Precision over recall at ten IoU thresholds")
 
 
-def calibration(rows):
-    """Share of right tracks over the score, a dot a bin, its area the number of tracks."""
-    plot = _Plot("score", "share that is right")
+def calibration(rows: Sequence[dict[str, Any]]) -> str:
+    """Share of correct tracks over the score: a dot for each bin, with an area that shows its tracks."""
+    plot = _Plot("score", "share of correct tracks")
     parts = plot.frame()
     ideal = _line(plot.x(0), plot.y(0), plot.x(1), plot.y(1), QUIET)
     parts.append(ideal.replace("/>", ' stroke-dasharray="5 5"/>'))
@@ -73,18 +75,20 @@ def calibration(rows):
         )
     parts.append(_text(plot.right + 28, plot.top + 22, "score", size=12, fill=QUIET))
     parts.append(_text(plot.right + 120, plot.top + 22, "tracks", size=12, fill=QUIET, anchor="end"))
-    parts.append(_text(WIDTH - 4, plot.top + 22, "right", size=12, fill=QUIET, anchor="end"))
+    parts.append(_text(WIDTH - 4, plot.top + 22, "correct", size=12, fill=QUIET, anchor="end"))
     for i, row in enumerate(rows):
         y = plot.top + 46 + 22 * i
         right = "–" if row["right"] is None else f"{row['right']:.0%}"
         parts.append(_text(plot.right + 28, y, f"{row['low']:.1f}–{row['high']:.1f}", size=13))
         parts.append(_text(plot.right + 120, y, str(row["tracks"]), size=13, anchor="end"))
         parts.append(_text(WIDTH - 4, y, right, size=13, anchor="end", weight=600))
-    return _svg(plot.height, parts, "Share of right tracks over the score")
+    return _svg(plot.height, parts, "Share of correct tracks over the score")
 
 
-def curves(series, x_name, y_name, ends, title):
-    """Lines {name: points (n, 2)} over axes from 0 to `ends` (x, y); a file of its own."""
+def curves(
+    series: Mapping[str, np.ndarray], x_name: str, y_name: str, ends: tuple[float, float], title: str
+) -> str:
+    """A complete SVG file with a line for each name → points (n, 2), on axes from 0 to `ends` (x, y)."""
     plot = _Plot(x_name, y_name, ends)
     parts = plot.frame()
     for i, (name, points) in enumerate(series.items()):
@@ -97,21 +101,21 @@ def curves(series, x_name, y_name, ends, title):
 
 
 class _Plot:
-    """Axes from 0 to `ends` (x, y), with room for a legend at the right."""
+    """Axes from 0 to `ends` (x, y), with space for a legend on the right."""
 
     left, right, top, height = 52, 540, 12, 330
 
-    def __init__(self, x_name, y_name, ends=(1.0, 1.0)):
+    def __init__(self, x_name: str, y_name: str, ends: tuple[float, float] = (1.0, 1.0)) -> None:
         self.x_name, self.y_name, self.bottom, self.ends = x_name, y_name, self.height - 46, ends
 
-    def x(self, value):
+    def x(self, value: float) -> float:
         return self.left + (self.right - self.left) * value / self.ends[0]
 
-    def y(self, value):
+    def y(self, value: float) -> float:
         return self.bottom - (self.bottom - self.top) * value / self.ends[1]
 
-    def frame(self):
-        """Grid, ticks and names of the axes."""
+    def frame(self) -> list[str]:
+        """Grid, ticks and labels of the axes."""
         parts = []
         across, up = (
             [f"{t:.1f}" if end <= 1 else f"{t:.0f}" for t in np.linspace(0, end, 6)] for end in self.ends
@@ -129,28 +133,30 @@ class _Plot:
         return [*parts, label.replace("<text ", f'<text transform="rotate(-90 14 {y:.1f})" ')]
 
 
-def _ramp(share):
-    """A colour from a dark blue (0) over green to a light orange (1); the order can be seen in grey too."""
+def _ramp(share: float) -> str:
+    """A colour from dark blue (0) over green to light orange (1), also ordered when converted to grey."""
     stops = np.array([[38, 44, 96], [36, 105, 160], [47, 160, 140], [150, 190, 70], [242, 170, 60]])
     position = share * (len(stops) - 1)
     color = [np.interp(position, np.arange(len(stops)), stops[:, c]) for c in range(3)]
     return "#" + "".join(f"{round(value):02x}" for value in color)
 
 
-def _svg(height, parts, title):
-    # Inside HTML an svg needs no name space, so that the page holds no address at all.
+def _svg(height: float, parts: Sequence[str], title: str) -> str:
+    # Inside HTML an SVG needs no namespace; without it the page holds no URL.
     head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
     return "\n".join([head, *parts, "</svg>"])
 
 
-def _line(x1, y1, x2, y2, color, width=1):
+def _line(x1: float, y1: float, x2: float, y2: float, color: str, width: int = 1) -> str:
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" '
         f'stroke-width="{width}"/>'
     )
 
 
-def _text(x, y, text, size=14, anchor="start", fill=INK, weight=400):
+def _text(
+    x: float, y: float, text: str, size: int = 14, anchor: str = "start", fill: str = INK, weight: int = 400
+) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}" '
         f'font-weight="{weight}">{escape(text)}</text>'

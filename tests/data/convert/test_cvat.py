@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from masktrack_jax.data.convert.__main__ import convert
+from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.convert import (
     HEIGHT,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from masktrack_jax.data.convert.__main__ import convert
+from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.convert import assert_masks, assert_nothing_left, converted, rectangle, write_image
 
@@ -69,8 +69,8 @@ def test_mots_masks_without_a_pixel_are_absent(tmp_path):
         (mots_line(2, 1001, 1, rectangle(1, 1, 2, 2)), r"line 5: object 1001 appears twice in frame 2"),
         (mots_line(1, 1001, 2, rectangle(1, 1, 2, 2)), r"line 5: object 1001 was of class 1, now of 2"),
         (mots_line(7, 1001, 1, rectangle(1, 1, 2, 2)), r"line 5: frame 7 has no image"),
-        (mots_line(1, 1001, 1, rectangle(1, 1, 2, 2).T), r"line 5: has RLE of size \[30, 20\]"),
-        ("1 1001 1 20 30 1\n", r"line 5: has compressed RLE `counts` that do not describe"),
+        (mots_line(1, 1001, 1, rectangle(1, 1, 2, 2).T), r"line 5: is not a mask \(RLE of size \[30, 20\]"),
+        ("1 1001 1 20 30 1\n", r"line 5: is not a mask \(its runs cover"),
     ],
 )
 def test_bad_mots_is_one_line(tmp_path, line, match):

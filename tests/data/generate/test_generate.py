@@ -1,4 +1,4 @@
-"""The generator: the same bytes from the same request, and labels that say what is seen."""
+"""The generator: equal requests give equal bytes, and the labels are the visible pixels."""
 
 import dataclasses
 import filecmp
@@ -14,7 +14,8 @@ from masktrack_jax.data.generate.options import PRESETS, SHAPES, GeneratorOption
 from masktrack_jax.data.generate.render import render_frame
 from masktrack_jax.data.generate.scene import sample_scene
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.vis import decode_segmentation, read_vis
+from masktrack_jax.data.vis import read_vis
+from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 OPTIONS = GeneratorOptions(videos=6, seed=3, height=64, width=96, frames=12, leave=1.0, min_objects=3)

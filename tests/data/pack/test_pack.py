@@ -1,4 +1,4 @@
-"""Packed data sets: the same batches as from the json, bit for bit, and never TensorFlow."""
+"""Packed data sets give the same batches as their files, bit for bit, and never import TensorFlow."""
 
 import json
 import os

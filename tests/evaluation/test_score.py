@@ -1,20 +1,20 @@
-"""Reading and writing of evaluation files, and scoring of files from end to end."""
+"""Scoring from files to metrics.json, table and page, against the recorded numbers of the official code."""
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from masktrack_jax.data.json_files import read_results
-from masktrack_jax.evaluation.results import read_ground_truth, write_metrics, write_results
+from masktrack_jax.evaluation.diagnosis.corrections import CORRECTIONS
+from masktrack_jax.evaluation.diagnosis.report import format_diagnosis
 from masktrack_jax.evaluation.score import score, score_files
 from masktrack_jax.evaluation.vis_ap import STATISTICS
 from masktrack_jax.runtime.errors import UserError
-
-CASES = Path(__file__).parent.parent / "cases" / "evaluation"
+from tests.helpers.configs import ROOT
+from tests.helpers.diagnosis import BOTTOM, CAT, CAT_AND_DOG, TOP, track, write_frames
+from tests.helpers.evaluation import CASES
 
 
 def test_score_files_writes_and_prints_the_metrics(tmp_path, capsys):
@@ -31,62 +31,6 @@ def test_score_files_writes_and_prints_the_metrics(tmp_path, capsys):
     assert written["HOTA"] == written["identity"]["pooled"]["HOTA"]
     printed = capsys.readouterr().out
     assert "AP50" in printed and "HOTA" in printed and "giant_panda" in printed and "–" in printed
-
-
-def test_results_round_trip(tmp_path):
-    path = tmp_path / "results.json"
-    rle = {"size": [2, 2], "counts": b"04"}
-    write_results(
-        path,
-        [
-            {
-                "video_id": np.int64(1),
-                "track_id": 3,
-                "category_id": 2,
-                "score": np.float32(0.5),
-                "segmentations": [rle, None],
-            }
-        ],
-    )
-    track = read_results(path)[0]
-    assert track["score"] == 0.5 and track["track_id"] == 3
-    assert track["segmentations"] == [{"size": [2, 2], "counts": "04"}, None]
-    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("[]")
-    for content in ([{"score": float("nan")}], [{"score": object()}]):
-        with pytest.raises(UserError, match=r"results\.json: not written"):
-            write_results(path, content)
-    assert path.read_text() == "[]" and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(UserError, match="cannot be written"):
-        write_metrics(path / "metrics.json", {})
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="cannot be written"):
-        write_metrics(tmp_path / "folder", {})
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "results.json"]
-
-
-@pytest.mark.parametrize(
-    "content, word",
-    [
-        (None, "cannot be read"),
-        (b"", "broken json"),
-        (b'{"videos": [', "line 1 column"),
-        (b"\xff\xfe", "broken json"),
-        (b"3", "expected"),
-    ],
-)
-@pytest.mark.parametrize("read", [read_ground_truth, read_results])
-def test_unreadable_json_is_one_line(tmp_path, read, content, word):
-    path = tmp_path / "file.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        read(path)
-    assert word in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("annotations", [{}, {"annotations": None}, {"annotations": []}])
@@ -130,3 +74,46 @@ def test_videos_without_a_track_are_noted():
     }
     assert score(truth, [track])["notes"][-1] == "1 of 2 labelled videos have no track, first id 2"
     assert not any("no track" in note for note in score(truth, [track, {**track, "video_id": 2}])["notes"])
+
+
+# Diagnosis.
+
+
+def write_problem(folder, results):
+    paths = folder / "instances.json", folder / "results.json"
+    for path, content in zip(paths, (CAT_AND_DOG, results)):
+        path.write_text(json.dumps(content))
+    return paths
+
+
+def test_score_files_writes_page_and_json(tmp_path, capsys):
+    write_frames(tmp_path / "JPEGImages")
+    paths = write_problem(tmp_path, [track(TOP), track(BOTTOM, CAT)])
+    metrics = score_files(*paths, tmp_path / "metrics.json", diagnosed=True)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert metrics["diagnosis"]["AP"] == metrics["AP"]
+    assert "not found" not in (tmp_path / "diagnosis.html").read_text(), "JPEGImages beside the labels"
+    printed = capsys.readouterr().out
+    assert format_diagnosis(metrics["diagnosis"]) in printed and "diagnosis.html" in printed
+    assert all(name in printed for name in CORRECTIONS)
+    assert "diagnosis" not in score_files(*paths)
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
+    paths = write_problem(tmp_path, [track(TOP)])
+    (tmp_path / "diagnosis.html").mkdir()
+    with pytest.raises(UserError, match=r"diagnosis\.html: cannot be written"):
+        score_files(*paths, tmp_path / "metrics.json", diagnosed=True)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_script_diagnoses(tmp_path):
+    write_frames(tmp_path / "elsewhere")
+    truth, results = write_problem(tmp_path, [track(TOP)])
+    flags = ["--annotations", truth, "--results", results, "--output", tmp_path / "metrics.json"]
+    command = [sys.executable, ROOT / "evaluate.py", *flags, "--diagnose", "--frames", tmp_path / "elsewhere"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "finding missed objects" in done.stdout
+    assert "not found" not in (tmp_path / "diagnosis.html").read_text()

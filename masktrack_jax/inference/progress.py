@@ -1,58 +1,73 @@
-"""What a run of `track.py` has so far, on disk as it comes: to be read, gone on with, and made results of."""
+"""Progress of a tracking run on disk: readable while it runs, resumable, turned into results at the end."""
+
+from __future__ import annotations
 
 import contextlib
 import json
 import os
 import time
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from masktrack_jax.inference.tracks_on_disk import StoredTracks
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import lock, whole
+from masktrack_jax.tracking.tracks import FrameResult, TrackOptions
 from masktrack_jax.video.files import reason
 from masktrack_jax.video.parts import join_parts, parts_of
 
 VIDEO_ID = 1  # of the only video of a results file
 RESULTS = ("overlay.mp4", "results.json", "frames.jsonl")
-SAVE_FRAMES, SAVE_SECONDS = 100, 60  # `Record.due` after so many frames, or so long after the last time
+SAVE_FRAMES, SAVE_SECONDS = 100, 60  # `Progress.due` after this many frames, or this long after the last save
 
 
-class Record:
-    """The folder `partial` of an output folder, as long as a run is not at its end.
+class Progress:
+    """The folder `partial` of an output folder, which exists until its run is complete.
 
-    It holds `frames.jsonl`, line by line; `detections.jsonl`, see `StoredTracks`; the drawn frames, see
-    `video_parts`; and `state.npz`: of what run that is, and what was there at the latest `save`. A context
-    manager, which makes the folder, or goes on with the one that is there; after an error without a `save`
-    nothing remains of it. Only one process may have it.
+    It holds `frames.jsonl`, one line a frame; `detections.jsonl`, see `StoredTracks`; the drawn frames, see
+    `video.parts`; and `state.npz`, which says which run this is and how far the latest `save` came. As a
+    context manager it creates the folder or resumes the one that exists. After an error without any `save`
+    it deletes the folder. Only one process may hold it.
 
-    frames: how many there are; state: what was saved after them, {name: array}, None at the start of a run.
+    frames: the number of frames so far; state: what the latest `save` was given, {name: array}, None at the
+    start of a run.
 
-    output_dir: where `finish` puts the results; run: all that these depend on, as a dict for JSON, a record
-    of other values is refused; options: a `TrackOptions`; live: the input cannot be had again, so that a
-    record of it is refused too.
+    output_dir: where `finish` puts the results. run: everything that the results depend on, as a dict for
+    JSON; progress of a run with other values is refused. options: those of the tracks. live: the input cannot
+    be read twice, so that an unfinished run is refused.
     """
 
-    def __init__(self, output_dir, run, options, live=False):
+    def __init__(
+        self,
+        output_dir: str | Path,
+        run: Mapping[str, Any],
+        options: TrackOptions,
+        live: bool = False,
+    ) -> None:
         self.output, self.folder = Path(output_dir), Path(output_dir) / "partial"
-        self.state, self._run, self._live = None, json.loads(json.dumps(run)), live
-        self._options, self._files, self._created = options, contextlib.ExitStack(), []
+        self.state: dict[str, np.ndarray] | None = None
+        self._run, self._live = json.loads(json.dumps(run)), live
+        self._options, self._files = options, contextlib.ExitStack()
+        self._created: list[Path] = []
         self._saved = 0, time.monotonic()
 
     @property
-    def frames(self):
-        """How many frames there are."""
+    def frames(self) -> int:
+        """The number of frames so far."""
         return self._tracks.frame_count
 
     @property
-    def due(self):
-        """Whether so much is not saved that it should be."""
+    def due(self) -> bool:
+        """Whether it is time to `save`."""
         frames, moment = self._saved
         return self.frames - frames >= SAVE_FRAMES or time.monotonic() - moment >= SAVE_SECONDS
 
-    def __enter__(self):
+    def __enter__(self) -> Progress:
         folders = (self.folder, *self.folder.parents)
         self._created = [folder for folder in folders if not folder.exists()]
         try:
@@ -65,22 +80,22 @@ class Record:
             ) from error
         try:
             lock(self._lines, f"{self.folder}: another run is writing it; give another --output")
-            self._go_on()
+            self._resume()
         except BaseException:
             self._close()
             raise
         return self
 
-    def _close(self):
-        """Close the files after an error: what they could not write they would try to write once more."""
+    def _close(self) -> None:
+        """Close the files after an error. Closing retries a failed write, so further errors are ignored."""
         with contextlib.suppress(OSError):
             self._files.close()
 
-    def _open(self, name):
+    def _open(self, name: str) -> BinaryIO:
         return self._files.enter_context(open(self.folder / name, "a+b"))
 
-    def _go_on(self):
-        """Take up what was saved, and take away what came after."""
+    def _resume(self) -> None:
+        """Read what was saved, and remove what was written after it."""
         frames, sizes = 0, (0, 0)
         if (self.folder / "state.npz").exists():
             about, self.state = self._read_state()
@@ -88,7 +103,7 @@ class Record:
             frames, sizes = about["frames"], about["sizes"]
         for file, size in zip((self._lines, self._detections), sizes, strict=True):
             if file.seek(0, os.SEEK_END) < size:
-                raise UserError(f"{file.name}: is cut off; delete {self.folder} to begin anew")
+                raise UserError(f"{file.name}: is cut off; delete {self.folder} to start again")
             file.truncate(size)
         later = [path for moment, path in parts_of(self.folder) if moment >= frames]
         for path in (*later, *self.folder.glob(".*.partial*"), *map(self.folder.joinpath, RESULTS[:2])):
@@ -96,7 +111,8 @@ class Record:
         self._tracks = StoredTracks(self._detections, self._options, frames)
         self._saved = frames, time.monotonic()
 
-    def _read_state(self):
+    def _read_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what `save` wrote about the run, and its state."""
         path = self.folder / "state.npz"
         try:
             with np.load(path) as file:
@@ -104,56 +120,62 @@ class Record:
             return json.loads(str(state.pop("about"))), state
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path}: cannot be read ({reason(error)}); delete {self.folder} to begin anew"
+                f"{path}: cannot be read ({reason(error)}); delete {self.folder} to start again"
             ) from None
 
-    def _check(self, about):
-        """Refuse to go on with what another run left."""
+    def _check(self, about: dict[str, Any]) -> None:
+        """Refuse to resume another run."""
         held = f"{self.folder}: holds {about['frames']} frames of"
         advice = "give another --output, or delete it"
         if self._live:
-            raise UserError(f"{held} a run that was cut off, and a live source cannot go on; {advice}")
+            raise UserError(f"{held} an unfinished run, and a live source cannot be resumed; {advice}")
         other = [name for name in self._run if about["run"].get(name) != self._run[name]]
         if other:
-            raise UserError(f"{held} a run with other {' and '.join(other)}; {advice} to begin anew")
+            raise UserError(f"{held} a run with other {' and '.join(other)}; {advice} to start again")
 
-    def add(self, result, line):
-        """Take the next frame's `FrameResult`, and its line of `frames.jsonl` as a dict."""
+    def add(self, result: FrameResult, line: Mapping[str, Any]) -> None:
+        """Add the next frame and its line of `frames.jsonl`, a dict for JSON."""
         self._lines.write(json.dumps(line).encode() + b"\n")
         self._lines.flush()  # for those who watch
         self._tracks.add(result)
 
-    def save(self, state):
-        """Have the disk keep what there is; `state`: {name: array} with which a run goes on from here."""
+    def save(self, state: Mapping[str, np.ndarray]) -> None:
+        """Write everything to disk; `state`: {name: array} from which the run can resume here."""
         files = (self._lines, self._detections)
         for file in files:
             file.flush()
             os.fsync(file.fileno())
         sizes = [os.fstat(file.fileno()).st_size for file in files]
         about = json.dumps({"run": self._run, "frames": self.frames, "sizes": sizes})
+        arrays: dict[str, Any] = {"about": about, **state}
         with whole(self.folder / "state.npz") as partial, open(partial, "wb") as file:
-            np.savez(file, about=about, **state)
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         self._saved = self.frames, time.monotonic()
 
-    def write_results(self, category_ids, fps):
-        """Write `results.json` and `overlay.mp4`, beside `frames.jsonl`; return the number of tracks."""
+    def write_results(self, category_ids: Sequence[int], fps: float) -> int:
+        """Write `results.json` and `overlay.mp4` beside `frames.jsonl`; return the number of tracks."""
         with whole(self.folder / "results.json") as partial, open(partial, "w") as file:
             tracks = self._tracks.write(file, VIDEO_ID, category_ids)
         join_parts(self.folder, self.folder / "overlay.mp4", fps)
         return tracks
 
-    def finish(self):
-        """Put the results into the output folder, in place of those that are there."""
+    def finish(self) -> None:
+        """Move the results to the output folder, where they replace those of an earlier run."""
         self._files.close()
         for name in RESULTS:
-            if name == "frames.jsonl":  # a kill before here costs no frame, the results are made again
+            if name == "frames.jsonl":  # a kill before here costs no frame: the results are written again
                 (self.folder / "state.npz").unlink()
             os.replace(self.folder / name, self.output / name)
         self._remove()
 
-    def __exit__(self, error_type, error, traceback):
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if error_type is None:
             return
         self._close()
@@ -161,12 +183,13 @@ class Record:
         if not kept:
             self._remove()
         elif not issubclass(error_type, SystemExit):
-            print(f"{self.folder} keeps {kept} frames" + ", the same command goes on" * (not self._live))
+            advice = "" if self._live else "; the same command resumes"
+            print(f"{self.folder} keeps {kept} frames{advice}")
         if isinstance(error, OSError):
             raise UserError(f"{self.output}: cannot be written to ({reason(error)})") from error
 
-    def _remove(self):
-        """Take away our files, and the folders that were made for them and hold no others."""
+    def _remove(self) -> None:
+        """Delete our files, and the folders that were created for them and are empty now."""
         ours = ("detections.jsonl", "state.npz", *RESULTS, "overlay-*.mp4", ".*.partial*")
         for path in [path for pattern in ours for path in self.folder.glob(pattern)]:
             path.unlink(missing_ok=True)

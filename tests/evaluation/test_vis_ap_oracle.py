@@ -1,4 +1,4 @@
-"""AP on random problems against a slow, obvious evaluator: dense masks, one loop inside the other."""
+"""AP on random problems against a slow, simple evaluator with dense masks and nested loops."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def reference_mean_area(areas):
 
 
 def reference_matches(predictions, labels, threshold, low, high):
-    """(score, outcome) of each prediction, falling scores, and the number of labels that count."""
+    """(score, outcome) of each prediction by descending score, and the number of labels that count."""
     ignored = [label["iscrowd"] or not low <= reference_mean_area(label["areas"]) <= high for label in labels]
     taken, outcomes = set(), []
     for prediction in sorted(predictions, key=lambda p: -p["score"])[:100]:
@@ -97,7 +97,7 @@ def reference_stats(problem, category_ids):
 
 
 def remembered_iou(label_masks):
-    """prediction → `reference_iou` with one label, worked out once."""
+    """prediction → `reference_iou` with one label, computed once."""
     known = {}
 
     def iou(masks):
@@ -109,14 +109,14 @@ def remembered_iou(label_masks):
 
 
 def encode(rng, mask):
-    """A mask as compressed or uncompressed RLE, with or without runs of no pixels."""
+    """A mask as compressed or uncompressed RLE, with or without runs of length 0."""
     rle = rle_library.encode(np.asfortranarray(mask.astype(np.uint8)))
     if rng.random() < 0.4:
         return {"size": list(mask.shape), "counts": rle["counts"].decode()}
     pixels = np.concatenate([[False], mask.ravel(order="F")])
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]).tolist()
     if rng.random() < 0.5:
-        changes[1:1] = changes[:1] * 2  # off and on again at the first pixel, and in the midst of nothing
+        changes[1:1] = changes[:1] * 2  # a run of length 0 at the first pixel, and one in the background
         changes = sorted([*changes, 7, 7])
     uncompressed = {"size": list(mask.shape), "counts": np.diff([0, *changes, mask.size]).tolist()}
     if rng.random() < 0.3:
@@ -126,7 +126,7 @@ def encode(rng, mask):
 
 
 def random_masks(rng, base, length):
-    """A track's masks around the box `base`: often the same, sometimes absent, empty or of another size."""
+    """Masks of a track around the box `base`: often equal, sometimes absent, empty or of another size."""
     masks = []
     for _ in range(length):
         y, x, height, width = base + rng.choice([0, 0, 0, 2, 9]) * rng.integers(-1, 2, 4)
@@ -182,7 +182,7 @@ def random_problem(seed, most_predictions=5):
 
 
 @pytest.mark.parametrize("seed, most_predictions", [*((seed, 5) for seed in range(14)), (14, 60), (15, 60)])
-def test_equals_the_obvious_way(seed, most_predictions):
+def test_equals_the_simple_evaluator(seed, most_predictions):
     ground_truth, results, problem = random_problem(seed, most_predictions)
     if most_predictions > 5:  # ties at the limit, too: scores have one digit
         assert max(len(predictions) for found in problem.values() for predictions, _ in found) > 110

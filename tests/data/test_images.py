@@ -1,0 +1,126 @@
+"""Images of every kind are read, checked, resized and padded, or refused in one line that names the file."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from masktrack_jax.data.images import bucket_for, check_image, fit_size, pad_image, read_image, resize_image
+from masktrack_jax.runtime.errors import UserError
+
+
+def test_images_of_every_mode_become_rgb(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    colour = Image.fromarray(rgb)
+    for mode in ("RGB", "RGBA", "P", "L"):
+        colour.convert(mode).save(tmp_path / f"{mode}.png")
+        np.testing.assert_array_equal(
+            read_image(tmp_path / f"{mode}.png"), np.array(colour.convert(mode).convert("RGB"))
+        )
+    colour.convert("CMYK").save(tmp_path / "cmyk.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "cmyk.tif"), rgb)
+    grey = np.array([[0, 257, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png")[0, :, 1], [0, 1, 255])
+
+
+def test_images_of_cameras_and_printers(tmp_path):
+    """16 bits a channel, black and white, CMYK JPEG as Adobe writes it (inverted), grey with alpha."""
+    rgb = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), rgb)
+    plain = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    Image.fromarray(plain).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    assert np.abs(read_image(tmp_path / "print.jpg").astype(int) - plain).max() <= 3
+    grey = Image.fromarray(rgb[..., 0])
+    Image.merge("LA", (grey, grey)).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), np.repeat(rgb[..., :1], 3, axis=2))
+    grey.convert("1").save(tmp_path / "fax.png")
+    assert set(np.unique(read_image(tmp_path / "fax.png"))) == {0, 255}
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "depth.tif")
+    with pytest.raises(UserError, match=r"depth\.tif: holds floating-point pixels"):
+        read_image(tmp_path / "depth.tif")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (4320, 7680)])
+def test_images_of_any_size(tmp_path, size):
+    Image.new("RGB", size[::-1], (10, 200, 30)).save(tmp_path / "frame.png")
+    image = read_image(tmp_path / "frame.png")
+    assert image.shape == (*size, 3) and (image[-1, -1] == (10, 200, 30)).all()
+    fitted = fit_size(*size, 640, 360)
+    assert resize_image(image, *fitted).shape == (*fitted, 3) and min(fitted) >= 1 and max(fitted) <= 640
+
+
+def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path):
+    """A few hundred bytes that would take gigabytes."""
+    Image.new("1", (40_000, 40_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 300_000
+    with pytest.raises(UserError, match=r"bomb\.png: cannot be read as an image"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_images_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (16, 12)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (16, 12, 3)
+
+
+def test_bad_image_is_one_line_that_names_it(tmp_path):
+    path = tmp_path / "frame.jpg"
+    with pytest.raises(UserError, match=r"frame\.jpg: no such image"):
+        read_image(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:10], b"", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"frame\.jpg: cannot be read as an image") as caught:
+            read_image(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((720, 1280), (360, 640)), ((1280, 720), (640, 360)), ((480, 854), (360, 640)), ((96, 160), (360, 600))],
+)
+def test_fit_size_is_that_of_the_published_code(size, expected):
+    assert fit_size(*size, 640, 360) == expected
+
+
+def test_resize_is_bilinear_without_antialiasing():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    halved = resize_image(image, 4, 4)
+    means = image.reshape(4, 2, 4, 2, 3).mean(
+        axis=(1, 3)
+    )  # at exactly half the size the two taps are the mean
+    assert np.abs(halved - means).max() <= 1
+    np.testing.assert_array_equal(resize_image(image, 2, 4)[0, 0], cv2.resize(image, (4, 2))[0, 0])
+    assert resize_image(image, 8, 8) is image
+
+
+def test_bucket_and_padding():
+    buckets = [(640, 640), (384, 640), (640, 384)]
+    assert bucket_for(360, 640, buckets) == (384, 640)
+    assert bucket_for(640, 360, buckets) == (640, 384)
+    assert bucket_for(500, 500, buckets) == (640, 640)
+    with pytest.raises(UserError, match=r"data\.buckets: .*700x10"):
+        bucket_for(700, 10, buckets)
+    padded = pad_image(np.ones((3, 4, 3), np.uint8), 5, 6)
+    assert padded.shape == (5, 6, 3) and padded.sum() == 36 and padded[:3, :4].all()
+
+
+@pytest.mark.parametrize("orientation", [None, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_check_image_says_what_read_image_would(tmp_path, suffix, orientation):
+    path = tmp_path / f"image.{suffix}"
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 130, 3), np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif)
+    assert check_image(path) == read_image(path).shape[:2]
+    whole = path.read_bytes()
+    for cut in (1000, len(whole) // 2, len(whole) - 300):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(UserError, match="cannot be read as an image"):
+            check_image(path)

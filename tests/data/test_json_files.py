@@ -1,0 +1,169 @@
+"""The readers of JSON: every encoding and kind of file that a command accepts, and one line for the rest."""
+
+import gc
+import json
+import os
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+
+from masktrack_jax.data.json_files import (
+    open_results,
+    read_json,
+    read_labels,
+    read_object,
+    read_results,
+    read_text,
+    write_json,
+)
+from masktrack_jax.evaluation.score import score_files
+from masktrack_jax.evaluation.validate import validate
+from masktrack_jax.runtime.errors import UserError
+from tests.helpers.annotations import annotations, cocovid, compressed, object_mask
+
+TEXT = '{"name": "Bär"}'
+TRACKS = [{"video_id": 7, "category_id": 9, "score": 0.5, "segmentations": [compressed(object_mask()), None]}]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_encodings(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_text(TEXT, encoding=encoding)
+    assert read_json(path) == read_object(path) == {"name": "Bär"}
+
+
+def test_text_with_and_without_a_byte_order_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "a.txt").write_text("a\nä", encoding=encoding)
+        assert read_text(tmp_path / "a.txt") == "a\nä"
+    (tmp_path / "a.txt").write_bytes(b"\xff\xff")
+    with pytest.raises(UserError, match=r"a\.txt: is not text in UTF-8"):
+        read_text(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"cannot be read \(No such file"):
+        read_text(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"cannot be read \(No such file"),
+        (b"", "is not valid JSON at line 1 column 1"),
+        (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
+        (b"\xff\xd8\xff\xe0 jpeg", "is not JSON text in UTF-8"),
+        (b"[" * 100_000, "is not JSON that can be read"),
+        (b"1" * 10_000, "is not JSON that can be read"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_json, read_object, read_labels, read_results])
+def test_unreadable_files_are_one_line_that_names_them(tmp_path, read, content, message):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (read_object, "[1]", "is not a JSON object but a list"),
+        (read_labels, "[1]", "is not an object with `videos` and `categories`"),
+        (read_results, "{}", "is not a JSON list of tracks but an object"),
+        (read_results, "7", "is not a JSON list of tracks but a number"),
+        (read_results, "null", "is not a JSON list of tracks but null"),
+    ],
+)
+def test_the_wrong_kind_of_content_is_one_line(tmp_path, read, content, message):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read(tmp_path / "a.json")
+    assert "\n" not in str(caught.value) and "a.json" in str(caught.value)
+
+
+def test_a_folder_is_one_line(tmp_path):
+    for read in (read_json, read_labels, read_results, read_text):
+        with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+            read(tmp_path)
+
+
+def test_the_garbage_collector_stays_as_it_was(tmp_path):
+    (tmp_path / "a.json").write_text(TEXT)
+    gc.disable()
+    try:
+        read_json(tmp_path / "a.json")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    read_json(tmp_path / "a.json")
+    assert gc.isenabled()
+
+
+def test_results_of_a_zip(tmp_path):
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("out/results.json", "[]")
+        archive.writestr("results.json", json.dumps(TRACKS))
+        archive.writestr("__MACOSX/results.json", "x")
+        archive.writestr("notes.txt", "x")
+    assert read_results(path) == TRACKS
+    results = open_results(path)
+    assert results.found == ("results.json", "out/results.json")
+    assert results.others == ("__MACOSX/results.json", "notes.txt")
+    path.rename(tmp_path / "upload")  # known by its content
+    assert read_results(tmp_path / "upload") == TRACKS
+    (tmp_path / "results.json").write_text(json.dumps(TRACKS))
+    assert open_results(tmp_path / "results.json") == (TRACKS, (), ())
+
+
+def test_broken_json_in_a_zip_names_both(tmp_path):
+    with zipfile.ZipFile(tmp_path / "upload.zip", "w") as archive:
+        archive.writestr("results.json", "[{")
+    with pytest.raises(UserError, match=r"upload\.zip:results\.json: is not valid JSON at line 1"):
+        read_results(tmp_path / "upload.zip")
+
+
+def test_results_from_a_pipe(tmp_path):
+    """As in `evaluate.py --results <(zcat results.json.gz)`: a pipe can be read once only."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(json.dumps(TRACKS),), daemon=True)
+    writer.start()
+    assert read_results(path) == TRACKS
+    writer.join(10)
+
+
+def test_annotations_of_mmtracking_are_read_by_every_command(tmp_path):
+    truth, converted, results = (tmp_path / f"{name}.json" for name in ("truth", "converted", "results"))
+    truth.write_text(json.dumps(annotations()))
+    converted.write_text(json.dumps(cocovid(annotations())))
+    results.write_text(json.dumps(TRACKS))
+    labels = read_labels(converted)
+    assert [video["file_names"] for video in labels["videos"]] == [
+        ["v7/0.jpg", "v7/1.jpg"],
+        ["v3/0.jpg", "v3/1.jpg"],
+    ]
+    scores = [score_files(path, results, tmp_path / "metrics.json") for path in (truth, converted)]
+    assert scores[0]["AP"] == scores[1]["AP"] == pytest.approx(1)
+    assert validate(results, converted).errors == {}
+
+
+def test_a_list_of_images_alone_does_not_make_annotations_mmtrackings(tmp_path):
+    content = annotations() | {"images": []}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert read_labels(tmp_path / "truth.json") == content
+    del content["annotations"]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert read_labels(tmp_path / "truth.json") == content
+
+
+def test_written_json_is_read_back(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"counts": b"04", "score": np.float32(0.5), "id": np.int64(3), "name": "Bär"}, indent=1)
+    assert read_json(path) == {"counts": "04", "score": 0.5, "id": 3, "name": "Bär"}
+    with pytest.raises(UserError, match="not written, the content is not JSON"):
+        write_json(path, float("nan"), indent=None)
+    assert read_json(path)["id"] == 3 and len(list(tmp_path.iterdir())) == 1

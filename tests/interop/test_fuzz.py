@@ -1,0 +1,41 @@
+"""Weights files that were changed at random: each is read in little memory, or refused in one line."""
+
+import json
+import struct
+
+import pytest
+from hypothesis import example, given
+
+from masktrack_jax.checkpoints.metadata import Metadata
+from masktrack_jax.config.base import base_config
+from masktrack_jax.interop import files as weights
+from tests.helpers.mutations import changed, cut_or_flipped, refused_or
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def safetensors():
+    header = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+    header |= {"b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]}}
+    description = Metadata(base_config(), [(1, "a"), (4, "b")], 3).to_json()
+    header |= {"__metadata__": {weights.OURS: json.dumps(description)}}
+    return header
+
+
+def safetensors_bytes(header):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(32)
+
+
+@given(changed(safetensors()).map(safetensors_bytes) | cut_or_flipped(safetensors_bytes(safetensors())))
+@example(struct.pack("<Q", 2**62) + b"{}")
+@example(safetensors_bytes({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 32]}}))
+def test_safetensors(folder, content):
+    path = folder / "weights.safetensors"
+    path.write_bytes(content)
+    found = refused_or(weights.read, path)
+    if found is not None:
+        assert sum(x.nbytes for x in found.tensors.values()) <= len(content)
