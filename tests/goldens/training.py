@@ -52,7 +52,7 @@ def pixels(form: str) -> np.ndarray | np.float32:
     return np.array([0, 0, 1, 1], np.float32) if form == "orig" else np.float32(0)
 
 
-def pair(form: str) -> dict[str, np.ndarray]:
+def pair(form: str) -> FramePairs:
     """The recorded pair as a batch of one."""
     recorded, shift = arrays(RECORDINGS[form]), pixels(form)
     clip = make_clip(*map(int, recorded["clip_args"]))["frames"]
