@@ -16,6 +16,7 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import process_group
 from masktrack_jax.training.nonfinite import BadStep
 from tests import conftest  # noqa: F401 – its settings, before JAX is used
+from tests.helpers.xla import QUICK_COMPILATION
 from tests.training.test_nonfinite import Run, poisoned, signalled, tiny
 
 
@@ -73,7 +74,7 @@ def work(data, folder):
 
 
 def main(data, folder):
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=1 {QUICK_COMPILATION}"
     with process_group():
         work(Path(data), Path(folder))
 
