@@ -1,11 +1,11 @@
-"""Times the scoring of a results file: CPU seconds a stage, peak memory, masks a second.
+"""Times the scoring of a results file: processor seconds per stage, peak memory, masks per second.
 
-    python benchmarks/evaluation.py                  # 60 videos, a few seconds
-    python benchmarks/evaluation.py --videos 300     # 30 frames of 720p, 40 predictions: 200 MB of json
+    python -m benchmarks.evaluation                  # 60 videos, a few seconds
+    python -m benchmarks.evaluation --videos 300     # 30 frames of 720p, 40 predictions: 200 MB of json
 
-The problem is generated (ellipses that move; predictions late by some frames, of another size, rough
-along the outline and partly of a wrong category, so that no two masks are equal), written as json, then
-read and scored in a fresh process. The last line printed is json.
+The labels are generated ellipses that move. The predictions are a few frames late, of another size, rough
+along the outline and partly of a wrong category, so no two masks are equal. Both are written as json, then
+read and scored in a new process. The last line printed is json.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle_library
@@ -29,12 +31,13 @@ from masktrack_jax.evaluation.vis_ap import average_precision
 HEIGHT, WIDTH, CATEGORIES, OBJECTS = 720, 1280, 40, 4
 
 
-def main():
+def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--predictions", type=int, default=40)
-    parser.add_argument("--folder", help="keep gt.json and results.json here, and reuse them if there")
+    parser.add_argument("--folder", help="keep gt.json and results.json here, and reuse them if they exist")
     parser.add_argument("--score-only", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.score_only:
@@ -48,8 +51,8 @@ def main():
         subprocess.run(command, check=True)
 
 
-def score(folder):
-    """Reads and scores, timing each stage."""
+def score(folder: str | Path) -> dict[str, Any]:
+    """Read and score the files, and time each stage."""
     paths = [os.path.join(folder, name) for name in ("gt.json", "results.json")]
     times = [time.process_time()]
     ground_truth, results = read_ground_truth(paths[0]), read_results(paths[1])
@@ -78,15 +81,15 @@ def score(folder):
     }
 
 
-def generate(folder, videos, frames, predictions):
-    """Writes gt.json and results.json."""
+def generate(folder: str | Path, videos: int, frames: int, predictions: int) -> None:
+    """Write gt.json and results.json."""
     rng = np.random.default_rng(0)
-    ground_truth = {
+    ground_truth: dict[str, list[dict[str, Any]]] = {
         "videos": [{"id": v + 1, "height": HEIGHT, "width": WIDTH, "length": frames} for v in range(videos)],
         "categories": [{"id": c + 1, "name": f"category {c + 1}"} for c in range(CATEGORIES)],
         "annotations": [],
     }
-    results = []
+    results: list[dict[str, Any]] = []
     for video in range(1, videos + 1):
         present = rng.integers(1, CATEGORIES + 1, 2)
         objects = [(int(rng.choice(present)), random_object(rng, frames)) for _ in range(OBJECTS)]
@@ -114,27 +117,28 @@ def generate(folder, videos, frames, predictions):
                 }
             )
     os.makedirs(folder, exist_ok=True)
-    for name, content in (("gt.json", ground_truth), ("results.json", results)):
-        with open(os.path.join(folder, name), "w") as file:
-            json.dump(content, file)
+    with open(os.path.join(folder, "gt.json"), "w") as file:
+        json.dump(ground_truth, file)
+    with open(os.path.join(folder, "results.json"), "w") as file:
+        json.dump(results, file)
 
 
-def random_object(rng, frames):
-    """Centres (T, 2) and half axes (2,), x before y, of an ellipse that moves a few pixels a frame."""
+def random_object(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return centres (T, 2) and half axes (2,), x before y, of an ellipse that moves a few pixels a frame."""
     start, speed = rng.uniform([200, 200], [WIDTH - 200, HEIGHT - 200]), rng.uniform(-6, 6, 2)
     return start + speed * np.arange(frames)[:, None], rng.uniform(45, 115) * np.array([1.4, 1.0])
 
 
-def draw(rng, centres, radii):
-    """RLEs of an ellipse with a rough outline, rough in a way of its own in every frame."""
+def draw(rng: np.random.Generator, centres: np.ndarray, radii: np.ndarray) -> list[dict[str, Any]]:
+    """Return the RLEs of an ellipse with a random rough outline in every frame."""
     rles = []
     for x, y in centres:
         columns = np.arange(max(int(x - radii[0]), 0), min(int(x + radii[0]), WIDTH))
         half = radii[1] * np.sqrt(np.maximum(1 - ((columns - x) / radii[0]) ** 2, 0))
         ends = y + np.stack([-half, half], -1) + 1.5 * rng.standard_normal((len(columns), 2))
         ends = np.clip(np.sort(np.rint(ends).astype(int)), 0, HEIGHT)
-        seen = ends[:, 0] < ends[:, 1]  # an encoder writes no run of no pixels
-        ends = ends[seen] + HEIGHT * columns[seen, None]
+        filled = ends[:, 0] < ends[:, 1]  # an encoder writes no empty run
+        ends = ends[filled] + HEIGHT * columns[filled, None]
         runs = np.diff(ends.ravel(), prepend=0, append=HEIGHT * WIDTH)
         size = [HEIGHT, WIDTH]
         rle = rle_library.frPyObjects({"size": size, "counts": runs.tolist()}, *size)

@@ -1,30 +1,46 @@
-"""Time of one batch of frames by stage, from pixels to encoded masks.
+"""Times one batch of frames by stage, from pixels to encoded masks.
 
-    python benchmarks/inference.py --config configs/masktrack_r50_fpn_youtubevis2019.py --detections 10
-    python benchmarks/inference.py --config … --proposals 1000 --detections 100 --against torchvision
+    python -m benchmarks.inference --config configs/masktrack_r50_fpn_youtubevis2019.py --detections 10
+    python -m benchmarks.inference --config … --proposals 1000 --detections 100 --against torchvision
 
-Random weights and frames; every frame has exactly so many detections. Prints a table and, last, a JSON line.
-Beside torchvision, which does not track, ours makes its embeddings and encodes its masks all the same.
+Weights and frames are random, and every frame has exactly the given number of detections. Prints a table, and
+then a JSON line. torchvision does not track; our side still computes embeddings and encodes masks.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import numpy as np
-from common import NUM_CLASSES, clock, compiled, load_config, plain_work, product_rate, random_network, report
-from peer import Peer, add_arguments, ratios
+from ml_collections import ConfigDict
 
+from benchmarks.common import (
+    NUM_CLASSES,
+    Times,
+    Variables,
+    clock,
+    compiled,
+    load_config,
+    plain_work,
+    product_rate,
+    random_network,
+    report,
+)
+from benchmarks.peer import Peer, add_arguments, ratios
 from masktrack_jax.masks.paste import encode_pasted
 from masktrack_jax.models import box_head
-from masktrack_jax.models.masktrack_rcnn import normalise
+from masktrack_jax.models.masktrack_rcnn import Detections, MaskTrackRCNN, normalise
 
-PASTED = (720, 1280)  # the size of the frame that masks are encoded at
+FRAME_SIZE = (720, 1280)  # (height, width) of the encoded masks
+
+Output = TypeVar("Output")  # of a stage
 
 
-def main():
-    """Measure what the command line asks for."""
+def main() -> None:
+    """Run the benchmark."""
     arguments = parse_arguments()
     config = changed_config(arguments)
     peer = start_peer(arguments, config) if arguments.against else None
@@ -55,12 +71,12 @@ def main():
     )
 
 
-def parse_arguments():
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--detections", type=int, default=10)
-    parser.add_argument("--proposals", type=int, help="of a frame; else as in the config")
+    parser.add_argument("--proposals", type=int, help="proposals per frame; default: as in the config")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -68,37 +84,37 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def changed_config(arguments):
-    """The config, with so many proposals and detections and no others."""
+def changed_config(arguments: argparse.Namespace) -> ConfigDict:
+    """Return the config with exactly the given numbers of proposals and detections."""
     config = load_config(arguments.config)
     config.model.dtype = arguments.dtype
     if arguments.proposals:
         config.model.proposals.update({"pre_nms": arguments.proposals, "post_nms": arguments.proposals})
-    # Above every threshold, and cut.
+    # All scores pass the threshold, and the best are kept.
     config.model.detections.update({"score_threshold": 0.0, "max_detections": arguments.detections})
     return config
 
 
-def random_frames(config, batch):
-    """Images (B, H, W, 3) of noise in the first bucket, and the sizes of what they hold."""
+def random_frames(config: ConfigDict, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return noise images (B, H, W, 3) in the first bucket, and their sizes (B, 2) before padding."""
     height, width = config.data.buckets[0]
     images = np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
     return images, np.tile(np.array(config.inference.scale[::-1], np.int32), (batch, 1))
 
 
-def start_peer(arguments, config):
-    """A `Peer` that does the same, of candidates for a detection one a proposal."""
+def start_peer(arguments: argparse.Namespace, config: ConfigDict) -> Peer:
+    """Start a `Peer` with the same task, and one candidate per proposal."""
     proposals = config.model.proposals.post_nms
     numbers = {"batch": arguments.batch, "proposals": proposals, "detections": arguments.detections}
-    sizes = {"scale": list(config.inference.scale), "frame": PASTED, "classes": NUM_CLASSES}
+    sizes = {"scale": list(config.inference.scale), "frame": FRAME_SIZE, "classes": NUM_CLASSES}
     return Peer(
         *(arguments.against, arguments.peer_python),
         **{"what": "inference", "candidates": proposals, **numbers, **sizes},
     )
 
 
-def compare(rows, parts, peer):
-    """Ratios to the peer of the features, of `parts` and of a frame."""
+def compare(rows: dict[str, Times], parts: Sequence[str], peer: Peer) -> dict[str, Any]:
+    """Return the ratios to the peer: of the features, of `parts` and of a whole frame."""
     peer.close()
     theirs = [
         f"{peer.name}: {stage}" for stage in ("backbone and FPN", "proposals", "boxes and masks", "paste")
@@ -112,20 +128,24 @@ def compare(rows, parts, peer):
     return {"ratios": ratios(rows, pairs), "peer": peer.about}
 
 
-def stages(model, variables, images, sizes):
-    """{stage: call} of programs of their own and {stage: operations}."""
+def stages(
+    model: MaskTrackRCNN, variables: Variables, images: np.ndarray, sizes: np.ndarray
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Return a call of each stage, compiled as a separate program, and the operations of each stage."""
     config, batch = model.config, len(images)
-    calls, work, results = {}, {}, {}
+    calls: dict[str, Callable[[], object]] = {}
+    work: dict[str, float] = {}
 
-    def stage(name, function, *arguments):
+    def stage(name: str, function: Callable[..., Output], *arguments: object) -> Output:
         bound = nn.apply(function, model)
         program, _ = compiled(bound, variables, *arguments)
         calls[name] = partial(program, variables, *arguments)
         work[name] = plain_work(bound, variables, *arguments)
-        results[name] = program(variables, *arguments)
-        return results[name]
+        return program(variables, *arguments)
 
-    def boxes_of(model, features, proposals, valid):
+    def boxes_of(
+        model: MaskTrackRCNN, features: tuple[jax.Array, ...], proposals: jax.Array, valid: jax.Array
+    ) -> box_head.SelectedDetections:
         logits, deltas = model.classify(model.pool(features, proposals, valid, 7), batch)
         options = {**config.detections, "clip_margin": model.clip_margin}
         return box_head.select_detections(logits, deltas, proposals, valid, sizes, **options)
@@ -144,17 +164,20 @@ def stages(model, variables, images, sizes):
     return calls, work
 
 
-def heads_work(model, variables, features, count):
-    """Operations of the masks and embeddings of `count` detections."""
+def heads_work(
+    model: MaskTrackRCNN, variables: Variables, features: Sequence[jax.Array], count: int
+) -> float:
+    """Count the operations of the masks and embeddings of `count` detections."""
     large, small = (np.zeros((count, bins, bins, features[0].shape[-1]), model.dtype) for bins in (14, 7))
     heads = nn.apply(lambda m, large, small, labels: (m.mask_head(large, labels), m.track_head(small)), model)
     return plain_work(heads, variables, large, small, np.zeros(count, np.int32))
 
 
-def paste(found, scale):
-    """Encode the masks of a batch of detections at the size of the frame."""
-    factor = np.array([PASTED[1] / scale[0], PASTED[0] / scale[1]] * 2, np.float32)
-    return [encode_pasted(m, b * factor, *PASTED) and 0 for m, b in zip(found.masks, found.boxes)]
+def paste(found: Detections, scale: tuple[int, int]) -> None:
+    """Encode the masks of a batch of detections at the size of the frame, and discard them."""
+    factor = np.array([FRAME_SIZE[1] / scale[0], FRAME_SIZE[0] / scale[1]] * 2, np.float32)
+    for masks, boxes in zip(found.masks, found.boxes):
+        encode_pasted(masks, boxes * factor, *FRAME_SIZE)
 
 
 if __name__ == "__main__":

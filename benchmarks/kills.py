@@ -1,12 +1,12 @@
-"""Kill a training run at random moments and see that it ends as if nothing had been.
+"""Kills a training run at random moments and checks that it ends like an uninterrupted run.
 
-    python benchmarks/kills.py --output runs/kills [--kills 50] [--seed 0] [--signal KILL|TERM]
+    python -m benchmarks.kills --output runs/kills [--kills 50] [--seed 0] [--signal KILL|TERM]
 
-A run of `configs/tiny.py` on generated videos, with a checkpoint at every third step and metrics at every
-second, is made once without a break. Then the same command is started and killed at a random moment between
-its first step and its end, again and again; each time a run reaches its end its parameters, optimiser state
-and metrics (but for times) are compared with those of the first, bit for bit, and a new one begins. Prints a
-line a kill, and at the end how many there were, the steps that were lost, and how many runs were equal.
+The reference is one uninterrupted run of `configs/tiny.py` on generated videos, with a checkpoint every third
+step and metrics every second step. The same command is then started and killed at a random moment between its
+first step and its end, again and again. When a run reaches its end, its parameters, optimiser state and
+metrics (except times) are compared with the reference bit for bit, and a new run begins. Prints a line per
+kill, and finally the number of kills, the lost steps and the number of equal runs.
 """
 
 import argparse
@@ -19,15 +19,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 60
-TIMES = {"frames_per_second", "data_wait"}
+TIMES = {"frames_per_second", "data_wait"}  # metrics that differ from run to run
+
+Outcome = tuple[dict[tuple[str, str], bytes], list[dict[str, Any]]]  # arrays of the checkpoint, metrics
 
 
-def make_data(folder):
+def make_data(folder: Path) -> Path:
+    """Generate the videos, if they are missing, and return the path of their labels."""
     from masktrack_jax.data.generate.options import GeneratorOptions
     from masktrack_jax.data.generate.write import generate
 
@@ -37,8 +41,8 @@ def make_data(folder):
     return path
 
 
-def start(data, workdir):
-    """The training command, with its output in `WORKDIR.log`."""
+def start(data: Path, workdir: Path) -> subprocess.Popen:
+    """Start the training command. Its output goes to `WORKDIR.log`."""
     values = {"train_annotations": data, "val_annotations": "", "val_split": ""}
     flags = ["--config", str(ROOT / "configs/tiny.py")]
     flags += [f"--config.data.{key}={value}" for key, value in values.items()]
@@ -48,25 +52,25 @@ def start(data, workdir):
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **cache}
-    log = open(f"{workdir}.log", "a")  # noqa: SIM115 – the process has it
+    log = open(f"{workdir}.log", "a")  # noqa: SIM115 – the process uses it
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
-def rows(workdir):
-    """The rows of the metrics so far; the last one may be half written."""
+def read_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of the metrics; the last line may be cut off."""
     path = workdir / "metrics.jsonl"
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
-def saved(workdir):
-    """The step of the newest checkpoint, 0 where there is none."""
+def newest_step(workdir: Path) -> int:
+    """Return the step of the newest checkpoint; 0 if there is none."""
     folders = (workdir / "checkpoints").glob("*")
     return max((int(path.name) for path in folders if path.name.isdigit()), default=0)
 
 
-def outcome(workdir):
-    """All that a run leaves: bytes of every array of its last checkpoint, and metrics without times."""
+def read_outcome(workdir: Path) -> Outcome:
+    """Return the bytes of every array in the last checkpoint, and the metrics without times."""
     import jax
     import orbax.checkpoint as ocp
 
@@ -79,36 +83,44 @@ def outcome(workdir):
             is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
             value = jax.random.key_data(leaf) if is_key else leaf
             arrays[item, jax.tree_util.keystr(path)] = np.asarray(value).tobytes()
-    metrics = [{name: row[name] for name in row.keys() - TIMES} for row in rows(workdir)]
+    metrics = [{name: row[name] for name in row.keys() - TIMES} for row in read_rows(workdir)]
     return arrays, metrics
 
 
-def begun(process, workdir):
-    """Wait for the first new row or checkpoint of this start, or for its end; the moment."""
-    old, kept = rows(workdir), saved(workdir)  # rows beyond the checkpoint are dropped, and written anew
-    while process.poll() is None and saved(workdir) <= kept and all(row in old for row in rows(workdir)):
+def wait_for_start(process: subprocess.Popen, workdir: Path) -> float:
+    """Wait for the first new row or checkpoint of a process, or for its end, and return the time."""
+    # A resumed run removes the rows after its checkpoint and writes them again.
+    old, kept = read_rows(workdir), newest_step(workdir)
+    while (
+        process.poll() is None
+        and newest_step(workdir) <= kept
+        and all(row in old for row in read_rows(workdir))
+    ):
         time.sleep(0.002)
     return time.perf_counter()
 
 
-def ended_well(process, workdir):
-    """Wait for the end of a run that nobody killed."""
+def wait_for_success(process: subprocess.Popen, workdir: Path) -> None:
+    """Wait for the end of a run that was not killed."""
     if process.wait():
-        raise SystemExit(f"{workdir}.log: the run broke off by itself")
+        raise SystemExit(f"{workdir}.log: the run failed without a kill")
 
 
-def kill_once(process, workdir, delay, number):
-    """Send `number` so many seconds after the first step; what was lost, in steps, and in words.
+def kill_once(
+    process: subprocess.Popen, workdir: Path, delay: float, number: signal.Signals
+) -> tuple[int, str] | None:
+    """Send signal `number` `delay` seconds after the first step.
 
-    None where the run was at its end before.
+    Returns the number of lost steps and a description, or None if the run had already ended.
     """
-    begun(process, workdir)
+    wait_for_start(process, workdir)
     time.sleep(delay)
     if process.poll() is not None:
         return None
     process.send_signal(number)
     process.wait()
-    reached, kept = max([row["step"] for row in rows(workdir)], default=0), saved(workdir)
+    reached = max((row["step"] for row in read_rows(workdir)), default=0)
+    kept = newest_step(workdir)
     if kept == STEPS:  # the signal came after the last checkpoint
         return None
     unfinished = any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
@@ -116,7 +128,8 @@ def kill_once(process, workdir, delay, number):
     return max(reached - kept, 0), words
 
 
-def parse():
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=50)
@@ -125,39 +138,43 @@ def parse():
     return parser.parse_args()
 
 
-def main():
-    options = parse()
-    folder = options.output.resolve()
+def main() -> None:
+    """Run the benchmark."""
+    arguments = parse_arguments()
+    folder = arguments.output.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    data, draw = make_data(folder), random.Random(options.seed)
-    number = getattr(signal, f"SIG{options.signal}")
+    data, draw = make_data(folder), random.Random(arguments.seed)
+    number = signal.Signals[f"SIG{arguments.signal}"]
 
-    whole = folder / "whole"
-    process = start(data, whole)
-    first = begun(process, whole)
-    ended_well(process, whole)
+    reference = folder / "whole"
+    process = start(data, reference)
+    first = wait_for_start(process, reference)
+    wait_for_success(process, reference)
     seconds = time.perf_counter() - first
-    print(f"without a break: {seconds:.1f} s from the first row to the end", flush=True)
-    wanted, lost, equal, run = outcome(whole), [], 0, 0
+    print(f"uninterrupted: {seconds:.1f} s from the first row to the end", flush=True)
+    wanted = read_outcome(reference)
+    lost: list[int] = []
+    equal, run = 0, 0
     while True:
         workdir = folder / f"run{run}"
         process = start(data, workdir)
-        seen = None
-        if len(lost) < options.kills:
-            seen = kill_once(process, workdir, draw.uniform(0, 0.7 * seconds), number)
-        if seen is not None:
-            lost.append(seen[0])
-            print(f"kill {len(lost)}: {seen[1]}", flush=True)
+        kill = None
+        if len(lost) < arguments.kills:
+            kill = kill_once(process, workdir, draw.uniform(0, 0.7 * seconds), number)
+        if kill is not None:
+            steps, description = kill
+            lost.append(steps)
+            print(f"kill {len(lost)}: {description}", flush=True)
             continue
         if process.wait() not in (0, -number, 128 + number):
-            raise SystemExit(f"{workdir}.log: the run broke off by itself")
-        same = outcome(workdir) == wanted
+            raise SystemExit(f"{workdir}.log: the run failed without a kill")
+        same = read_outcome(workdir) == wanted
         equal, run = equal + same, run + 1
         print(f"run {run}: {'the same end' if same else 'ANOTHER END'}", flush=True)
-        if len(lost) >= options.kills:
+        if len(lost) >= arguments.kills:
             break
-    print(f"{len(lost)} kills in {run} runs, {equal} with the same end; {sum(lost)} steps lost in all")
+    print(f"{len(lost)} kills in {run} runs, {equal} with the same end; {sum(lost)} steps lost in total")
 
 
 if __name__ == "__main__":

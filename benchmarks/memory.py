@@ -1,11 +1,11 @@
-"""Memory of `track.py` against the number of frames.
+"""Measures the memory of `track.py` against the number of frames.
 
-    python benchmarks/memory.py --frames 100 1000 5000 --output runs/memory [--plot docs/memory.svg]
+    python -m benchmarks.memory --frames 100 1000 5000 --output runs/memory [--plot docs/memory.svg]
 
-Tracks 720p videos of so many frames with the network that comes with the package: generated shapes, enlarged,
-that go to and fro, 40 frames each way. Twice a second, and at the end, asks how much memory the process has
-resident and how many lines of `frames.jsonl` there are. Prints a table and, last, a JSON line; OUTPUT has all
-samples (`memory.json`) and the videos, to be used again.
+Tracks 720p videos of the given lengths with the packaged network. The videos show generated shapes, enlarged,
+that move back and forth, 40 frames each way. Twice a second, and at the end, samples the resident memory of
+the process and the number of lines in `frames.jsonl`. Prints a table, and then a JSON line. OUTPUT holds all
+samples (`memory.json`) and the videos, which later runs reuse.
 """
 
 import argparse
@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
-from common import load_average, rounded
 
+from benchmarks.common import load_average, rounded
 from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.vis import read_vis
@@ -27,11 +29,14 @@ from masktrack_jax.evaluation.diagnosis.plots import curves
 from masktrack_jax.video.files import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
-HEIGHT, WIDTH, WAY = 720, 1280, 40
+HEIGHT, WIDTH = 720, 1280
+FRAMES_EACH_WAY = 40
+
+Run = dict[str, Any]  # frames, seconds, peak_mib, tracks, and samples: [frames done, resident MiB]
 
 
-def main():
-    """Measure what the command line asks for."""
+def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 500, 1000, 2500, 5000])
     parser.add_argument("--output", type=Path, required=True)
@@ -39,7 +44,7 @@ def main():
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     print("frames  seconds  peak MiB  tracks")
-    runs = [measure(count, arguments) for count in arguments.frames]
+    runs = [measure(count, arguments.output) for count in arguments.frames]
     if arguments.plot:
         arguments.plot.write_text(plot(runs))
     about = {"what": "memory", "load": load_average()}
@@ -49,9 +54,9 @@ def main():
     print(json.dumps(rounded({**about, "runs": runs})))
 
 
-def measure(count, arguments):
-    """Track a video of so many frames: {frames, seconds, peak_mib, tracks, samples [frames, MiB]}."""
-    output = arguments.output / str(count)
+def measure(count: int, folder: Path) -> Run:
+    """Track a video of `count` frames, and sample the memory."""
+    output = folder / str(count)
     video = output.with_suffix(".mp4")
     if not video.exists():
         write_video(video, count)
@@ -62,7 +67,7 @@ def measure(count, arguments):
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     samples = list(sampled(process, output))
     if process.returncode:
-        raise SystemExit(f"{output}.log: the run broke off")
+        raise SystemExit(f"{output}.log: the run failed")
     row = {
         "frames": len((output / "frames.jsonl").read_text().splitlines()),
         "seconds": time.perf_counter() - started,
@@ -76,20 +81,22 @@ def measure(count, arguments):
     return row
 
 
-def write_video(path, count):
-    """An mp4 of 720p: 2 to 4 shapes that move for 40 frames, and back again."""
-    options = GeneratorOptions(videos=1, frames=WAY, height=96, width=160, seed=3, leave=0.5, enter=0.5)
+def write_video(path: Path, count: int) -> None:
+    """Write a 720p mp4 of 2 to 4 shapes that move for 40 frames, and back again."""
+    options = GeneratorOptions(
+        videos=1, frames=FRAMES_EACH_WAY, height=96, width=160, seed=3, leave=0.5, enter=0.5
+    )
     with tempfile.TemporaryDirectory() as folder:
         dataset = read_vis(generate(Path(folder) / "data", options))
-        small = [dataset.read_frame(dataset.videos[0], frame) for frame in range(WAY)]
+        small = [dataset.read_frame(dataset.videos[0], frame) for frame in range(FRAMES_EACH_WAY)]
     frames = [cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for frame in small]
     with VideoWriter(path, 25, HEIGHT, WIDTH) as writer:
         for index in range(count):
-            place = index % (2 * WAY)
-            writer.write(frames[min(place, 2 * WAY - 1 - place)])
+            place = index % (2 * FRAMES_EACH_WAY)
+            writer.write(frames[min(place, 2 * FRAMES_EACH_WAY - 1 - place)])
 
 
-def sampled(process, output):
+def sampled(process: subprocess.Popen, output: Path) -> Iterator[list[float]]:
     """Yield [lines of frames.jsonl, resident MiB] until the process ends."""
     lines, size = 0, 0
     path = output / "partial" / "frames.jsonl"
@@ -107,8 +114,8 @@ def sampled(process, output):
         time.sleep(0.5)
 
 
-def resident(pid):
-    """The resident memory of a process in MiB; None where it has ended."""
+def resident(pid: int) -> float | None:
+    """Return the resident memory of a process in MiB, or None if it has ended."""
     try:
         rows = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -116,8 +123,8 @@ def resident(pid):
     return next((int(row.split()[1]) / 1024 for row in rows if row.startswith("VmRSS")), None)
 
 
-def plot(runs):
-    """A line a run: resident memory over the frames that are done."""
+def plot(runs: Sequence[Run]) -> str:
+    """Plot one line per run as SVG: resident memory over the frames done."""
     series = {f"{run['frames']} frames, peak {run['peak_mib']:.0f}": run["samples"] for run in runs}
     longest, highest = max(run["frames"] for run in runs), max(run["peak_mib"] for run in runs)
     ends = longest, -(-highest // 250) * 250

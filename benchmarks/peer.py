@@ -1,28 +1,34 @@
-"""Another implementation in a process of its own, timed in turns with ours."""
+"""Another implementation in a separate process, timed in turns with ours."""
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.common import Times
 
 PEERS = {"torchvision": "peer_torchvision.py"}
 KEYS = ("seconds", "cpu_seconds")
 
 
-def add_arguments(parser):
-    """The flags by which a benchmark is asked for a peer."""
-    parser.add_argument("--against", choices=PEERS, help="time this too, call by call in turns with ours")
-    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has it")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that select a peer."""
+    parser.add_argument("--against", choices=PEERS, help="also time this, call by call in turns with ours")
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python that has it installed")
 
 
 class Peer:
-    """A process of `name`'s script: `task` is what it shall do, `round` times that once.
+    """A process that runs the script of peer `name` with a `task`; `round` times the task once.
 
-    A process of its own, so that each has its own threads and memory; it sleeps while ours works. Leaves with
-    one line where the peer is not installed.
+    A separate process has its own threads and memory, and it sleeps while ours works. If the peer is not
+    installed, the benchmark exits with a one-line message.
     """
 
-    def __init__(self, name, python, **task):
+    def __init__(self, name: str, python: str, **task: object) -> None:
         script = Path(__file__).with_name(PEERS[name])
         command = [python, str(script), json.dumps(task)]
         self.name = name
@@ -31,41 +37,45 @@ class Peer:
         )
         self.about = self._answer()
 
-    def round(self):
-        """{stage: (seconds, processor seconds)} of one call, stages named after the peer."""
+    def round(self) -> dict[str, tuple[float, float]]:
+        """Return {stage: (seconds, processor seconds)} of one call; stages start with the peer's name."""
+        assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return {f"{self.name}: {stage}": tuple(times) for stage, times in self._answer().items()}
 
-    def close(self):
+    def close(self) -> None:
         """End the process."""
         self._process.communicate()
 
-    def _answer(self):
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None and self._process.stderr is not None
         line = self._process.stdout.readline()
         if not line:
             reason = (self._process.stderr.read().strip() or "it ended").splitlines()[-1]
             sys.exit(
                 f"error: {self.name} does not run ({reason}); pip install torch {self.name} in an "
-                "environment of its own and name its Python by --peer-python"
+                "separate environment, and pass its Python with --peer-python"
             )
         return json.loads(line)
 
 
-def ratios(rows, pairs):
-    """Print how many times ours a peer's time is; returns the same as a dict.
+def ratios(
+    rows: Mapping[str, "Times"], pairs: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+) -> dict[str, dict[str, float]]:
+    """Print and return the peer's time divided by ours.
 
-    `rows`: of `common.clock`; `pairs`: {title: (our rows, the peer's rows)}, whose sums are compared.
+    Args:
+        rows: times by stage, from `common.clock`.
+        pairs: for each title, our stages and the peer's stages; the ratio is of their sums.
     """
     print(f"\n{'beside the peer, ms':<20} {'ours':>10} {'theirs':>10} {'ratio':>7}   in processor time")
     found = {}
     for title, sides in pairs.items():
-        sums = [{key: sum(rows[name][key] for name in names) for key in KEYS} for names in sides]
-        found[title] = {key: sums[1][key] / sums[0][key] for key in KEYS}
+        ours, theirs = ({key: sum(rows[name][key] for name in names) for key in KEYS} for names in sides)
+        found[title] = {key: theirs[key] / ours[key] for key in KEYS}
         columns = [
-            f"{ours[key] * 1e3:10.0f} {theirs[key] * 1e3:10.0f} {found[title][key]:7.2f}"
-            for ours, theirs in [sums]
-            for key in KEYS
+            f"{ours[key] * 1e3:10.0f} {theirs[key] * 1e3:10.0f} {found[title][key]:7.2f}" for key in KEYS
         ]
         print(f"{title:<20}", *columns)
     return found

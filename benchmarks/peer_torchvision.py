@@ -1,12 +1,15 @@
-"""torchvision's Mask R-CNN R50-FPN, without tracking, as a process that `peer.Peer` starts and times.
+"""torchvision's Mask R-CNN R50-FPN, without tracking, in a process that `peer.Peer` starts and times.
 
-Takes a task as JSON and says that it is ready; then for every line of its input it does the task once and
-prints {stage: [seconds, processor seconds]}. Imports nothing of ours. Random weights and frames.
+The argument is a task as JSON. The process first prints its versions. For every line of its input it then
+runs the task once and prints {stage: [seconds, processor seconds]}. It imports only torch and torchvision.
+Weights and frames are random.
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -14,8 +17,8 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 
-def main():
-    """Answer line by line until the input ends."""
+def main() -> None:
+    """Run the task once per line of input, until the input ends."""
     task = json.loads(sys.argv[1])
     torch.manual_seed(0)
     work = {"inference": inference, "training": training}[task.pop("what")](**task)
@@ -30,17 +33,26 @@ def main():
         print(json.dumps(stages), flush=True)
 
 
-def network(classes, scale, **options):
-    """A network for frames resized to fit `scale` (long edge, short edge); stem and stage 1 are frozen."""
+def network(classes: int, scale: Sequence[int], **options: float) -> MaskRCNN:
+    """Return a network for frames that fit `scale` (long edge, short edge); stem and stage 1 are frozen."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     return MaskRCNN(backbone, classes + 1, min_size=scale[1], max_size=scale[0], **options)
 
 
-def inference(classes, scale, frame, batch, proposals, detections, candidates):
-    """A call that segments `batch` frames of `frame` (h, w); resizing and normalising are not timed.
+def inference(
+    *,
+    classes: int,
+    scale: Sequence[int],
+    frame: Sequence[int],
+    batch: int,
+    proposals: int,
+    detections: int,
+    candidates: int,
+) -> Callable[[], dict[str, Any]]:
+    """Return a call that segments `batch` frames of size `frame` (h, w), without resizing and normalisation.
 
-    `candidates`: how many scores of a frame lie above the threshold; with random weights either all would or
-    none.
+    The threshold is set so that `candidates` scores per frame pass. With random weights, a fixed threshold
+    would pass all scores or none.
     """
     numbers = {"rpn_pre_nms_top_n_test": proposals, "rpn_post_nms_top_n_test": proposals}
     model = network(classes, scale, box_detections_per_img=detections, **numbers).eval()
@@ -48,7 +60,7 @@ def inference(classes, scale, frame, batch, proposals, detections, candidates):
     sizes, frames = images.image_sizes, [tuple(frame)] * batch
 
     @torch.inference_mode()
-    def segment():
+    def segment() -> dict[str, Any]:
         clock = Clock()
         features = model.backbone(images.tensors)
         clock.mark("backbone and FPN")
@@ -70,8 +82,17 @@ def inference(classes, scale, frame, batch, proposals, detections, candidates):
     return segment
 
 
-def training(classes, scale, images, objects, proposals, rpn_samples, roi_samples):
-    """A call that makes one step of SGD on so many images with so many objects each."""
+def training(
+    *,
+    classes: int,
+    scale: Sequence[int],
+    images: int,
+    objects: int,
+    proposals: int,
+    rpn_samples: int,
+    roi_samples: int,
+) -> Callable[[], dict[str, Any]]:
+    """Return a call that runs one SGD step on `images` images with `objects` objects each."""
     numbers = {f"rpn_{when}_nms_top_n_train": proposals for when in ("pre", "post")}
     numbers |= {"rpn_batch_size_per_image": rpn_samples, "box_batch_size_per_image": roi_samples}
     model = network(classes, scale, **numbers).train()
@@ -84,7 +105,7 @@ def training(classes, scale, images, objects, proposals, rpn_samples, roi_sample
     labels, masks = torch.arange(objects) % classes + 1, torch.ones(objects, height, width, dtype=torch.uint8)
     targets = [{"boxes": one, "labels": labels, "masks": masks} for one in boxes]
 
-    def step():
+    def step() -> dict[str, Any]:
         clock = Clock()
         optimizer.zero_grad()
         sum(model(frames, targets).values()).backward()
@@ -96,19 +117,20 @@ def training(classes, scale, images, objects, proposals, rpn_samples, roi_sample
 
 
 class Clock:
-    """`stages`: {name: (seconds, processor seconds)} since the mark before."""
+    """Collects in `stages` the (seconds, processor seconds) between marks."""
 
-    def __init__(self):
-        self.stages, self._last = {}, self._now()
+    def __init__(self) -> None:
+        self.stages: dict[str, Any] = {}
+        self._last = self._now()
 
-    def mark(self, name):
-        """The stage `name` ends here."""
+    def mark(self, name: str) -> None:
+        """End the stage `name`."""
         now = self._now()
         self.stages[name] = tuple(n - last for n, last in zip(now, self._last))
         self._last = self._now()
 
     @staticmethod
-    def _now():
+    def _now() -> tuple[float, float]:
         return time.perf_counter(), time.process_time()
 
 

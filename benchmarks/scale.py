@@ -1,29 +1,38 @@
-"""What inference costs by the number of proposals, detections, frames, classes and pixels.
+"""Measures the cost of inference by the number of proposals, detections, frames, classes and pixels.
 
-    python benchmarks/scale.py --config configs/demo.py --picture docs/scale.svg
+    python -m benchmarks.scale --config configs/demo.py --picture docs/scale.svg
 
-One number changes at a time; the others are `USUAL`. Random weights and frames. A video's cost is that of
-associating and encoding what was detected. Prints a table, draws a picture where asked, and last prints a
-JSON line. Least processor time of all threads; the wall's clock is in the JSON line.
+One number changes at a time; the others have the values of `USUAL`. Weights and frames are random. The cost
+of a video covers associating its detections and encoding their masks. Prints a table with the minimum
+processor time of all threads, draws a picture on request, and then prints a JSON line, which also has the
+wall time.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from common import clock, compiled, load_average, load_config, rounded
-from scale_picture import draw
 
+from benchmarks.common import Times, Variables, clock, compiled, load_average, load_config, rounded
+from benchmarks.scale_picture import draw
 from masktrack_jax.inference.frames import FrameDetections
 from masktrack_jax.inference.load import build_segmenter
 from masktrack_jax.models.masktrack_rcnn import build_model
 
-USUAL = {"proposals": 200, "detections": 10, "frames in a batch": 1, "classes": 40, "pixels": (192, 320)}
-SWEEPS = {
+USUAL: dict[str, Any] = {
+    "proposals": 200,
+    "detections": 10,
+    "frames in a batch": 1,
+    "classes": 40,
+    "pixels": (192, 320),
+}
+SWEEPS: dict[str, tuple[Any, ...]] = {
     "proposals": (125, 250, 500, 1000),
     "detections": (1, 25, 50, 100),
     "frames in a batch": (1, 2, 4, 8),
@@ -33,8 +42,8 @@ SWEEPS = {
 }
 
 
-def main():
-    """Measure what the command line asks for."""
+def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--repeats", type=int, default=5)
@@ -52,12 +61,12 @@ def main():
     print(json.dumps(rounded({"what": "scale", **about, "sweeps": sweeps})))
 
 
-def network(path, **changes):
-    """A call that detects on noise; `changes` of `USUAL`."""
+def network(path: str, **changes: int | tuple[int, int]) -> Callable[[], object]:
+    """Return a call that detects on noise, with `changes` to `USUAL`."""
     chosen = USUAL | changes
     config = load_config(path)
     config.model.proposals.update({name: chosen["proposals"] for name in ("pre_nms", "post_nms")})
-    # Above every threshold, and cut: so many and no others.
+    # All scores pass the threshold, and the best `max_detections` are kept.
     config.model.detections.update({"score_threshold": 0.0, "max_detections": chosen["detections"]})
     model = build_model(config, chosen["classes"])
     variables = random_variables(path, chosen["classes"])
@@ -72,16 +81,16 @@ def network(path, **changes):
 
 
 @cache
-def random_variables(path, classes):
-    """Variables as at the start of a training: neither proposals nor scores are all alike."""
+def random_variables(path: str, classes: int) -> Variables:
+    """Return initial variables, with which proposals and scores vary."""
     return build_model(load_config(path), classes).init_variables(jax.random.key(0))
 
 
-def video(path, **changes):
-    """A call that associates and encodes the detections of so many frames: objects that move a little."""
+def video(path: str, **changes: int) -> Callable[[], object]:
+    """Return a call that associates and encodes the detections of a video, whose objects move slightly."""
     length, count, classes = changes["frames in a video"], USUAL["detections"], USUAL["classes"]
     rng = np.random.default_rng(0)
-    corners, looks = rng.uniform(0, 200, (count, 2)), rng.standard_normal((count, 256))
+    corners, embeddings = rng.uniform(0, 200, (count, 2)), rng.standard_normal((count, 256))
     labels = np.arange(count) % classes
     found = []
     for _ in range(length):
@@ -93,7 +102,7 @@ def video(path, **changes):
                 np.linspace(0.9, 0.5, count).astype(np.float32),
                 labels,
                 np.eye(classes, dtype=np.float32)[labels],
-                (looks + 0.1 * rng.standard_normal(looks.shape)).astype(np.float32),
+                (embeddings + 0.1 * rng.standard_normal(embeddings.shape)).astype(np.float32),
                 masks=np.ones((count, 28, 28), np.float32),
             )
         )
@@ -102,8 +111,8 @@ def video(path, **changes):
     return lambda: segmenter.finish(segmenter.associate(found)) and 0
 
 
-def show(name, rows):
-    """Print a sweep, and how its cost grows with its number."""
+def show(name: str, rows: dict[int, Times]) -> None:
+    """Print a sweep and the growth of its cost with its number."""
     print(f"\n{name:<20} processor ms   cost: number (both relative to the first)")
     first, least = next(iter(rows)), next(iter(rows.values()))["cpu_seconds"]
     for number, row in rows.items():

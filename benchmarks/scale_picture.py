@@ -1,14 +1,19 @@
-"""The picture of benchmarks/scale.py: a small plot a sweep, as SVG written by hand."""
+"""Draws the picture of benchmarks/scale.py: one small plot per sweep, as hand-written SVG."""
 
+from collections.abc import Mapping
 from html import escape
+from typing import TYPE_CHECKING
 
-WIDTH, HEIGHT, LEFT, TOP = 240, 190, 46, 30  # of a small plot, and where its axes begin
+if TYPE_CHECKING:
+    from benchmarks.common import Times
+
+WIDTH, HEIGHT, LEFT, TOP = 240, 190, 46, 30  # size of a small plot, and the origin of its axes
 INK, QUIET, LINE = "#1d2733", "#66727f", "#2a6fbb"
 COLUMNS = 3
 
 
-def draw(sweeps):
-    """SVG of {name: {number: {"cpu_seconds"}}}: processor milliseconds from 0 over the number from 0."""
+def draw(sweeps: "Mapping[str, Mapping[int, Times]]") -> str:
+    """Plot processor milliseconds over the number for each sweep, both axes from 0, as SVG."""
     rows = -(-len(sweeps) // COLUMNS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {COLUMNS * WIDTH} {rows * HEIGHT}" '
@@ -23,12 +28,12 @@ def draw(sweeps):
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _plot(name, costs):
-    """One small plot; the dotted line is in proportion to the growth from the first to the last number."""
+def _plot(name: str, costs: Mapping[int, float]) -> list[str]:
+    """Draw one small plot; the dotted line connects the first and the last point."""
     right, bottom = WIDTH - 16, HEIGHT - 34
     widest, highest = max(costs), max(costs.values()) * 1.08
 
-    def at(number, cost):
+    def at(number: float, cost: float) -> tuple[float, float]:
         return LEFT + (right - LEFT) * number / widest, bottom - (bottom - TOP) * cost / highest
 
     points = [at(*point) for point in costs.items()]
@@ -47,7 +52,7 @@ def _plot(name, costs):
     ]
 
 
-def _text(x, y, text, fill, size=10, anchor="middle"):
+def _text(x: float, y: float, text: str, fill: str, size: int = 10, anchor: str = "middle") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{fill}" text-anchor="{anchor}">'
         f"{escape(text)}</text>"

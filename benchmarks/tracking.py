@@ -1,32 +1,35 @@
-"""Which track head, loss and association keep identities best? One detector, many heads on its features.
+"""Compares track heads, losses and association rules by how well they keep identities.
 
     python -m benchmarks.tracking                         # on 2 cores: an hour
     python -m benchmarks.tracking --preset hard-large     # for a GPU
 
-Generates the set (data/hard) and trains its detector (configs/hard.py, runs/hard) where they are missing.
-Then every head learns on the same RoI features for the same number of steps, with each seed; every variant is
-scored on unseen videos with the detector's detections, and with labelled boxes and masks in place of them.
-Prints a table and writes its rows, one for each variant, input and seed, to benchmarks/results/tracking.json.
-`--split tune` scores on other videos: what the variants' values were chosen on.
+Generates the data set (data/hard) and trains its detector (configs/hard.py, runs/hard) if they are missing.
+Every head is then trained on the same RoI features for the same number of steps, once per seed. Every variant
+is scored on unseen videos, with the detector's detections and with labelled boxes and masks instead. Prints a
+table and writes its rows, one for each variant, input and seed, to benchmarks/results/tracking.json. `--split
+tune` scores on other videos, on which the values of the variants were chosen.
 """
 
 import argparse
 import functools
 import json
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.serialization import msgpack_restore, msgpack_serialize
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from benchmarks.frozen import fit_head, keep_rois
-from benchmarks.tracking_inputs import see_split
-from benchmarks.tracking_variants import HEADS, VARIANTS
+from benchmarks.tracking_inputs import DetectedVideo, detect_split
+from benchmarks.tracking_variants import HEADS, VARIANTS, Variant
 from configs import hard, hard_large
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import read_metadata
@@ -36,13 +39,13 @@ from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.json_files import write_json
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
-from masktrack_jax.data.vis import read_vis
+from masktrack_jax.data.vis import VisDataset, read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.losses.tracking import OVER_ROIS
 from masktrack_jax.models import track_head
-from masktrack_jax.models.masktrack_rcnn import build_model
+from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.tracking.association import AssociationOptions
@@ -50,20 +53,23 @@ from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.run import train
 
 CONFIGS = {"hard": hard, "hard-large": hard_large}
-# Videos and seed of each split, by preset of the generator.
+# (number of videos, seed) of each split, by preset of the generator.
 SPLITS = {
     "hard": {"train": (200, 21), "val": (40, 22), "tune": (30, 23)},
     "hard-large": {"train": (2000, 21), "val": (100, 22), "tune": (50, 23)},
 }
 METRICS = ("AP", "AP75", "HOTA", "AssA", "IDF1", "IDSW")
 
+Json = dict[str, Any]
+Embed = Callable[[np.ndarray], np.ndarray]  # RoI features (n, F) to embeddings (n, E)
 
-def main(arguments=None):
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     options = _parser().parse_args(arguments)
     data = {name: make_split(options.preset, name) for name in ("train", options.split)}
     detector = load_detector(options.preset, data["train"])
-    inputs = see_split(detector, data[options.split])
+    inputs = detect_split(detector, data[options.split])
     truth = json.loads(data[options.split].annotations_path.read_text())
     chosen = {name: VARIANTS[name] for name in options.variants or VARIANTS}
     kept = functools.cache(lambda references: keep_pairs(detector, data["train"], references, options.pairs))
@@ -71,7 +77,10 @@ def main(arguments=None):
     for head in dict.fromkeys(variant.head for variant in chosen.values()):
         variants = {name: variant for name, variant in chosen.items() if variant.head == head}
         for seed in range(options.seeds):
-            embed = head and fit(detector.config, head, lambda head=head: kept(learning(head)), options, seed)
+            embed = None
+            if head:
+                samples = functools.partial(kept, references_of(head))
+                embed = fit(detector.config, head, samples, options, seed)
             for name, variant in variants.items():
                 for source, videos in inputs.items():
                     tracks = associate(detector.categories, videos, embed, variant)
@@ -85,8 +94,8 @@ def main(arguments=None):
     write(Path(output), budget, {name: asdict(variant) for name, variant in chosen.items()}, rows)
 
 
-def write(path, budget, variants, rows):
-    """Write rows and variants, and print the table; those of other variants that are there stay."""
+def write(path: Path, budget: Json, variants: dict[str, Json], rows: list[Json]) -> None:
+    """Write rows and variants, and print the table. Rows of other variants in the file stay."""
     if path.exists():
         before = json.loads(path.read_text())
         if {key: before[key] for key in budget} == budget:
@@ -97,25 +106,25 @@ def write(path, budget, variants, rows):
     print(table(rows))
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="hard", choices=CONFIGS, help="of the generator")
     parser.add_argument("--split", default="val", choices=("val", "tune"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=500, help="of training a head")
-    parser.add_argument("--pairs", type=int, default=800, help="pairs of frames whose features are kept")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of a head")
+    parser.add_argument("--pairs", type=int, default=800, help="frame pairs in the training set of the heads")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help="default: all")
     parser.add_argument("--output", help="default: benchmarks/results/tracking.json, tracking-large.json")
     return parser
 
 
-def make_split(preset, name):
-    """The `VisDataset` of a split, generated where it is missing."""
+def make_split(preset: str, name: str) -> VisDataset:
+    """Return the data set of a split; generates it if it is missing."""
     videos, seed = SPLITS[preset][name]
     wanted = GeneratorOptions(videos=videos, seed=seed, **PRESETS[preset])
-    # Not "tune" beside the others: training looks for one data set below a folder.
+    # "tune" is in a separate folder, because training expects one data set below its folder.
     path = Path("data", f"{preset}-tune" if name == "tune" else f"{preset}/{name}")
     return read_vis(generate(path, wanted))
 
@@ -124,14 +133,14 @@ def make_split(preset, name):
 class Detector:
     """A trained network with its config."""
 
-    config: object
-    model: object
-    variables: dict
-    categories: list
+    config: ConfigDict
+    model: MaskTrackRCNN
+    variables: Json
+    categories: list[tuple[int, str]]
 
 
-def load_detector(preset, dataset):
-    """The `Detector` of a preset, trained where it is missing or not at its end."""
+def load_detector(preset: str, dataset: VisDataset) -> Detector:
+    """Return the detector of a preset; trains it if it is missing or unfinished."""
     path = f"runs/{preset}"
     train(CONFIGS[preset].get_config(), dataset, path)
     about = read_metadata(path)
@@ -140,40 +149,46 @@ def load_detector(preset, dataset):
     return Detector(about.config, model, variables, about.categories)
 
 
-def keep_pairs(detector, dataset, references, pairs):
-    """`Samples` of RoI features for the losses that compare to `references` (`frozen.keep_rois`)."""
-    head = next(head for head in HEADS if learning(head) == references)
+def keep_pairs(detector: Detector, dataset: VisDataset, references: str, pairs: int) -> tuple[Any, ...]:
+    """Return the RoI features (`frozen.keep_rois`) for the losses that compare with `references`."""
+    head = next(head for head in HEADS if references_of(head) == references)
     config = with_head(detector.config, head)
     size = config.train.batch_size
     batches = training_batches(dataset, PairOptions.from_config(config.data), seed=7, batch_size=size)
-    some = tqdm(islice(batches, pairs // size), f"{references} to learn from", pairs // size, disable=None)
+    some = tqdm(islice(batches, pairs // size), f"RoI features of {references}", pairs // size, disable=None)
     try:
         return keep_rois(detector.model, detector.variables, some, config.train)
     finally:
         batches.close()
 
 
-def learning(head):
-    """What the head's loss compares RoIs to: "objects" of the reference frame, or "rois" drawn there."""
+def references_of(head: str) -> str:
+    """Return what the head's loss compares RoIs with: "objects" or "rois" of the reference frame."""
     track = with_head(base_config(), head).train.track
     return "rois" if track.loss in OVER_ROIS else "objects"
 
 
-def with_head(config, head):
-    """A copy of `config` with a head of `HEADS`."""
+def with_head(config: ConfigDict, head: str) -> ConfigDict:
+    """Return a copy of `config` with a head of `HEADS`."""
     config = config.copy_and_resolve_references()
-    form, loss, _ = HEADS[head]
-    config.model.track_head.update(form)
-    config.train.track.update(loss)
+    recipe = HEADS[head]
+    config.model.track_head.update(recipe.track_head)
+    config.train.track.update(recipe.track)
     config.train.track.roi.samples = 16
     config.optimizer.update({"learning_rate": 1e-3, "warmup_steps": 50})
     return config
 
 
-def fit(config, head, samples, options, seed):
-    """A trained head: `embed(features (n, F)) -> (n, E)`. `samples()` gives what it learns from."""
+def fit(
+    config: ConfigDict,
+    head: str,
+    samples: Callable[[], tuple[Any, ...]],
+    options: argparse.Namespace,
+    seed: int,
+) -> Embed:
+    """Train a head on `samples()`, or read it from runs/, and return its embedding function."""
     config = with_head(config, head)
-    steps = options.steps * HEADS[head][2]
+    steps = options.steps * HEADS[head].step_factor
     name = re.sub(r"\W+", "_", f"{head} {steps} steps {options.pairs} pairs seed {seed}")
     path = Path(f"runs/{options.preset}-heads") / f"{name}.msgpack"
     if not path.exists():
@@ -187,7 +202,7 @@ def fit(config, head, samples, options, seed):
     network = track_head.build_track_head(config.model.track_head, jnp.float32)
     run, shape = jax.jit(network.apply), (7, 7, config.model.fpn.channels)
 
-    def embed(features):
+    def embed(features: np.ndarray) -> np.ndarray:
         padded = np.zeros((-(-max(len(features), 1) // 512) * 512, *shape), np.float32)
         padded[: len(features)] = features.reshape(-1, *shape)
         return np.asarray(run({"params": params}, padded))[: len(features)]
@@ -195,10 +210,15 @@ def fit(config, head, samples, options, seed):
     return embed
 
 
-def associate(categories, videos, embed, variant):
-    """Tracks of all videos by a `Variant`, in the results file's form."""
+def associate(
+    categories: Sequence[tuple[int, str]],
+    videos: Iterable[DetectedVideo],
+    embed: Embed | None,
+    variant: Variant,
+) -> list[Json]:
+    """Return the tracks of all videos under a variant, in the format of a results file."""
     segmenter = VideoSegmenter(
-        None,  # nothing is detected here
+        None,  # the detections are given
         categories,
         association=AssociationOptions(**variant.association),
         tracks=TrackOptions(**variant.tracks),
@@ -213,19 +233,19 @@ def associate(categories, videos, embed, variant):
     return tracks
 
 
-def measure(truth, tracks):
-    """{metric: value} of tracks."""
+def measure(truth: Json, tracks: list[Json]) -> dict[str, float]:
+    """Return the value of each of `METRICS`."""
     metrics = score(truth, tracks)
     return {name: metrics[name] for name in METRICS}
 
 
-def corrected_ap(truth, tracks):
-    """AP with every mistaken identity put right: what is left to gain for a tracker."""
+def corrected_ap(truth: Json, tracks: list[Json]) -> float:
+    """Return AP with every identity error corrected, the limit for a tracker."""
     return diagnose(truth, tracks).report["corrected"]["identities"]
 
 
-def table(rows):
-    """The rows as text: mean ± standard deviation over the seeds."""
+def table(rows: Sequence[Json]) -> str:
+    """Format the rows: mean ± standard deviation over the seeds."""
     corrected = "AP, identities corrected"
     lines = [" | ".join(["| input", "variant", *METRICS, corrected, ""]).strip()]
     lines.append("| --- | --- |" + " ---: |" * (len(METRICS) + 1))
@@ -238,7 +258,7 @@ def table(rows):
     return "\n".join(lines)
 
 
-def _cell(name, values):
+def _cell(name: str, values: np.ndarray) -> str:
     form = ".0f" if name == "IDSW" else ".3f"
     spread = values.std(ddof=1) if len(values) > 1 else 0.0
     return f"{values.mean():{form}} ± {spread:{form}}"

@@ -1,18 +1,28 @@
-"""What benchmarks/tracking.py compares: heads with their losses, and rules of association."""
+"""Variants compared by benchmarks/tracking.py: heads with their losses, and association rules."""
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from masktrack_jax.config.base import base_config
 from masktrack_jax.config.presets import recommended_association
 
+
+class HeadRecipe(NamedTuple):
+    """Values of `config.model.track_head` and `config.train.track`, and a factor of the training steps."""
+
+    track_head: dict[str, Any]
+    track: dict[str, Any]
+    step_factor: int = 1
+
+
 FC, CONV = {"kind": "fc", "features": 256}, {"kind": "conv", "features": 256}
-# What a head is and how it learns: config.model.track_head, config.train.track, times the steps.
 HEADS = {
-    "fc, softmax": (FC, {"loss": "softmax"}, 1),
-    "fc, softmax, 5 × steps": (FC, {"loss": "softmax"}, 5),  # of the same time: it is cheaper
-    "conv, triplet": (CONV, {"loss": "triplet"}, 1),
-    "conv, contrastive": (CONV, {"loss": "contrastive"}, 1),
-    "conv, quasi-dense": (CONV, {"loss": "quasi_dense"}, 1),
+    "fc, softmax": HeadRecipe(FC, {"loss": "softmax"}),
+    # This head is cheaper: five times the steps take the same time.
+    "fc, softmax, 5 × steps": HeadRecipe(FC, {"loss": "softmax"}, 5),
+    "conv, triplet": HeadRecipe(CONV, {"loss": "triplet"}),
+    "conv, contrastive": HeadRecipe(CONV, {"loss": "contrastive"}),
+    "conv, quasi-dense": HeadRecipe(CONV, {"loss": "quasi_dense"}),
 }
 
 
@@ -21,14 +31,14 @@ class Variant:
     """A head of `HEADS` (None: no learned cue) with values of `config.inference`."""
 
     head: str | None
-    association: dict = field(default_factory=dict)
-    tracks: dict = field(default_factory=dict)
+    association: dict[str, Any] = field(default_factory=dict)
+    tracks: dict[str, Any] = field(default_factory=dict)
 
 
-# One learned cue within a class, as the trackers do that brought these losses up; a memory without end.
+# Only the learned cue within a class, as in the trackers that introduced these losses; unlimited memory.
 PLAIN = {"iou_weight": 0.0, "label_weight": 0.0, "same_label": True, "new_score": 0.3, "frames_retained": 0}
 COSINE = PLAIN | {"similarity": "cosine", "assignment": "hungarian", "new_threshold": 0.5}
-# QDTrack's tracker as far as its values have a place here: a short memory, duplicates put aside.
+# QDTrack's tracker, as far as our options reproduce it: a short memory, and no duplicates.
 BISOFTMAX = PLAIN | {"similarity": "bisoftmax", "assignment": "in_turn", "new_threshold": 0.5}
 BISOFTMAX |= {"memory": "average", "frames_retained": 10, "duplicate_iou": 0.7}
 OVERLAP = {"similarity": "none", "assignment": "hungarian", "same_label": True, "label_weight": 0.0}
@@ -50,7 +60,7 @@ VARIANTS = {
     "quasi-dense, recommended": Variant("conv, quasi-dense", *RECOMMENDED),
     "contrastive, recommended": Variant("conv, contrastive", *RECOMMENDED),
 }
-# What each value of the recommendation is worth: the best without it.
+# Ablations: the recommendation without one of its values.
 for name, values in {
     "last look only": {"memory": "last"},
     "greedy": {"assignment": "greedy"},

@@ -2,12 +2,12 @@
 
     make demo
 
-which generates the videos and then runs
+generates the videos and then runs
 
     python train.py --config configs/demo.py --workdir runs/demo
 
-AP 0.234, AP50 0.418 on 24 unseen videos, after some 6 minutes of training on 2 CPU cores. So short a run
-varies: AP 0.195 to 0.286 with other seeds and other rounding in the gradients.
+AP 0.234, AP50 0.418 on 24 unseen videos, after about 6 minutes of training on 2 CPU cores. Short runs vary:
+AP 0.195 to 0.286 with other seeds and other rounding in the gradients.
 """
 
 from ml_collections import ConfigDict
@@ -16,13 +16,13 @@ from masktrack_jax.config.base import base_config
 
 
 def get_config() -> ConfigDict:
-    """The small network of the generated data, trained for a few minutes."""
+    """A small network for the generated videos, trained for a few minutes."""
     config = base_config()
     config.model.update(
         {
             "backbone": {"depth": 18, "width": 48, "norm": "group", "frozen_stages": 0},
             "fpn": {"channels": 64, "norm": "group"},
-            # Objects are 29 to 58 pixels: anchors of 24, 48, …; RoIs up to 56 pixels from the finest level.
+            # Objects have 29 to 58 pixels: anchors of 24, 48, …; RoIs up to 56 pixels use the finest level.
             "anchors": {"scale": 6.0},
             "rpn_head": {"channels": 64},
             "proposals": {"post_nms": 100},
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     )
     config.train.update({"batch_size": 4, "steps": 900, "log_every": 50, "checkpoint_every": 300})
     config.train.roi.update({"samples": 24, "positive_fraction": 0.5})
-    # Telling shapes apart is the slow part of learning from scratch.
+    # Classification is the slowest part to learn from scratch.
     config.train.loss_weights.update({"cls": 3.0, "match": 0.5})
     config.optimizer.update(
         {

@@ -1,12 +1,12 @@
-"""Generated videos of the demo's kind, five times as many, learned for longer: 98 minutes on 2 CPU cores.
+"""The demo with five times as many generated videos and longer training: 98 minutes on 2 CPU cores.
 
     make generated
 
-which generates the videos and then runs
+generates the videos and then runs
 
     python train.py --config configs/generated.py --workdir runs/generated
 
-AP 0.694, AP50 0.906 on 60 unseen videos. `masktrack_jax/pretrained/generated` is what came out.
+AP 0.694, AP50 0.906 on 60 unseen videos. The result is `masktrack_jax/pretrained/generated`.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs.demo import get_config as demo_config
 
 
 def get_config() -> ConfigDict:
-    """The demo's recipe with a narrower backbone and a finer mask head."""
+    """The demo's recipe with a narrower backbone and a larger mask head."""
     config = demo_config()
     config.model.backbone.width = 40
     config.model.mask_head.update({"convs": 3, "channels": 64})

@@ -1,10 +1,10 @@
-"""Generated videos in which identities are hard to keep, from the checkpoint that comes with the package.
+"""Generated videos with identities that are hard to keep, trained from the packaged checkpoint.
 
     python -m masktrack_jax.data.generate --preset hard --output data/hard/train --videos 200 --seed 21
     python -m masktrack_jax.data.generate --preset hard --output data/hard/val --videos 40 --seed 22
     python train.py --config configs/hard.py --workdir runs/hard
 
-`benchmarks/tracking.py` compares track heads, losses and association rules on it.
+`benchmarks/tracking.py` compares track heads, losses and association rules on this data.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from configs.generated import get_config as generated_config
 
 
 def get_config() -> ConfigDict:
-    """The network of `generated`, taught crowds and walls."""
+    """The network of `generated`, fine-tuned on crowds and walls."""
     config = generated_config()
     config.data.root = "data/hard"
     config.train.update(

@@ -1,9 +1,10 @@
-"""As `hard`, at 360 × 640 pixels and for a GPU: R50-FPN from scratch. Not trained here yet.
+"""The videos of `hard` at 360 × 640 pixels, for a GPU: R50-FPN from scratch. Not trained here yet.
 
-python -m masktrack_jax.data.generate --preset hard-large --seed 21 --videos 2000 \
-    --output data/hard-large/train
-python -m masktrack_jax.data.generate --preset hard-large --seed 22 --videos 100 --output data/hard-large/val
-python train.py --config configs/hard_large.py --workdir runs/hard-large
+    python -m masktrack_jax.data.generate --preset hard-large --seed 21 --videos 2000 \
+        --output data/hard-large/train
+    python -m masktrack_jax.data.generate --preset hard-large --seed 22 --videos 100 \
+        --output data/hard-large/val
+    python train.py --config configs/hard_large.py --workdir runs/hard-large
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from masktrack_jax.config.base import base_config
 
 
 def get_config() -> ConfigDict:
-    """The reference network with group norm, all of it trained."""
+    """The reference network with group norm and no frozen stage."""
     config = base_config()
     config.model.backbone.update({"norm": "group", "frozen_stages": 0})
     for part in ("fpn", "mask_head"):

@@ -1,4 +1,4 @@
-"""MaskTrack R-CNN R101-FPN on YouTube-VIS 2019: the recipe of the R50 with a deeper backbone.
+"""MaskTrack R-CNN R101-FPN on YouTube-VIS 2019: the R50 recipe with a deeper backbone.
 
     python train.py --config configs/masktrack_r101_fpn_youtubevis2019.py --workdir runs/r101_2019 \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS

@@ -1,4 +1,4 @@
-"""MaskTrack R-CNN R101-FPN on YouTube-VIS 2021: the recipe of the R50 with a deeper backbone.
+"""MaskTrack R-CNN R101-FPN on YouTube-VIS 2021: the R50 recipe with a deeper backbone.
 
     python train.py --config configs/masktrack_r101_fpn_youtubevis2021.py --workdir runs/r101_youtubevis2021 \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
@@ -12,7 +12,7 @@ from configs.masktrack_r50_fpn_youtubevis2021 import get_config as r50_config
 
 
 def get_config() -> ConfigDict:
-    """The R50's with ResNet-101."""
+    """The R50 recipe with ResNet-101."""
     config = r50_config()
     config.model.backbone.depth = 101
     return config

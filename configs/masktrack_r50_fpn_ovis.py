@@ -1,4 +1,4 @@
-"""MaskTrack R-CNN R50-FPN on OVIS: heavy occlusion, up to dozens of objects a frame.
+"""MaskTrack R-CNN R50-FPN on OVIS: heavy occlusion, up to dozens of objects per frame.
 
     python train.py --config configs/masktrack_r50_fpn_ovis.py --workdir runs/r50_ovis \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
@@ -12,7 +12,7 @@ from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_con
 
 
 def get_config() -> ConfigDict:
-    """The reference recipe with the data of OVIS."""
+    """The reference recipe on OVIS."""
     config = reference_config()
     config.data.update(
         {

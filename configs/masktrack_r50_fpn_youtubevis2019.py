@@ -1,11 +1,11 @@
-"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019: mmtracking's recipe, 12 epochs of 8 pairs a step.
+"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019: mmtracking's recipe, 12 epochs with 8 pairs per step.
 
     python train.py --config configs/masktrack_r50_fpn_youtubevis2019.py --workdir runs/r50_2019 \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
 
 The published implementations reach 30.2–30.3 AP on the validation server, from COCO Mask R-CNN weights.
-Not trained here yet. Without `init_from` the network starts at random, where frozen batch norm and a
-frozen first stage learn little: then set model.backbone.norm="group" and frozen_stages=0 as well.
+Not trained here yet. Without `init_from` the network starts from random weights, and frozen batch norm and a
+frozen first stage then learn little: also set model.backbone.norm="group" and frozen_stages=0.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from masktrack_jax.config.base import base_config
 
 
 def get_config() -> ConfigDict:
-    """The reference recipe is the base; what is here is where the data lies."""
+    """The base config is the reference recipe; this adds only the location of the data."""
     config = base_config()
     config.data.update(
         {

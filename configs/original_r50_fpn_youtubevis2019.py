@@ -1,4 +1,4 @@
-"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019, the authors' form and recipe: 12 epochs of 8 pairs a step.
+"""MaskTrack R-CNN R50-FPN on YouTube-VIS 2019, in the authors' form and recipe: 12 epochs, 8 pairs per step.
 
     python train.py --config configs/original_r50_fpn_youtubevis2019.py --workdir runs/original_2019 \
         --config.train.init_from=CHECKPOINT_OF_THEIR_OR_COCO_WEIGHTS
@@ -13,5 +13,5 @@ from masktrack_jax.config.presets import original_form
 
 
 def get_config() -> ConfigDict:
-    """mmtracking's config with the values in which the authors differ."""
+    """mmtracking's recipe with the authors' values."""
     return original_form(mmtracking_config())

@@ -1,9 +1,9 @@
-"""R50-FPN on YouTube-VIS 2019 with the tracking that did best in our comparison (docs/tracking.md).
+"""R50-FPN on YouTube-VIS 2019 with the tracking that was best in our comparison (docs/tracking.md).
 
     python train.py --config configs/recommended_r50_fpn_youtubevis2019.py --workdir runs/recommended \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
 
-The detector is that of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
+The detector is the one of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
 """
 
 from ml_collections import ConfigDict
@@ -13,5 +13,5 @@ from masktrack_jax.config.presets import recommended_tracking
 
 
 def get_config() -> ConfigDict:
-    """The reference recipe with other tracking."""
+    """The reference recipe with the recommended tracking."""
     return recommended_tracking(reference_config())

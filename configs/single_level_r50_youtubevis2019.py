@@ -1,9 +1,10 @@
-"""MaskTrack R-CNN R50 without a pyramid on YouTube-VIS 2019: all heads read C5, of stride 32.
+"""MaskTrack R-CNN R50 without a feature pyramid on YouTube-VIS 2019: all heads read C5 (stride 32).
 
     python train.py --config configs/single_level_r50_youtubevis2019.py --workdir runs/r50_c5 \
         --config.train.init_from=CHECKPOINT_OF_COCO_OR_IMAGENET_WEIGHTS
 
-Of a checkpoint with a pyramid the backbone is taken, and the heads start anew. Not trained here yet.
+From a checkpoint with a pyramid only the backbone is loaded; the heads start from random weights. Not trained
+here yet.
 """
 
 from ml_collections import ConfigDict
@@ -12,13 +13,13 @@ from configs.masktrack_r50_fpn_youtubevis2019 import get_config as reference_con
 
 
 def get_config() -> ConfigDict:
-    """The reference recipe with one level, three sizes of anchors and the plain track head."""
+    """The reference recipe with one level, three anchor sizes and the plain track head."""
     config = reference_config()
     config.model.update(
         {
             "neck": "none",
             "anchors": {"strides": (32,), "scale": 1.0, "sizes": (1.0, 2.0, 4.0)},  # 32, 64, 128 pixels
-            "proposals": {"pre_nms": 1000},  # of one level as many as of five
+            "proposals": {"pre_nms": 1000},  # as many from one level as from five
             # Two fully connected layers on 7 × 7 × 2048 would have 104 million parameters.
             "track_head": {"kind": "conv", "features": 256},
         }

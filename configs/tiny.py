@@ -1,9 +1,9 @@
-"""The smallest network that has every part, for tests: a step takes a fraction of a second on a CPU.
+"""The smallest network with every part, for tests: a step takes a fraction of a second on a CPU.
 
     python -m masktrack_jax.data.generate --output data/tiny --videos 4 --frames 6 --height 64 --width 96
     python train.py --config configs/tiny.py --workdir runs/tiny
 
-It learns next to nothing; see configs/demo.py for a network that does.
+It learns almost nothing; see configs/demo.py for a network that learns.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from masktrack_jax.config.base import base_config
 
 
 def get_config() -> ConfigDict:
-    """Frames of 64 × 96 pixels, ResNet-18 of width 8, pyramid of 16 channels."""
+    """Frames of 64 × 96 pixels, a ResNet-18 of width 8, a pyramid of 16 channels."""
     config = base_config()
     config.model.update(
         {

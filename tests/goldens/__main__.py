@@ -20,20 +20,20 @@ from .recorded import Row
 
 HEAD = """# Recorded numbers of the published code, and ours
 
-Made by `python -m tests.goldens > docs/goldens.md`; `tests/goldens/README.md` says what was recorded.
-*mm* is mmtracking 0.14.0, *orig* the authors' MaskTrackRCNN repository (`orig_…`), both with the same made-up
-weights, which came here through `masktrack_jax.interop`.
+Made by `python -m tests.goldens > docs/goldens.md`; `tests/goldens/README.md` describes the recordings.
+*mm* is mmtracking 0.14.0, *orig* the authors' MaskTrackRCNN repository (`orig_…`). Both ran with the same
+made-up weights, which our network loads through `masktrack_jax.interop`.
 
-Differences are the largest absolute ones over all frames and values, in the quantity's own unit, unless a
-relative one is named; "unequal" counts entries. Where a tolerance is 0, equal means equal. The recordings are
-float32 on a CPU. So are we in the first column of differences: there both sides' noise adds up, and in the
-authors' form a box whose corner lies within it of a whole pixel has its whole mask moved. In the second one
-the network ran in float64 here, which leaves the recording's own noise.
+Differences are the largest absolute ones over all frames and values, in the unit of the quantity, unless
+the row names a relative one; "unequal" counts entries. A tolerance of 0 requires equality. The recordings
+are float32 on a CPU. The first column of differences is our float32 run: the rounding errors of both sides
+add up, and in the authors' form a box whose corner lies within that error of a whole pixel moves its whole
+mask. The second column is our float64 run, which leaves only the rounding errors of the recording.
 
-What is above its tolerance in both is of that noise, as far as we can tell. The score is one detection's: it
-changes by 0.08 with a pixel of its proposal's upper edge, so 0.0015 px are enough, and recorded proposals
-lie up to 0.006 px from ours. A parameter that a step changes by its last digit alone is as recorded in
-float32 only (`SGD step`).
+Rows above their tolerance in both columns come from these rounding errors, as far as we can tell. The score
+belongs to one detection: it changes by 0.08 per pixel of its proposal's upper edge, so 0.0015 px are
+enough, and recorded proposals lie up to 0.006 px from ours. A parameter that a step changes only in its
+last digit equals the recording in float32 only (`SGD step`).
 
 | recording | quantity | tolerance | float32 | float64 | |
 | --- | --- | ---: | ---: | ---: | --- |

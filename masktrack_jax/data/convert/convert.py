@@ -1,35 +1,31 @@
 """Convert a data set of another annotation format into the layout of YouTube-VIS."""
 
 import dataclasses
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from masktrack_jax.data.convert import coco, cvat, labelme, mots, palette
+from masktrack_jax.data.convert.writer import Clip, Source, write
 from masktrack_jax.data.json_files import read_text
 from masktrack_jax.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from masktrack_jax.data.convert.writer import Clip
-
 
 class Kind(NamedTuple):
-    """A format: the module whose `read` reads it, and the names of the options that this takes and needs.
+    """A format: its reader, and the names of the options that the reader takes and needs."""
 
-    The module is imported when it is needed: --help needs no OpenCV.
-    """
-
-    module: str
+    read: Callable[..., Source]
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
 
 KINDS = {
-    "davis": Kind("palette"),
-    "youtube-vos": Kind("palette"),
-    "coco": Kind("coco", ("images", "frames"), ("images",)),
-    "mots": Kind("mots", ("images",)),
-    "labelme": Kind("labelme"),
-    "cvat": Kind("cvat", ("images",)),
+    "davis": Kind(palette.read),
+    "youtube-vos": Kind(palette.read),
+    "coco": Kind(coco.read, ("images", "frames"), ("images",)),
+    "mots": Kind(mots.read, ("images",)),
+    "labelme": Kind(labelme.read),
+    "cvat": Kind(cvat.read, ("images",)),
 }
 
 
@@ -54,16 +50,14 @@ def convert(
     for name in KINDS[kind].needs:
         if name not in options:
             raise UserError(f"--{name}: --from {kind} needs it; see --help")
-    from masktrack_jax.data.convert.writer import write
-
-    source = import_module(f"masktrack_jax.data.convert.{KINDS[kind].module}").read(input_path, **options)
+    source = KINDS[kind].read(input_path, **options)
     if videos is not None:
         source = dataclasses.replace(source, clips=_chosen(source.clips, videos))
     annotations = write(source, output, kind, link=link, progress=progress)
     return annotations, {reason: count for reason, count in source.left_out.items() if count}
 
 
-def _chosen(clips: "list[Clip]", path: str | Path) -> "list[Clip]":
+def _chosen(clips: list[Clip], path: str | Path) -> list[Clip]:
     """The clips that a text file names."""
     names = read_text(path).split()
     unknown = sorted(set(names) - {clip.name for clip in clips})

@@ -10,6 +10,7 @@ a gap in the category ids) are not faults.
 import argparse
 from collections.abc import Sequence
 
+from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.runtime import cli
 
 
@@ -27,8 +28,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command: print the findings; exit status 1 when anything is wrong."""
     options = _parser().parse_args(arguments)
-    from masktrack_jax.data.lint.dataset import lint  # not at the top: --help needs no OpenCV
-
     findings = lint(options.annotations, options.frames, progress=True)
     findings.conclude(options.annotations)
 

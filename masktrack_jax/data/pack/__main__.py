@@ -10,6 +10,7 @@ annotations files are copied beside the records, so scores do not depend on the 
 
 import argparse
 
+from masktrack_jax.data.pack.write import pack
 from masktrack_jax.runtime import cli
 
 
@@ -28,8 +29,6 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="folder for packed data sets")
     parser.add_argument("--shards", type=int, help="files a split; default: by size")
     arguments = parser.parse_args()
-    from masktrack_jax.data.pack.write import pack  # not at the top: --help needs no OpenCV
-
     target = pack(
         arguments.root,
         arguments.output,
