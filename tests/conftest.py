@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items):
         return next((i for i, start in enumerate(NETWORK) if path.startswith(start)), len(NETWORK))
 
     for item in items:
-        if place(item) < len(NETWORK):
+        if place(item) < len(NETWORK) or "tiny_model" in item.fixturenames:
             item.add_marker("network")
     items.sort(key=place)
 
