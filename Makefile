@@ -1,9 +1,10 @@
-# make install | demo | generated | test | lint | format      (for a GPU: make install EXTRAS=dev,cuda)
+# make install | demo | generated | lint | types | check | test | format
+# For a GPU: make install EXTRAS=dev,cuda
 PYTHON ?= python3
 EXTRAS ?= dev
 BIN := .venv/bin
 
-.PHONY: install demo generated test lint format
+.PHONY: install demo generated lint types check test format
 
 STAMP := .venv/.installed-$(EXTRAS)
 
@@ -38,8 +39,17 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
-test: lint
-	$(BIN)/python -m pytest
+types: install
+	$(BIN)/mypy
+
+# Two processes share the test files and the compiled programs. `check`: what compiles no network.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+check: lint types
+	$(PYTEST) -m "not network"
+
+test: lint types
+	$(PYTEST)
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -17,8 +17,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
-from masktrack_jax.training.features import RPNOutputs, frame_proposals
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from benchmarks.common import (
@@ -34,9 +32,11 @@ from benchmarks.common import (
     report,
 )
 from benchmarks.peer import Peer, add_arguments, ratios
+from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, normalise
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.training import objective, schedule
+from masktrack_jax.training.features import RPNOutputs, frame_proposals
 from masktrack_jax.training.step import create_train_state, parallel, train_step
 from masktrack_jax.training.targets import RoITargets
 

@@ -3,13 +3,16 @@
 # ruff: noqa: E402 – JAX reads its settings when it is imported
 
 import os
+from pathlib import Path
+
+from tests.helpers.xla import QUICK_COMPILATION
 
 # Before JAX is imported. Four devices on two cores wait for each other in reductions, and XLA's default
-# thread pool is too small for that: NPROC makes it larger. The time of these tests is compilation, which
-# takes half as long without LLVM's optimisations.
+# thread pool is too small for that: NPROC makes it larger.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-XLA_FLAGS = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
+XLA_FLAGS = f"--xla_force_host_platform_device_count=4 {QUICK_COMPILATION}"
+if XLA_FLAGS not in os.environ.get("XLA_FLAGS", ""):  # pytest-xdist's workers inherit them
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}".strip()
 os.environ["NPROC"] = "16"
 
 from jaxtyping import install_import_hook
@@ -31,22 +34,53 @@ settings.register_profile("long", max_examples=2000, deadline=None, database=Non
 settings.load_profile("short")
 
 
+# Rooms and files whose tests compile a network, the longest first. `make check` leaves them out, and
+# `make test` starts with them, so that both workers are busy to the end.
+NETWORK = (
+    "training",
+    "goldens",
+    "runtime/test_processes.py",
+    "test_scripts.py",
+    "models",
+    "inference",
+    "interop",
+)
+MAX_MAPPINGS = 15_000
+
+
 def pytest_configure(config):
-    """Keep compiled programs in pytest's cache folder, or where JAX is told to, for subprocesses too."""
+    """Keep compiled programs in pytest's cache folder, or where JAX is told to, for all processes."""
+    config.addinivalue_line("markers", "network: compiles a network, or starts processes that do")
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of networks and put them first."""
+    tests = Path(__file__).parent
+
+    def place(item):
+        path = item.path.relative_to(tests).as_posix()
+        return next((i for i, start in enumerate(NETWORK) if path.startswith(start)), len(NETWORK))
+
+    for item in items:
+        if place(item) < len(NETWORK) or "tiny_model" in item.fixturenames:
+            item.add_marker("network")
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_one_file():
-    """Compiled programs go when a file's tests end: each takes many of the mappings a process may have.
+def few_mappings():
+    """Drop compiled programs after a file that leaves many: each takes hundreds of the process's mappings.
 
-    With those of all files at once XLA met Linux's limit, 65,530 (`vm.max_map_count`), and its process ended.
+    At Linux's limit, 65,530 (`vm.max_map_count`), XLA ends the process.
     """
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > MAX_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ class Camera:
 
 
 def wait_until(condition):
-    """Wait until `condition()` is true; fail after ten seconds."""
-    end = time.monotonic() + 10
+    """Wait until `condition()` is true; fail after a minute: a busy machine may take seconds."""
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)

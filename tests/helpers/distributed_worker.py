@@ -17,6 +17,7 @@ from masktrack_jax.runtime.processes import process_group
 from masktrack_jax.training.nonfinite import BadStep
 from tests import conftest  # noqa: F401 – its settings, before JAX is used
 from tests.helpers.training import Run, places, poisoned, signalled, tiny
+from tests.helpers.xla import QUICK_COMPILATION
 
 
 def evaluate(data, run, output):
@@ -73,7 +74,7 @@ def work(data, folder):
 
 
 def main(data, folder):
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=1 {QUICK_COMPILATION}"
     with process_group():
         work(Path(data), Path(folder))
 
