@@ -1,6 +1,8 @@
 """What to generate, by itself: needs no OpenCV."""
 
 from dataclasses import dataclass
+from functools import partial
+from operator import ge
 
 from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, positive, require
 
@@ -44,7 +46,7 @@ class GeneratorOptions:
         check_options(self, self, PREFIX)
         for key in ("objects", "diameter"):
             most = getattr(self, f"max_{key}")
-            order = Check(lambda least, most=most: least <= most, f"must be max_{key}={most} or less")
+            order = Check(partial(ge, most), f"must be max_{key}={most} or less")
             require(getattr(self, f"min_{key}"), order, f"{PREFIX}min_{key}")
 
 
