@@ -16,7 +16,7 @@ class AssociationOptions:
     similarity: str = option("softmax", "of embeddings, see docs/tracking.md")
     assignment: str = option("greedy", "of detections to objects, see docs/tracking.md")
     memory: str = option("last", "of an object's embeddings, see docs/tracking.md")
-    new_threshold: float = option(0.0, "likeness of a new object, beside those of the remembered")
+    new_threshold: float = option(0.0, "similarity above which a detection is a known object, not a new one")
     use_embedding: bool = option(True, "False: similarity none, to measure what the track head is worth")
     score_weight: float = option(1.0, "α of equation 4; 0 leaves this cue out", at_least(0))
     iou_weight: float = option(2.0, "β of equation 4; 0 leaves this cue out", at_least(0))
