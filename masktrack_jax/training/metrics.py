@@ -15,7 +15,7 @@ from masktrack_jax.runtime.files import whole
 from masktrack_jax.training.schedule import Rate
 from masktrack_jax.training.step import Metrics
 
-Row = dict[str, float | None]
+Row = dict[str, int | float | None]
 
 
 class MetricsLog:
@@ -151,7 +151,7 @@ def drop_rows_after(path: Path, step: int) -> None:
             partial.write_text(kept)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> int | float:
     try:
         return json.loads(line)["step"]
     except json.JSONDecodeError:
