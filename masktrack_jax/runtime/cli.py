@@ -1,4 +1,4 @@
-"""The frame around the work of every script: flags, errors in one line, kept programs."""
+"""Start-up code shared by all commands: flags, one-line errors, and JAX's compilation cache."""
 
 import contextlib
 import logging
@@ -23,17 +23,17 @@ ALL_KEYS = "train.py --config FILE --print_config lists them all"
 def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[str]] = tuple) -> None:
     """Parse the absl flags and run `main(argv)`; errors become one line (see `run`).
 
-    `keys()`: the keys that --config may have, for suggestions.
+    `keys()` returns the keys that --config may have, for suggestions.
     """
     keep_programs()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
 
 def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have JAX keep compiled programs on disk, so that a second start need not compile them again.
+    """Enable JAX's compilation cache on disk, so that a second start compiles nothing again.
 
-    They go to `MASKTRACK_CACHE`, by default masktrack_jax in the user's cache folder; "off" keeps none. JAX's
-    own `JAX_COMPILATION_CACHE_DIR` takes precedence. Call this before JAX is imported.
+    `MASKTRACK_CACHE` sets its folder, by default masktrack_jax in the user's cache folder; "off" disables it.
+    JAX's own `JAX_COMPILATION_CACHE_DIR` takes precedence. Call this before JAX is imported.
     """
     usual = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "masktrack_jax"
     folder = environment.get("MASKTRACK_CACHE") or str(usual)
@@ -43,7 +43,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _machine() -> str:
-    """A name for this kind of processor: home folders are shared, and programs may not run elsewhere."""
+    """A name for this type of processor: a program in a shared home folder may not run on another type."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -53,10 +53,10 @@ def _machine() -> str:
 
 
 def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:
-    """Parse the command line; --score-threshold means --score_threshold.
+    """Parse the command line; dashes in a flag's name are read as underscores (--score-threshold).
 
-    Raises a UserError for unknown flags, values of the wrong type, a config file that cannot be read, and
-    config keys that do not exist.
+    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, or an
+    unknown config key.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
     with _flag_errors(spelled, keys, ALL_KEYS):
@@ -64,9 +64,9 @@ def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple
 
 
 def define_config(values: dict[str, Any], text: str) -> Callable[[], dict[str, Any]]:
-    """Define flags --config.KEY for the keys of `values`; returns a function that gives the changed values.
+    """Define flags --config.KEY for the keys of `values`; returns a function that returns the changed values.
 
-    Raises a UserError for keys that do not exist: ml_collections reads the command line already here.
+    Raises a UserError for unknown keys, because ml_collections already reads the command line here.
     """
     keys = list(_dotted(values))
     hint = f"only {' and '.join(f'config.{_common(name, keys)}' for name in values)} can be set here"
@@ -82,7 +82,7 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _common(section: str, keys: Collection[str]) -> str:
-    """The section, or its only key."""
+    """The name of the section, or its key if it has only one."""
     inside = [key for key in keys if key.startswith(f"{section}.")]
     return inside[0] if len(inside) == 1 else section
 
@@ -92,7 +92,7 @@ def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint:
     """Turn the errors of absl and ml_collections about a flag into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:  # of ml_collections, about a key that does not exist
+    except (AttributeError, KeyError) as error:  # ml_collections raises these for an unknown key
         key = _unknown_key(str(error.args[0]), argv, keys())
         near = nearest_key(key, keys())
         raise UserError(f"the config has no key {key}; {f'did you mean {near}?' if near else hint}") from None
@@ -101,9 +101,9 @@ def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint:
 
 
 def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> str:
-    """The dotted key on the command line that a message of ml_collections is about.
+    """The dotted key on the command line that caused an error of ml_collections.
 
-    The message names a part of it only.
+    The error message contains only a part of the key.
     """
     part = re.search(r"[\w.]+", message)
     given = [found[1] for word in argv if (found := re.match(r"--?(?:no)?config\.([\w.]+)", word))]
@@ -114,7 +114,7 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 def run(main: Callable[..., T], *args: Any) -> T:
     """Run `main(*args)`; a `UserError` becomes one line on stderr and exit status 1."""
-    for library in ("jax", "orbax"):  # their messages at INFO are for their authors
+    for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return main(*args)

@@ -1,5 +1,5 @@
-"""Errors that a person can act on."""
+"""The exception for problems that the user can fix."""
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that names the file, record or config key, and the cure."""
+    """Invalid input. The one-line message names the file, record or config key, and says how to fix it."""

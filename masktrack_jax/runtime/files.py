@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, and other care of the disk."""
+"""File-system helpers: atomic writes, file locks, and checks of paths."""
 
 import os
 import re
@@ -37,10 +37,10 @@ def sync(path: str | Path) -> None:
 
 
 def lock(file: IO[Any], message: str) -> None:
-    """Lock an open file until it is closed, even by the end of the process.
+    """Lock an open file until it is closed or the process ends.
 
-    Raises a UserError with `message` if another process has locked it. Does nothing where there are no locks:
-    on Windows, and on some file systems.
+    Raises a UserError with `message` if another process holds the lock. Does nothing where locks are not
+    supported: on Windows and on some file systems.
     """
     try:
         import fcntl
@@ -58,8 +58,8 @@ def lock(file: IO[Any], message: str) -> None:
 def whole(path: str | Path, advice: str = "choose another --output") -> Iterator[Path]:
     """Write atomically: yields a temporary path that is renamed to `path` on success and deleted on error.
 
-    An existing file is replaced, so a reader sees the old one or the new one; an existing folder only if it
-    is empty. Raises a UserError, with `advice`, if the disk refuses.
+    An existing file is replaced, so a reader sees the old one or the new one. An existing folder is replaced
+    only if it is empty. Raises a UserError that ends with `advice` if writing fails.
     """
     target = Path(os.path.abspath(path))
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")

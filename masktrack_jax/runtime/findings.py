@@ -8,7 +8,7 @@ EXAMPLES = 3
 
 
 class Found(NamedTuple):
-    """The number of findings of one kind, and the first of them."""
+    """The number of findings of one kind, and the first few as examples."""
 
     number: int
     examples: list[str]
@@ -17,8 +17,8 @@ class Found(NamedTuple):
 class Findings:
     """Errors and notes by kind, in the order in which each kind was first found.
 
-    A kind names the fault in a few words (`boxes that do not fit their masks`); an example says in one line
-    where it is.
+    A kind names the fault in a few words (`boxes that do not fit their masks`). An example is one line that
+    says where the fault is.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class Findings:
         self.notes: dict[str, Found] = {}
 
     def error(self, kind: str, example: str) -> None:
-        """Count something that is wrong."""
+        """Count an error."""
         _add(self.errors, kind, example)
 
     def note(self, kind: str, example: str) -> None:
-        """Count something that is allowed but worth knowing."""
+        """Count a finding that is allowed but worth knowing."""
         _add(self.notes, kind, example)
 
     @property

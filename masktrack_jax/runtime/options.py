@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from masktrack_jax.runtime.errors import UserError
 
-Value = Any  # of an option
+Value = Any  # the value of an option
 
 
 class Check(NamedTuple):
-    """A condition on a value, the words that say which values meet it, and all of them if they are few."""
+    """A condition on a value, a description of the allowed values, and a list of them if they are few."""
 
     passes: Callable[[Value], bool]
     allowed: str | Callable[[], str]
@@ -43,7 +43,7 @@ def one_of(*choices: Value) -> Check:
 
 
 def one_of_table(table: Callable[[], Collection[Value]]) -> Check:
-    """The value is in `table()`, which is called when a value is checked: it may import what it needs."""
+    """The value is in `table()`. `table` is called only when a value is checked, so it may import modules."""
     return Check(
         lambda value: value in tuple(table()),
         lambda: f"use one of {', '.join(map(repr, table()))}",
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 
 def entries(options: Value, prefix: str = "") -> Iterator[Entry]:
-    """The options of a dataclass in the order of its fields, those of nested sections in their place."""
+    """The options of a dataclass in the order of its fields; a nested section yields its own options."""
     for item in fields(options):
         key, default = f"{prefix}{item.name}", getattr(options, item.name)
         if is_dataclass(default):
@@ -82,9 +82,9 @@ def value_at(values: Value, key: str) -> Value:
 
 
 def check_options(options: Value, values: Value, prefix: str) -> None:
-    """Check `values` by the checks of the dataclass `options`.
+    """Apply the checks of the dataclass `options` to `values`.
 
-    Raises a UserError that names the key, after `prefix`, the value found and the values allowed.
+    Raises a UserError with the key (after `prefix`), its value and the allowed values.
     """
     for entry in entries(options):
         if entry.check:
@@ -92,7 +92,7 @@ def check_options(options: Value, values: Value, prefix: str) -> None:
 
 
 def require(value: Value, check: Check, key: str) -> None:
-    """Raise a UserError about `key` unless its value passes a check."""
+    """Raise a UserError that names `key` unless its value passes the check."""
     try:
         good = check.passes(value)
     except (TypeError, ValueError):  # a value of another type

@@ -1,6 +1,6 @@
-"""Several processes as one run: how they connect, which rows each of them takes, and what they exchange.
+"""Runs of several processes: connect them, divide batches among them, and exchange values.
 
-Every process runs the same command, and its environment says which one it is:
+Every process runs the same command. Environment variables identify it:
 
 - `MASKTRACK_COORDINATOR`: HOST:PORT, the machine of process 0 and a free port there;
 - `MASKTRACK_PROCESSES`: the number of processes; `MASKTRACK_PROCESS`: the index of this one, from 0.
@@ -25,21 +25,21 @@ from masktrack_jax.runtime.errors import UserError
 
 COORDINATOR, PROCESSES, PROCESS = (f"MASKTRACK_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS"))
 FAILED = "masktrack/failed/"  # prefix of the keys under which failing processes leave their reason
-POLL, GRACE = 1.0, 5.0  # seconds between looks at these keys, and that a process has to end by itself
+POLL, GRACE = 1.0, 5.0  # seconds between reads of these keys; seconds a process has to end by itself
 LEAVE = 60  # seconds that a process waits at its end for the others
-FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; lost processes are noticed otherwise
+FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; lost processes are detected by other means
 
 T = TypeVar("T")
 
-_numbers = itertools.count()  # of barriers and messages: all processes count the same ones in the same order
+_numbers = itertools.count()  # of barriers and messages; all processes count them in the same order
 
 
 @contextlib.contextmanager
 def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """A block that all processes of a run execute; this process alone if the environment names no others.
+    """Connect the processes of a run for the length of the block; does nothing for a single process.
 
-    Enter it before JAX is used. If one process fails, the others end with its reason. If one is lost without
-    a reason, JAX ends the others within two minutes. Only process 0 prints to standard output.
+    Enter it before JAX is used. If a process fails, the others end and print its error. If a process is lost
+    without an error, JAX ends the others within two minutes. Only process 0 prints to standard output.
     """
     if (arguments := _arguments(environment)) is None:
         yield
@@ -96,25 +96,25 @@ def _connect(arguments: Mapping[str, Any]) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**arguments, shutdown_timeout_seconds=LEAVE)
-    except (ValueError, RuntimeError) as error:  # of JAX's clusters, and of its client
+    except (ValueError, RuntimeError) as error:  # from JAX's cluster detection and its client
         where = arguments.get("coordinator_address", "auto")
         raise UserError(f"{COORDINATOR}={where}: cannot connect ({_first_line(error)})") from None
 
 
 def _report(reason: str) -> None:
-    """Tell the other processes why this one ends."""
+    """Send the other processes the reason why this one ends."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: the others know
         _client().key_value_set(f"{FAILED}{jax.process_index()}", reason)
 
 
 def _disconnect() -> None:
-    """Leave once all others leave too, or are gone."""
+    """Disconnect once all other processes disconnect too or are gone."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # they are gone
         jax.distributed.shutdown()
 
 
 def _end_with_others(over: threading.Event) -> None:
-    """End this process once another one fails, whatever this one waits for; return when it is `over`."""
+    """End this process when another one fails, even if this one is blocked; return once `over` is set."""
     while not over.wait(POLL):
         try:
             reasons = _client().key_value_dir_get(FAILED)
@@ -138,7 +138,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _client() -> Any:
-    from jax._src import distributed  # JAX has no public access to the key-value store that its own tools use
+    from jax._src import distributed  # JAX has no public interface to its key-value store
 
     return distributed.global_state.client
 
@@ -154,19 +154,19 @@ def all_devices() -> list[jax.Device]:
 
 
 def local_rows(batch_size: int) -> slice:
-    """The rows of every global batch that this process's devices take."""
+    """The rows of every global batch that belong to this process's devices."""
     mine = [i for i, device in enumerate(all_devices()) if device.process_index == jax.process_index()]
     rows = batch_size // jax.device_count()
     return slice(mine[0] * rows, (mine[-1] + 1) * rows)
 
 
 def on_local_devices(tree: T, devices: Sequence[jax.Device] | None = None) -> T:
-    """Arrays replicated on `devices`, by default all of this process, as the training step takes a state."""
+    """Replicate arrays on `devices` (default: all of this process), as the training step expects them."""
     return jax.device_put(tree, _everywhere(devices or jax.local_devices()))
 
 
 def as_global(tree: T) -> T:
-    """Arrays that are equal on all devices of all processes as global arrays; nothing is copied.
+    """Turn arrays that are equal on all devices of all processes into global arrays, without a copy.
 
     A training step returns arrays local to each process, which Orbax refuses to write.
     """
@@ -189,18 +189,18 @@ def _over(tree: T, devices: Sequence[jax.Device]) -> T:
 
 
 def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
-    # The axis of training.step: the step would be compiled again for the arrays of a mesh with another name.
+    # The name of the axis in training.step; JAX would compile the step again for a mesh with another name.
     return NamedSharding(Mesh(np.array(devices), "data"), PartitionSpec())
 
 
 def barrier() -> None:
-    """Wait until every process gets here."""
+    """Wait until every process reaches this call."""
     if jax.process_count() > 1:
         _client().wait_at_barrier(f"masktrack/{next(_numbers)}", FOREVER)
 
 
 def gather(value: T) -> list[T] | None:
-    """The values of all processes, in their order, on process 0; None on the others, which do not wait."""
+    """Collect the values of all processes, in order, on process 0; the others return None without waiting."""
     if jax.process_count() == 1:
         return [value]
     name = f"masktrack/{next(_numbers)}"

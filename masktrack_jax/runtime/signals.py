@@ -1,4 +1,4 @@
-"""Signals that ask a process to end, noted so that it can save its work first."""
+"""Termination signals, recorded so that a process can save its work before it ends."""
 
 import signal
 import threading
@@ -14,12 +14,11 @@ def exit_status(number: int) -> int:
 
 
 class Interruption:
-    """A block that notes SIGTERM (from a scheduler) and SIGINT (Ctrl-C); a second signal ends it at once.
+    """Context that records SIGTERM (from a scheduler) and SIGINT (Ctrl-C); a second signal ends the process.
 
-    `noted` is the signal this process received, or None; `signal` is the signal to end for, or None. They
-    are equal unless several processes share the block (`shared`). Then `signal` is the one that all of them
-    agree on (`agree`), so that they end at the same step. Both stay None outside the main thread, where
-    Python allows no handlers.
+    `noted` is the signal that this process received, or None. `signal` is the signal to act on, or None. They
+    are equal in a single process. Several processes (`shared`) first agree on one signal (`agree`), so that
+    they end at the same step. Both stay None outside the main thread, where Python allows no handlers.
     """
 
     def __init__(self, shared: bool = False) -> None:
@@ -38,7 +37,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def agree(self, number: int) -> None:
-        """End for the signal `number`, which some process has noted; 0 if none has."""
+        """Act on the signal `number` that some process has received; 0 if none has."""
         if number:
             self.signal = signal.Signals(number)
 

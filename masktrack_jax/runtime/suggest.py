@@ -1,9 +1,9 @@
-"""The key a person may have meant by one that does not exist."""
+"""Suggestions for unknown config keys."""
 
 import difflib
 from collections.abc import Collection
 
-# Names that other projects use, and ours.
+# Names in other projects, and the same keys here.
 ALIASES = {
     "batch": "batch_size",
     "bs": "batch_size",
@@ -26,7 +26,7 @@ ALIASES = {
 
 
 def nearest_key(key: str, known: Collection[str]) -> str | None:
-    """The dotted key among `known` that is most like `key`, in whatever section it is; None if none is."""
+    """The dotted key in `known` that is most similar to `key`, in any section; None if none is similar."""
     section, _, name = key.rpartition(".")
     if name not in _names(known):
         name = ALIASES.get(name, name)
