@@ -1,7 +1,7 @@
-"""Match the categories of two data sets by name, and carry the parameters of each class over.
+"""Match the categories of two data sets by name, and transfer the parameters of each class.
 
-The parameters of a class lie on the last axis of a few arrays (`PER_CLASS`); all others are shared by the
-classes.
+The parameters of a class are slices of the last axis of a few arrays (`PER_CLASS`). The classes share all
+other arrays.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# Synonyms, or nearly: a start that training improves.
+# Synonyms and near-synonyms; training adapts the transferred parameters.
 ALIASES = {
     "aeroplane": "airplane",
     "flying disc": "frisbee",
@@ -18,16 +18,16 @@ ALIASES = {
     "sedan": "car",
 }
 
-# Prefix of the names of class-dependent parameters: numbers per class. Class logits have the background last.
+# Prefix of a parameter's name: number of values per class. The class logits have the background last.
 PER_CLASS = {"params/box_head/logits/": 1, "params/box_head/deltas/": 4, "params/mask_head/logits_": 1}
 WITH_BACKGROUND = "params/box_head/logits/"
 
 
-Array = Any  # of NumPy or JAX
+Array = Any  # a NumPy or JAX array
 
 
 def plain_names(names: Sequence[str]) -> list[str]:
-    """The names in lower case with single blanks; homonyms get different names."""
+    """The names in lower case with single spaces; homonyms get different names."""
     words = [" ".join(re.split(r"[\s_-]+", name.lower().strip())) for name in names]
     if "keyboard" in words:  # COCO's mouse is the computer's, YouTube-VIS's is the animal
         words = ["computer mouse" if word == "mouse" else word for word in words]

@@ -1,4 +1,4 @@
-"""The metadata of a checkpoint: its config, its categories and its step, as JSON beside its arrays."""
+"""The metadata of a checkpoint: its config, categories and step, stored as JSON beside its arrays."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class Metadata(NamedTuple):
 
 
 def find_step_folder(path: str | Path) -> Path:
-    """The newest step folder among `path`, its children, and those of its `checkpoints/`."""
+    """The newest step folder among `path`, its children, and the children of its folder `checkpoints/`."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
@@ -94,7 +94,7 @@ def parse_metadata(values: Mapping[str, Any]) -> Metadata:
     return Metadata(config, categories, int(values["step"]))
 
 
-# Keys that older versions had, and the constants that have taken their place.
+# Keys of older versions, and the constants that replaced them.
 REMOVED = {
     "optimizer.decay_factor": 0.1,
     "train.track.softmax.references": "objects",
@@ -107,7 +107,7 @@ REMOVED = {
 def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an older config under the names of this version.
 
-    Raises a UserError for a removed key whose value is not the constant that has taken its place.
+    Raises a UserError if the value of a removed key differs from the constant that replaced it.
     """
     config = deepcopy(dict(values))
     if "match_over" in config["train"]:
@@ -115,7 +115,7 @@ def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, constant in REMOVED.items():
         *sections, name = key.split(".")
         if _section(config, sections).pop(name, constant) != constant:
-            raise UserError(f"config.{key}: this version knows {constant!r} only")
+            raise UserError(f"config.{key}: this version supports only {constant!r}")
     return config
 
 
@@ -129,7 +129,7 @@ def _section(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
 
 
 def _completed(values: Mapping[str, Any], defaults: ConfigDict) -> dict[str, Any]:
-    """`values` with the `defaults` of the keys that they lack, since an older config has fewer keys."""
+    """`values` with `defaults` for missing keys, since an older config has fewer keys."""
     filled = dict(values)
     for key, default in defaults.items():
         if key not in values:
@@ -150,5 +150,5 @@ def _alike(value: object, default: object) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error, cut where it is long."""
+    """The first line of an error message, cut to 200 characters."""
     return str(error).strip().split("\n")[0][:200]

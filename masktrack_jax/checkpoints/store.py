@@ -1,8 +1,8 @@
-"""Checkpoints, in one place: training writes them, inference and training read them (Orbax).
+"""Write and read checkpoints with Orbax.
 
-A step folder holds three items: `variables` (parameters and fixed statistics: everything inference needs),
-`progress` (step, key and optimiser state: what training needs besides) and `about` (the metadata as JSON). A
-folder without `progress` serves for inference and for starting a new run.
+A step folder holds three items: `variables` (parameters and fixed statistics, all that inference needs),
+`progress` (step, key and optimiser state, needed to resume training) and `about` (the metadata as JSON). A
+folder without `progress` can be used for inference and to start a new run.
 """
 
 import contextlib
@@ -31,19 +31,19 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import as_global, as_local, barrier, is_first
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file through absl
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and failed writes twice, besides raising
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it logs a failed write twice, and also raises
 
 
-Tree = Any  # of arrays, or of shapes: parameters and statistics
-State = Any  # a `TrainState`, of a room above
-Network = Any  # a `MaskTrackRCNN`, which this room does not need
-KeyPath = Any  # of a leaf in a tree
+Tree = Any  # parameters and statistics: a tree of arrays or of shapes
+State = Any  # a `TrainState`; its package imports this one
+Network = Any  # a `MaskTrackRCNN`, not imported here
+KeyPath = Any  # the path to a leaf of a tree
 
 
 class Loaded(NamedTuple):
     """The result of `load_matching`.
 
-    kept: names of the variables that kept their start values; matches: for each category its place among the
+    kept: names of the variables that kept their initial values; matches: for each category its index in the
     checkpoint's categories, or None.
     """
 
@@ -84,10 +84,10 @@ class Checkpoints:
         categories: Sequence[tuple[int, str]],
         pending: Sequence[Any] = (),
     ) -> None:
-        """Write a `TrainState` in the background, unless there is a checkpoint of its step.
+        """Write a `TrainState` in the background, unless its step already has a checkpoint.
 
-        `pending`: metrics of earlier steps that have not been written to metrics.jsonl. Raises a UserError if
-        this checkpoint or the one before it cannot be written; older ones stay.
+        `pending`: metrics of earlier steps that are not yet in metrics.jsonl. Raises a UserError if this
+        checkpoint or the previous one cannot be written; older ones remain.
         """
         step = int(state.step)
         if step == self.latest():
@@ -106,7 +106,7 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Wait until everything is written. Raises a UserError if it cannot be."""
+        """Wait until all checkpoints are written. Raises a UserError if one cannot be written."""
         with self._writing():
             self._manager.wait_until_finished()
 
@@ -123,8 +123,8 @@ class Checkpoints:
     def restore_newest(self, state: State, check: Callable[[Metadata], None]) -> tuple[State, list[Any]]:
         """The `TrainState` of the newest checkpoint that can be read, and its `pending` metrics.
 
-        Newer checkpoints that are damaged are reported and renamed to `damaged-STEP`. `check(metadata)`
-        raises if the run must not resume from there. Raises a UserError if no checkpoint can be read.
+        Damaged newer checkpoints are reported and renamed to `damaged-STEP`. `check(metadata)` raises if the
+        run must not resume from that checkpoint. Raises a UserError if no checkpoint can be read.
         """
         damaged: list[tuple[Path, UserError]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -202,12 +202,12 @@ def read_variables(path: str | Path, expected: Tree) -> Tree:
 def load_matching(
     path: str | Path, variables: Tree, categories: Sequence[tuple[int, str]], replaceable: Sequence[str]
 ) -> Loaded:
-    """`variables` with the values of the checkpoint at `path`, as far as they fit.
+    """Load the values of the checkpoint at `path` into `variables`, where they fit.
 
-    Rows of classes are matched by category name: `categories` (id, name) are those of `variables`. Parts
-    whose names begin with one of `replaceable` keep their start values if any of their variables is missing
-    in the checkpoint or has another shape; any other misfit raises a UserError. Variables that only the
-    checkpoint has are ignored.
+    Per-class values are matched by category name; `categories` (id, name) belong to `variables`. A part whose
+    name begins with one of `replaceable` keeps its initial values if one of its variables is missing from the
+    checkpoint or has another shape. Any other mismatch raises a UserError. Variables that only the checkpoint
+    has are ignored.
     """
     folder = find_step_folder(path)
     others = read_metadata(folder).categories
@@ -244,7 +244,7 @@ def _stored_shapes(folder: Path) -> Tree:
 
 
 def _read(folder: Path, shapes: Tree) -> Tree:
-    """The parameters of a step folder, which have these shapes."""
+    """Read the parameters of a step folder, with the given shapes."""
     # Onto a device of this machine: the devices that wrote them may not exist here.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(tuple(x.shape), np.float32, sharding=here), shapes)
@@ -294,6 +294,6 @@ def write_variables(
 
 
 def system_reason(error: Exception) -> str:
-    """The operating system's reason within TensorStore's long message, else the message's first line."""
+    """The operating system's reason in a long message of TensorStore, else the first line of the message."""
     found = re.search(r"([^:]+) \[os_error_code=", str(error))
     return found[1].strip() if found else first_line(error)

@@ -78,7 +78,7 @@ def old_config(key, value):
 def test_a_removed_key_has_the_value_of_its_constant(key, constant):
     metadata = parse_metadata(old_config(key, constant))
     assert json.loads(metadata.config.to_json()) == json.loads(load_config("tiny").to_json())
-    with pytest.raises(UserError, match=f"^config.{key}: this version knows {constant!r} only$"):
+    with pytest.raises(UserError, match=f"^config.{key}: this version supports only {constant!r}$"):
         parse_metadata(old_config(key, "another"))
 
 
