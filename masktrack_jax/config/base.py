@@ -1,4 +1,4 @@
-"""The configuration every experiment starts from, and its checks."""
+"""The base configuration of every experiment, and its checks."""
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
@@ -18,7 +18,7 @@ from masktrack_jax.runtime.options import Check, check_options, option, require
 class Config:
     """MaskTrack R-CNN R50-FPN with mmtracking's values."""
 
-    seed: int = option(0, "of all random numbers")
+    seed: int = option(0, "seed of all random numbers")
     model: ModelOptions = option(ModelOptions())
     data: DataOptions = option(DataOptions())
     train: TrainOptions = option(TrainOptions())
@@ -32,7 +32,7 @@ def base_config() -> ConfigDict:
 
 
 def require_loaded(config: ConfigDict) -> None:
-    """Raise a UserError if the file of `config`, the value of a flag, could not be read."""
+    """Raise a UserError if the file given by --config could not be read."""
     try:
         _ = config.model
     except OSError as error:  # config_flags reports it at first use
@@ -41,7 +41,7 @@ def require_loaded(config: ConfigDict) -> None:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-    """Return `config` itself; raises a UserError naming a key whose value cannot be used, if there is one."""
+    """Check `config` and return it; raises a UserError that names a key with an invalid value."""
     require_loaded(config)
     model, train = config.model, config.train
     check_options(Config(), config, "config.")

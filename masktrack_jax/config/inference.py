@@ -1,4 +1,4 @@
-"""The `inference` section: what may change without training again."""
+"""The `inference` section: settings that can change without training again."""
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
@@ -14,7 +14,7 @@ from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.similarity import SIMILARITIES
 from masktrack_jax.tracking.tracks import TrackOptions
 
-RULES: dict[str, Mapping[str, object]] = {  # by option of the association
+RULES: dict[str, Mapping[str, object]] = {  # by key of the `association` section
     "similarity": SIMILARITIES,
     "assignment": ASSIGNMENTS,
     "memory": MEMORIES,
@@ -23,13 +23,13 @@ RULES: dict[str, Mapping[str, object]] = {  # by option of the association
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Frames in, tracks out."""
+    """How frames become tracks."""
 
     scale: tuple[int, int] = option((640, 360), "(long edge, short edge) of a frame in pixels")
-    frames_per_call: int = option(4, "frames that the network sees at once", positive)
+    frames_per_call: int = option(4, "frames in one call of the network", positive)
     order_when_cut: str = option(
         "class",
-        "order of detections, if there were more than max_detections",
+        "order of detections if a frame has more than max_detections",
         one_of("class", "score"),
     )
     association: AssociationOptions = option(AssociationOptions())
@@ -37,7 +37,7 @@ class InferenceOptions:
 
 
 def validate_inference(inference: ConfigDict) -> None:
-    """Raise a UserError naming a key of the `inference` section whose value cannot be used, if any."""
+    """Raise a UserError that names a key of the `inference` section with an invalid value, if any."""
     check_options(InferenceOptions(), inference, "config.inference.")
     for key, rules in RULES.items():
         require(inference.association[key], one_of(*rules), f"config.inference.association.{key}")

@@ -1,4 +1,4 @@
-"""Every key of a config with its value and comment, for people to read."""
+"""List every key of a config with its value and comment (`train.py --print_config`)."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def config_lines(config: ConfigDict) -> Iterator[str]:
     require_loaded(config)
     listed = list(entries(Config()))
     widest = max(len(entry.key) for entry in listed)
-    yield "# * differs from masktrack_jax/config; change a value by --config.KEY=VALUE"
+    yield "# * differs from the default in masktrack_jax/config; change a value with --config.KEY=VALUE"
     for entry in listed:
         value = value_at(config, entry.key)
         choices = (

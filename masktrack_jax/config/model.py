@@ -19,10 +19,10 @@ from masktrack_jax.runtime.options import (
     require,
 )
 
-LEVELS = {"fpn": 5, "none": 1}  # of each neck: P2 to P6, or C5
-DTYPES = ("float32", "bfloat16", "float64")  # the last one with JAX_ENABLE_X64=1, and not for training
+LEVELS = {"fpn": 5, "none": 1}  # feature levels of each neck: P2 to P6, or C5
+DTYPES = ("float32", "bfloat16", "float64")  # float64 needs JAX_ENABLE_X64=1, and is not for training
 
-# The names are looked up when a value is checked: the modules that hold them load JAX.
+# These modules load JAX, so they are imported only when a value is checked.
 
 
 def _depths() -> Collection[int]:
@@ -57,8 +57,10 @@ class BackboneOptions:
     depth: int = option(50, "layers: 18, 34, 50 or 101", one_of_table(_depths))
     width: int = option(64, "channels of its first convolution", grouped)
     norm: str = option("frozen_bn", "normalisation: frozen_bn or group", one_of_table(_norms))
-    frozen_stages: int = option(1, "first stages, with the stem, that do not learn", between(0, 4))
-    stride_in_1x1: bool = option(False, "stride in the 1×1 of a block, not in its 3×3")
+    frozen_stages: int = option(
+        1, "frozen stages, counted from the first; 1 or more also freezes the stem", between(0, 4)
+    )
+    stride_in_1x1: bool = option(False, "stride in a block's 1×1 convolution, not in its 3×3")
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class ProposalOptions:
 
 @dataclass(frozen=True)
 class RoIAlignOptions:
-    """How features of a box are read."""
+    """How the features of a box are sampled."""
 
-    finest_scale: float = option(56.0, "side in pixels of boxes that read the finest level")
-    sampling: int = option(0, "samples of a bin along each axis; 0: as the box's size asks", at_least(0))
+    finest_scale: float = option(56.0, "side in pixels of boxes that use the finest level")
+    sampling: int = option(0, "samples of a bin along each axis; 0: by the size of the box", at_least(0))
     aligned: bool = option(True, "pixel centres at half pixels")
-    min_size: float = option(0.0, "smaller boxes are read as this large, in cells")
+    min_size: float = option(0.0, "smallest side of a box, in cells; smaller boxes grow to it")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class BoxHeadOptions:
 
     features: int = option(1024, "units of its fully connected layers", positive)
     convs: int = option(0, "convolutions before them", at_least(0))
-    norm: str = option("none", "of the convolutions: none, frozen_bn or group", norm_or_none)
+    norm: str = option("none", "normalisation of the convolutions: none, frozen_bn or group", norm_or_none)
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,16 @@ class TrackHeadOptions:
     kind: str = option("fc", "architecture, see models/track_head.py", one_of_table(_track_heads))
     features: int = option(1024, "length of an embedding", positive)
     relu_last: bool = option(True, "ReLU after the last layer (kind fc only)")
-    init_std: float = option(0.0, "of the initial weights; 0: PyTorch's (kind fc only)", at_least(0))
+    init_std: float = option(
+        0.0, "standard deviation of the initial weights; 0: PyTorch's default (kind fc only)", at_least(0)
+    )
 
 
 @dataclass(frozen=True)
 class DetectionOptions:
     """Which classified boxes become detections."""
 
-    score_threshold: float = option(0.01, "leave out lower scores")
+    score_threshold: float = option(0.01, "lower scores are dropped")
     nms_iou: float = option(0.5, "IoU from which a detection suppresses another of its class")
     max_detections: int = option(100, "detections of a frame", positive)
 
@@ -150,11 +154,15 @@ class DetectionOptions:
 class ModelOptions:
     """The network: R50-FPN with mmtracking's values."""
 
-    dtype: str = option("float32", "type of the computation; parameters are float32", one_of(*DTYPES[:2]))
+    dtype: str = option(
+        "float32", "floating-point type of computations; parameters are float32", one_of(*DTYPES[:2])
+    )
     remat: bool = option(False, "recompute the backbone's activations for the gradient: less memory")
-    pixel_boxes: bool = option(False, "clip boxes and crop masks by whole pixels, as mmdet before version 2")
+    pixel_boxes: bool = option(
+        False, "clip boxes and crop masks by whole pixels, as in mmdet before version 2"
+    )
     backbone: BackboneOptions = option(BackboneOptions())
-    neck: str = option("fpn", "what reads the backbone; none: the heads do", one_of(*LEVELS))
+    neck: str = option("fpn", "neck; none: the heads use the backbone's last level", one_of(*LEVELS))
     fpn: FPNOptions = option(FPNOptions())
     anchors: AnchorOptions = option(AnchorOptions())
     rpn_head: RPNHeadOptions = option(RPNHeadOptions())
@@ -167,7 +175,7 @@ class ModelOptions:
 
 
 def validate_model(model: ConfigDict) -> None:
-    """Raise a UserError naming a key of the `model` section whose value cannot be used, if there is one."""
+    """Raise a UserError that names a key of the `model` section with an invalid value, if any."""
     check_options(ModelOptions(), model, "config.model.")
     levels = LEVELS[model.neck]
     one_each = Check(lambda strides: len(strides) == levels, f"give {levels}, one for each level")

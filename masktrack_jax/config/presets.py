@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 
 def mmtracking_form(config: ConfigDict) -> ConfigDict:
-    """Change the two values of `config` in which `base_config` differs from mmtracking; returns `config`."""
+    """Set the two values in which `base_config` differs from mmtracking; returns `config`."""
     config.data.float_resize = True
     config.inference.association.keep_displaced = True
     return config
@@ -30,7 +30,7 @@ def torchvision_form(config: ConfigDict) -> ConfigDict:
 def original_form(config: ConfigDict) -> ConfigDict:
     """Change `config` to the authors' form (github.com/youtubevos/MaskTrackRCNN); returns `config`.
 
-    Their weights were trained in this form, and give the published results in it.
+    Their weights were trained in this form and give the published results only in it.
     """
     mmdet1_form(config)
     config.model.track_head.update({"relu_last": False, "init_std": 0.01})
@@ -48,7 +48,7 @@ def original_form(config: ConfigDict) -> ConfigDict:
 
 
 def recommended_tracking(config: ConfigDict) -> ConfigDict:
-    """Change the tracking of `config` to the best one of docs/tracking.md; returns `config`."""
+    """Change the tracking of `config` to the best method of docs/tracking.md; returns `config`."""
     config.model.track_head.update({"kind": "conv", "features": 256})
     config.train.track.loss = "contrastive"
     recommended_association(config)
@@ -58,7 +58,8 @@ def recommended_tracking(config: ConfigDict) -> ConfigDict:
 def recommended_association(config: ConfigDict) -> ConfigDict:
     """The part of `recommended_tracking` that needs no training.
 
-    Embeddings trained by the paper's softmax all have similar directions: use `new_threshold` 0.3 for them.
+    Embeddings trained with the paper's softmax loss have similar directions; use `new_threshold` 0.3 for
+    them.
     """
     config.inference.association.update(
         {
@@ -79,7 +80,7 @@ def recommended_association(config: ConfigDict) -> ConfigDict:
     return config
 
 
-# Keys that change no shape of a parameter, but that the weights depend on.
+# Keys that the weights depend on, although they change no parameter's shape.
 FORM = ("pixel_boxes", "backbone.stride_in_1x1", "anchors", "roi_align", "track_head.relu_last")
 
 

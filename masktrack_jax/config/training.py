@@ -1,4 +1,4 @@
-"""The `train` and `optimizer` sections."""
+"""The `train` and `optimizer` sections: losses, samples, length of the run, and the optimiser."""
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
@@ -31,21 +31,21 @@ def _losses() -> Collection[str]:
 class LossWeights:
     """The weight of each loss."""
 
-    rpn_cls: float = option(1.0, "of the proposals' scores")
-    rpn_box: float = option(1.0, "of the proposals' boxes")
-    cls: float = option(1.0, "of the classes")
-    box: float = option(1.0, "of the boxes")
-    mask: float = option(1.0, "of the masks")
-    match: float = option(1.0, "of the tracking loss, on top of its own weight")
-    match_cosine: float = option(1.0, "of the auxiliary loss of quasi_dense")
+    rpn_cls: float = option(1.0, "weight of the proposals' classification loss")
+    rpn_box: float = option(1.0, "weight of the proposals' box loss")
+    cls: float = option(1.0, "weight of the box head's classification loss")
+    box: float = option(1.0, "weight of the box head's box loss")
+    mask: float = option(1.0, "weight of the mask loss")
+    match: float = option(1.0, "weight of the tracking loss, in addition to its own")
+    match_cosine: float = option(1.0, "weight of the auxiliary loss of quasi_dense")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """A sample of boxes to learn from, and which of them are positive."""
+    """How boxes are sampled for a loss, and which of them are positive."""
 
     samples: int = option(comment="boxes of an image", check=positive)
-    positive_fraction: float = option(comment="largest part of positives", check=between(0, 1))
+    positive_fraction: float = option(comment="largest fraction of positives", check=between(0, 1))
     positive_iou: float = option(comment="IoU with an object from which a box is positive")
     negative_iou: float = option(comment="IoU with every object below which a box is negative")
     min_positive_iou: float = option(comment="IoU from which an object's best box is positive")
@@ -53,15 +53,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class RPNSampling(Sampling):
-    """The anchors that the region proposal network learns from."""
+    """The anchors that train the region proposal network."""
 
-    inside_only: bool = option(False, "no anchor that reaches out of the image")
+    inside_only: bool = option(False, "use only anchors inside the image")
     beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
 
 
 @dataclass(frozen=True)
 class RoISampling(Sampling):
-    """The proposals that the box and mask heads learn from."""
+    """The proposals that train the box and mask heads."""
 
     beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
 
@@ -70,14 +70,16 @@ class RoISampling(Sampling):
 class SoftmaxOptions:
     """The paper's loss."""
 
-    over: str = option("matched", "what the loss of an image is divided by", one_of("matched", "positives"))
+    over: str = option(
+        "matched", "boxes whose number divides the loss of an image", one_of("matched", "positives")
+    )
 
 
 @dataclass(frozen=True)
 class TripletOptions:
     """The batch-hard triplet loss."""
 
-    margin: float = option(0.3, "by which other objects must be farther", at_least(0))
+    margin: float = option(0.3, "distance by which other objects must be farther", at_least(0))
     soft: bool = option(False, "softplus instead of a margin")
     unit_length: bool = option(False, "compare embeddings divided by their lengths")
 
@@ -86,7 +88,7 @@ class TripletOptions:
 class ContrastiveOptions:
     """The pairwise contrastive loss."""
 
-    margin: float = option(1.0, "distance from which different objects cost nothing", at_least(0))
+    margin: float = option(1.0, "distance above which different objects add no loss", at_least(0))
     unit_length: bool = option(False, "compare embeddings divided by their lengths")
 
 
@@ -94,8 +96,8 @@ class ContrastiveOptions:
 class QuasiDenseOptions:
     """The multi-positive contrastive loss of QDTrack."""
 
-    weight: float = option(0.25, "of the loss")
-    cosine_margin: float = option(0.1, "cosine up to which different objects cost nothing")
+    weight: float = option(0.25, "weight of the loss")
+    cosine_margin: float = option(0.1, "cosine below which different objects add no loss")
     negatives_per_positive: int = option(3, "hardest pairs of the auxiliary loss for each positive")
 
 
@@ -127,10 +129,10 @@ parts_of_the_network = Check(
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The run: its length, its losses and what it keeps."""
+    """The length of the run, its losses, and the checkpoints it keeps."""
 
     batch_size: int = option(8, "pairs of a step, over all devices", positive)
-    accumulate: int = option(1, "parts that a device's batch is computed in: less memory", positive)
+    accumulate: int = option(1, "parts of a device's batch, computed in turn to save memory", positive)
     epochs: float = option(12.0, "passes over the labelled frames")
     steps: int = option(0, "steps of the run; 0: by epochs")
     loss_weights: LossWeights = option(LossWeights())
@@ -146,17 +148,17 @@ class TrainOptions:
     )
     track: TrackLossOptions = option(TrackLossOptions())
     only: str = option(
-        "", "parts of the network that learn, such as box_head,track_head; empty: all", parts_of_the_network
+        "", "parts of the network to train, such as box_head,track_head; empty: all", parts_of_the_network
     )
     checkpoint_every: int = option(1000, "steps between checkpoints", positive)
     log_every: int = option(50, "steps between rows of metrics.jsonl", positive)
     on_nan: str = option(
-        "stop", "at a loss or gradient that is not finite; skip: change nothing", one_of("stop", "skip")
+        "stop", "if a loss or gradient is not finite; skip: no update", one_of("stop", "skip")
     )
     keep_last: int = option(2, "checkpoints to keep", positive)
     evaluate_every: int = option(0, "steps between evaluations; 0: once, after training", at_least(0))
     keep_best: bool = option(True, "keep the parameters of the highest AP in WORKDIR/best (evaluate_every)")
-    init_from: str = option("", "checkpoint to take the first parameters from")
+    init_from: str = option("", "checkpoint with the initial parameters")
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,16 @@ class OptimizerOptions:
     """The optimiser, and the learning rate by step."""
 
     name: str = option("sgd", "optimiser", one_of("sgd", "adamw"))
-    learning_rate: float = option(0.00125, "at its highest; this one is for 8 pairs a step")
-    momentum: float = option(0.9, "of sgd")
-    weight_decay: float = option(1e-4, "of all parameters (sgd), of matrices only (adamw)")
+    learning_rate: float = option(0.00125, "peak learning rate; the default is for 8 pairs a step")
+    momentum: float = option(0.9, "momentum of sgd")
+    weight_decay: float = option(1e-4, "applies to all parameters (sgd) or to matrices only (adamw)")
     clip_norm: float = option(35.0, "largest norm of the gradient")
     schedule: str = option("steps", "decay of the learning rate", one_of("steps", "cosine"))
-    decay_at: tuple[float, ...] = option((8 / 12, 11 / 12), "parts of the run at which it falls to a tenth")
-    warmup_steps: int = option(500, "steps in which it grows to its highest", at_least(0))
-    warmup_factor: float = option(1 / 3, "part of it at the first step")
+    decay_at: tuple[float, ...] = option(
+        (8 / 12, 11 / 12), "fractions of the run at which it drops to a tenth"
+    )
+    warmup_steps: int = option(500, "steps until the peak learning rate", at_least(0))
+    warmup_factor: float = option(1 / 3, "fraction of the peak at the first step")
 
 
 def validate_training(train: ConfigDict) -> None:
