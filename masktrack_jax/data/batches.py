@@ -1,7 +1,7 @@
-"""Frame pairs as arrays: what the pipeline yields and the training step takes.
+"""Frame pairs as arrays, passed from the data pipeline to the training step.
 
-NumPy arrays on the host, JAX arrays on a device. `*batch` is empty for a single pair. Frames of fewer objects
-than `objects` are padded, see `Frames.valid`.
+The arrays are NumPy's on the host and JAX's on a device. `*batch` is empty for a single pair. Frames with
+fewer objects than `objects` are padded; see `Frames.valid`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 
 class FrameTargets(NamedTuple):
-    """What there is to learn about the objects of a frame."""
+    """The training targets of the objects of a frame."""
 
     labels: Int[Any, "*batch objects"]
     masks: UInt8[Any, "*batch objects height packed_width"]  # bits packed along the width by `np.packbits`
@@ -25,25 +25,25 @@ class Frames(NamedTuple):
     image_size: Int[Any, "*batch 2"]  # height and width before padding
     boxes: Float[Any, "*batch objects 4"]  # x1, y1, x2, y2 in pixels of the resized image
     valid: Bool[Any, "*batch objects"]
-    targets: FrameTargets | None = None  # of reference frames only with `data.both_ways`
+    targets: FrameTargets | None = None  # None for reference frames without `data.both_ways`
 
     @property
     def labelled(self) -> FrameTargets:
-        """The targets, of frames that must have them."""
+        """The targets; raises a ValueError if the frames have none."""
         if self.targets is None:
             raise ValueError("these frames have no targets")
         return self.targets
 
 
 class FramePairs(NamedTuple):
-    """What the network learns from: key frames, and a reference frame of the same video for each."""
+    """The input of a training step: key frames, and for each a reference frame of the same video."""
 
     key: Frames
     reference: Frames
 
 
 class Provenance(NamedTuple):
-    """Where pairs come from: for messages and counts."""
+    """The origin of pairs, for messages and counts."""
 
     video_index: Int[Any, "*batch"]
     key_frame: Int[Any, "*batch"]
@@ -65,7 +65,7 @@ class PairBatch(NamedTuple):
 
 
 def map_arrays(function: Callable, part: Any) -> Any:
-    """`part` of a batch, a NamedTuple or an array, with `function` applied to each array (without JAX)."""
+    """Apply `function` to each array of `part`, a NamedTuple or an array of a batch (without JAX)."""
     if part is None:
         return None
     if isinstance(part, tuple):

@@ -1,16 +1,16 @@
-"""Annotations as mmtracking's converter writes them ("CocoVID"): one record a frame and one a box."""
+"""Convert annotations from mmtracking's format ("CocoVID"), which has one record per frame and per box."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Makes the error of a record and its problem.
+# Returns the exception for a record and its problem.
 Fail = Callable[[str, str], Exception]
 
 
 def is_cocovid(content: dict[str, Any]) -> bool:
-    """Whether the content of an annotations file has this form.
+    """Whether the content of an annotations file has this format.
 
-    A list `images` alone does not tell: a file of YouTube-VIS may hold one that nobody reads.
+    A list `images` alone is not enough: a YouTube-VIS file may contain an unused one.
     """
     if not isinstance(content.get("images"), list) or "videos" not in content:
         return False
@@ -18,10 +18,10 @@ def is_cocovid(content: dict[str, Any]) -> bool:
 
 
 def from_cocovid(content: dict[str, Any], fail: Fail) -> dict[str, Any]:
-    """The same annotations in the form of YouTube-VIS: one record a video and one an object.
+    """Convert to the YouTube-VIS format: one record per video and one per object.
 
-    Objects are numbered from 1 in the order of their first box. `fail(record, problem)` makes the error to
-    raise for a record that lacks something.
+    Objects are numbered from 1 in the order of their first box. `fail(record, problem)` returns the exception
+    for a faulty record.
     """
     for key in ("videos", "annotations"):
         if not isinstance(content.get(key) or [], list):
@@ -57,7 +57,7 @@ def _any_has(records: object, key: str) -> bool:
 def _objects(
     boxes: list, images: dict[int, tuple[int, int]], lengths: dict[int, int], fail: Fail
 ) -> list[dict[str, Any]]:
-    """One record an object, made of the records of its boxes."""
+    """Merge the records of an object's boxes into one record per object."""
     objects: dict[tuple[int, int], dict] = {}
     for box in boxes:
         where = f"annotation {box.get('id') if isinstance(box, dict) else box!r}"
@@ -85,7 +85,7 @@ def _objects(
 
 
 def _values(record: object, keys: Sequence[str], where: str, fail: Fail) -> dict[str, Any]:
-    """`record`, checked to be an object that has these keys, with integers for ids."""
+    """Check that `record` is an object with these keys, whose ids are integers; returns it."""
     if not isinstance(record, dict):
         raise fail(where, "is not an object")
     for key in keys:

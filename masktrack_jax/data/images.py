@@ -1,4 +1,4 @@
-"""Read, resize and pad frames, in training and inference alike. Images are (H, W, 3) RGB."""
+"""Read, resize and pad frames, for training and inference. Images are (H, W, 3) RGB."""
 
 import contextlib
 import math
@@ -15,15 +15,15 @@ from masktrack_jax.runtime.errors import UserError
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are rotated by a quarter turn
 
-# A path, or an open file in its place.
+# A path or an open file.
 ImageSource = str | os.PathLike[str] | IO[bytes]
 Size = tuple[int, int]  # height, width
 
 
 def read_image(path: ImageSource, file: IO[bytes] | None = None) -> np.ndarray:
-    """Decode an image file: (H, W, 3) uint8 RGB, turned upright as its EXIF tag says.
+    """Decode an image file to (H, W, 3) uint8 RGB, rotated by its EXIF orientation.
 
-    `file` is an open file with the image's bytes, if they do not lie at `path`. Grey, palette, CMYK and RGBA
+    `file` is an open file with the image's bytes, if they are not at `path`. Grey, palette, CMYK and RGBA
     (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises a UserError that names the file if it
     is missing, truncated or not an image.
     """
@@ -39,9 +39,9 @@ def read_image(path: ImageSource, file: IO[bytes] | None = None) -> np.ndarray:
 
 
 def check_image(path: ImageSource) -> Size:
-    """The (height, width) of what `read_image` would return, with the same errors, in less time.
+    """The (height, width) of the image that `read_image` would return, with the same errors but faster.
 
-    Reads the whole file, so it finds a truncated one; decodes JPEG at an eighth of its size.
+    Reads the whole file, so it detects truncation. Decodes JPEG at an eighth of its size.
     """
     with open_image(path) as image:
         width, height = image.size
@@ -55,10 +55,10 @@ def check_image(path: ImageSource) -> Size:
 
 @contextlib.contextmanager
 def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Image.Image]:
-    """`Image.open` as a context; its errors, and the block's, become a UserError that names the file."""
+    """`Image.open` as a context; errors in it and in the block become a UserError that names the file."""
     try:
         with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
-            warnings.simplefilter("ignore")  # of palettes with transparency and large pictures
+            warnings.simplefilter("ignore")  # about palettes with transparency and about large images
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image; check the frames folder") from None
@@ -84,7 +84,7 @@ def fit_size(height: int, width: int, long_edge: int, short_edge: int) -> Size:
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize of an image to (height, width, 3), not antialiased, as in the published code."""
-    import cv2  # slow to load, and the commands that check or convert data do without
+    import cv2  # slow to load, and not needed by the commands that check or convert data
 
     if image.shape[:2] == (height, width):
         return image
@@ -92,7 +92,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def bucket_for(height: int, width: int, buckets: Sequence[Sequence[int]]) -> Size:
-    """The bucket (H, W) of least area that holds an image of this size. Raises UserError when none does."""
+    """The smallest bucket (H, W) that holds an image of this size. Raises UserError if none does."""
     holding = [(bucket[0], bucket[1]) for bucket in buckets if bucket[0] >= height and bucket[1] >= width]
     if not holding:
         known = ", ".join(f"{h}x{w}" for h, w in buckets) or "none"
@@ -104,7 +104,7 @@ def bucket_for(height: int, width: int, buckets: Sequence[Sequence[int]]) -> Siz
 
 
 def pad_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image (h, w, …) padded with zeros at the bottom and right to (height, width, …)."""
+    """Pad an image (h, w, …) with zeros at the bottom and right to (height, width, …)."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
@@ -113,7 +113,7 @@ def pad_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def check_frame_size(image: np.ndarray, height: int, width: int, path: ImageSource) -> None:
-    """Raise UserError unless an image has the size that its annotations state."""
+    """Raise UserError unless an image has the size given in its annotations."""
     if image.shape[:2] != (height, width):
         raise UserError(
             f"{path}: is {image.shape[0]}x{image.shape[1]} (height x width) but the annotations say "

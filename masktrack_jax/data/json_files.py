@@ -1,4 +1,4 @@
-"""The JSON files of data sets and results: the one place where they are read, and written atomically."""
+"""Read and write the JSON files of data sets and results; all other modules use these functions."""
 
 import functools
 import gc
@@ -12,14 +12,14 @@ from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
-RESULTS_MEMBER = "results.json"  # what the servers look for, at the root of the zip
+RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
 
 
 class ResultsFile(NamedTuple):
-    """What a results file holds; the names are of a zip's members, empty for a file of JSON."""
+    """The content of a results file. The tuples name members of a zip, and are empty for a JSON file."""
 
-    content: Any  # a list of tracks where the file is sound
-    found: tuple[str, ...] = ()  # members called results.json, the one that was read first
+    content: Any  # a list of tracks if the file is valid
+    found: tuple[str, ...] = ()  # members called results.json; the first one was read
     others: tuple[str, ...] = ()
 
 
@@ -43,9 +43,9 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 def read_labels(path: str | Path) -> dict[str, Any]:
-    """The annotations in a file in the format of YouTube-VIS, or converted to it from mmtracking's.
+    """Read an annotations file in the YouTube-VIS format, or convert one in mmtracking's format to it.
 
-    Only the kind of file is checked here, not its records. Raises UserError.
+    The records are not checked here. Raises UserError if the file is not an annotations file.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -56,7 +56,7 @@ def read_labels(path: str | Path) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> list[Any]:
-    """The tracks in a results file, JSON or a zip that holds results.json; not checked. Raises UserError."""
+    """Read the tracks of a results file, JSON or a zip with results.json, unchecked. Raises UserError."""
     tracks = open_results(path).content
     if not isinstance(tracks, list):
         raise UserError(f"{path}: is not a JSON list of tracks but {_kind(tracks)}; give the results file")
@@ -64,9 +64,9 @@ def read_results(path: str | Path) -> list[Any]:
 
 
 def open_results(path: str | Path) -> ResultsFile:
-    """A results file with its content, of any kind, and the names in it if it is a zip. Raises UserError."""
+    """Read a results file: its JSON content, unchecked, and the members of a zip. Raises UserError."""
     path = Path(path)
-    # A pipe could be read once only, so it is not looked into for a zip.
+    # A pipe can be read only once, so it is not tested for a zip.
     if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
         return ResultsFile(read_json(path))
     try:
@@ -101,12 +101,12 @@ def read_text(path: str | Path) -> str:
 
 
 def write_json(path: str | Path, content: object, indent: int | None) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one. Raises UserError.
+    """Write JSON atomically: readers see the old file or the new one. Raises UserError.
 
-    Bytes are written as text, and NumPy's scalars as numbers.
+    Bytes are written as text, and NumPy scalars as numbers.
     """
     try:
-        # dumps, not dump: only the former runs in C.
+        # Not `dump`, which is slower: only `dumps` runs in C.
         text = json.dumps(content, indent=indent, allow_nan=False, default=_plain)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: not written, the content is not JSON ({error})") from error
@@ -114,7 +114,7 @@ def write_json(path: str | Path, content: object, indent: int | None) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically: a reader sees the old file or the new one. Raises UserError."""
+    """Write text atomically: readers see the old file or the new one. Raises UserError."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -125,14 +125,14 @@ def record_error(path: str | Path, record: str, problem: str) -> UserError:
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:
-    """The error of a path that is no file, or, a ValueError, that no file can have."""
+    """The UserError for a path that cannot be opened; a ValueError means that the path itself is invalid."""
     reason = error.strerror if isinstance(error, OSError) else error
     return UserError(f"{path}: cannot be read ({reason}); check the path")
 
 
 def _parse(path: str | Path, text: bytes) -> Any:
     collecting = gc.isenabled()
-    gc.disable()  # the garbage collector would walk millions of new objects in vain
+    gc.disable()  # the garbage collector would scan millions of new objects for nothing
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -154,7 +154,7 @@ def _kind(content: object) -> str:
 
 
 def _plain(value: Any) -> object:
-    """Bytes of an RLE and NumPy scalars as JSON has them."""
+    """Convert the bytes of an RLE and NumPy scalars to JSON types."""
     if isinstance(value, bytes):
         return value.decode()
     if hasattr(value, "item"):

@@ -1,7 +1,7 @@
-"""Find the parts of a data set below any root folder: YouTube-VIS 2019, 2021, 2022, OVIS or one's own.
+"""Find the files of a data set below a root folder: YouTube-VIS 2019, 2021, 2022, OVIS or custom data.
 
-The layouts are the archives' as published, and those of detectron2-based code, mmtracking and the authors'
-code. Packed data sets (`data.pack`) are found too. This module looks at names only and reads no file.
+Supported layouts are the published archives and those of detectron2-based code, mmtracking and the authors'
+code. Packed data sets (`data.pack`) are found too. This module looks only at names and reads no files.
 """
 
 import dataclasses
@@ -15,23 +15,23 @@ from masktrack_jax.runtime.errors import UserError
 # The splits, and their names in folders and files.
 SPLITS = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
 
-# The annotations of a split in a data set's folder; the first that exists is taken.
+# The annotations of a split in a data set's folder; the first that exists is used.
 ANNOTATIONS = (
-    "{split}.json",  # YouTube-VIS 2019 as published, and what detectron2-based code expects of all
+    "{split}.json",  # YouTube-VIS 2019 as published; detectron2-based code expects it for all
     "{split}/instances.json",  # YouTube-VIS 2021 and 2022 as published
     "annotations_{split}.json",  # OVIS as published
     "annotations/annotations_{split}.json",
     "annotations/{split}.json",
     "annotations/instances_{split}.json",
-    "annotations/instances_{split}_sub.json",  # the authors' code, and its descendants
+    "annotations/instances_{split}_sub.json",  # the authors' code and its forks
     "instances_{split}.json",
     "instances_{split}_sub.json",
     "annotations/youtube_vis_20*_{split}.json",  # converted by mmtracking
     "annotations/ovis_{split}.json",
 )
-OWN = "instances.json"  # a folder with only this file has training videos only
+OWN = "instances.json"  # a folder with only this file has only training videos
 
-# The folder that `file_names` are relative to; the first that holds the frames is taken.
+# The folder that `file_names` are relative to; the first that holds the frames is used.
 FRAMES = (
     "{split}/JPEGImages",
     "{split}",
@@ -45,7 +45,7 @@ FRAMES = (
 PACKED_INFO = "dataset_info.json"  # written by TFDS
 PACKED_ANNOTATIONS = "{split}.annotations.json"
 
-DEPTH = 3  # folders below the root that a data set may lie in
+DEPTH = 3  # levels of folders below the root that are searched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DatasetFiles:
         return any(files.packed for files in self.splits.values())
 
     def is_called(self, name: str) -> bool:
-        """Whether `name` is the data set's, in any spelling, or its folder's."""
+        """Whether `name` is the name of the data set, in any spelling, or of its folder."""
         folder = self.folder.parent if self.packed else self.folder
         return name == folder.name or (self.name != "" and plain_name(name) == self.name)
 
@@ -98,7 +98,7 @@ def find_datasets(root: str | pathlib.Path) -> list[DatasetFiles]:
 
 
 def _name(root: pathlib.Path, folder: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
-    """The name of a data set in its path, the innermost first, or else in the names of its files."""
+    """The name of a data set, taken from its path (innermost part first) or else from its file names."""
     parts = (*root.resolve().parts[-2:], *folder.relative_to(root).parts)
     places = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
     places += [files.annotations.name for files in splits.values()]
@@ -108,9 +108,9 @@ def _name(root: pathlib.Path, folder: pathlib.Path, splits: dict[str, SplitFiles
 def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
     """The only data set in or below `root`, or the one with this name.
 
-    `name` is a data set ("youtubevis2019", in any spelling) or a folder. If no data set has the name, the
-    only one whose path names no data set is taken. Files are preferred to the same data set packed. Raises a
-    UserError that lists the data sets found or the places searched.
+    `name` is the name of a data set ("youtubevis2019", in any spelling) or of a folder. If no data set has
+    this name, but exactly one has no known name, that one is returned. Unpacked files are preferred to the
+    same data set packed. Raises a UserError that lists the data sets found or the places searched.
     """
     found = find_datasets(root)
     if not found:
@@ -140,7 +140,7 @@ def find_split(dataset: DatasetFiles, split: str) -> SplitFiles:
 
 
 def looked_for(split: str) -> str:
-    """The places of a split's annotations, in words."""
+    """The places where a split's annotations are searched, as text for a message."""
     places = [form.format(split="|".join(SPLITS[split])) for form in ANNOTATIONS]
     return ", ".join(places + [OWN] * (split == "train"))
 
@@ -162,16 +162,16 @@ def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Pat
 
 
 def is_part(name: str) -> bool:
-    """Whether a folder of this name is a part of a data set, not one that may hold data sets."""
+    """Whether a folder of this name is part of a data set, and so cannot contain data sets."""
     splits = "|".join(name for names in SPLITS.values() for name in names)
     parts = rf"(?:{splits})(?:_all_frames)?|jpegimages|images|annotations"
     return re.fullmatch(parts, name.lower()) is not None
 
 
 def _folders(root: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
-    """`root` and the folders below it that hold a JSON file or a part of a data set.
+    """Yield `root` and the folders below it that contain a JSON file or a part of a data set.
 
-    Folders that are such parts are not searched: they hold frames or annotations.
+    Such parts are not searched, since they contain frames or annotations.
     """
     try:
         inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
@@ -201,7 +201,7 @@ def _splits(folder: pathlib.Path) -> dict[str, SplitFiles]:
 def _frames(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, ...]:
     """The existing folders that may hold a split's frames.
 
-    A validation file without such folders was cut out of the training file and uses its folders.
+    A validation split without such folders was taken from the training split and uses its folders.
     """
     places = [folder / form.format(split=name) for name in SPLITS[split] for form in FRAMES]
     there = tuple(dict.fromkeys(place for place in places if place.is_dir()))

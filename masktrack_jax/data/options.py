@@ -1,4 +1,4 @@
-"""How pairs are drawn and shaped: options of the data pipeline. Needs no OpenCV."""
+"""Options of the data pipeline; importing them does not load OpenCV."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,25 +19,25 @@ multiples_of_32 = Check(
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How pairs are drawn and shaped: the part of the `data` section that changes a sample."""
+    """How pairs are sampled and transformed: the keys of the `data` section that change a sample."""
 
     scales: tuple[tuple[int, int], ...] = option(
         ((640, 360),), "(long edge, short edge) in pixels; one is drawn for each pair", long_edge_first
     )
-    # A frame in a larger bucket than it needs sees other borders than in the published code: the common
-    # shapes have their own.
+    # In a larger bucket than necessary, a frame's padding differs from the published code. So the common
+    # shapes have buckets of their own.
     buckets: tuple[tuple[int, int], ...] = option(
         ((384, 640), (384, 480), (384, 384), (480, 384), (640, 384)),
         "padded (height, width), multiples of 32",
         multiples_of_32,
     )
-    max_objects: int = option(20, "objects of a frame, those with the largest boxes", at_least(1))
-    pixel_boxes: bool = option(False, "scale and clip boxes by their first and last pixel, as the authors")
-    float_resize: bool = option(False, "resize as float32, as mmtracking; moves four times the data")
+    max_objects: int = option(20, "most objects of a frame; the largest boxes are kept", at_least(1))
+    pixel_boxes: bool = option(False, "scale and clip boxes by their first and last pixel, as the authors do")
+    float_resize: bool = option(False, "resize in float32, as mmtracking does; moves four times the data")
     flip: float = option(0.5, "probability of a left-right flip", between(0, 1))
-    max_gap: int = option(100, "frames between key and reference at most; 0: any", at_least(0))
-    jitter: float = option(0.0, "largest relative change of brightness, contrast, channels", between(0, 1))
-    both_ways: bool = option(False, "each frame of a pair is key and reference in turn")
+    max_gap: int = option(100, "most frames between key and reference; 0: any number", at_least(0))
+    jitter: float = option(0.0, "largest relative change of brightness, contrast and channels", between(0, 1))
+    both_ways: bool = option(False, "use each frame of a pair both as key and as reference")
     cache_mb: int = option(0, "MiB of decoded frames that each process keeps", at_least(0))
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class PairOptions:
 
     @classmethod
     def from_config(cls, section: Mapping[str, Any]) -> Self:
-        """The options of a config section, which may have other keys too."""
+        """The options in a config section; other keys of the section are ignored."""
         values = {item.name: section[item.name] for item in fields(cls) if item.name in section}
         for name in ("scales", "buckets", "max_objects"):  # depend on the data: no default fits them all
             if name not in values:

@@ -25,13 +25,13 @@ from masktrack_jax.runtime.errors import UserError
 
 
 def video_bucket(video: Video, options: PairOptions) -> tuple[int, int]:
-    """The bucket (height, width) of a video: it fits the frames at every scale, so it never changes."""
+    """The bucket (height, width) of a video, which fits its frames at every scale."""
     sizes = [fit_size(video.height, video.width, *scale) for scale in options.scales]
     return bucket_for(max(h for h, _ in sizes), max(w for _, w in sizes), options.buckets)
 
 
 def candidates(dataset: VisDataset) -> np.ndarray:
-    """Every frame with an object that is no crowd: (N, 2) int64 of video index and frame, in order.
+    """Every frame with an object that is not a crowd: (N, 2) int64 of video index and frame, in order.
 
     Raises UserError if there is none.
     """
@@ -53,7 +53,7 @@ def _labelled_frames(dataset: VisDataset, video: Video) -> list[int]:
 
 
 def _visible(dataset: VisDataset, video: Video, frame: int, limit: int | None = None) -> list[VisObject]:
-    """The objects in a frame without crowds, in the file's order; the largest boxes if above `limit`."""
+    """The objects in a frame, without crowds, in the file's order; `limit` keeps the largest boxes."""
     seen = [
         found for found in dataset.objects_of(video) if not found.iscrowd and found.boxes[frame] is not None
     ]
@@ -81,7 +81,7 @@ def warn_of_crowded_frames(dataset: VisDataset, options: PairOptions) -> int:
 
 
 class FrameCache:
-    """The most recently used decoded frames, up to a size in MiB; 0 keeps none. Thread-safe.
+    """A thread-safe cache of the most recently used decoded frames, up to a size in MiB; 0 disables it.
 
     A copy sent to another process starts empty.
     """
@@ -96,7 +96,7 @@ class FrameCache:
         return FrameCache, (self._budget // 2**20,)
 
     def read(self, path: Path, read: Callable[[Path], np.ndarray] = read_image) -> np.ndarray:
-        """`read(path)`, from memory where possible. The array is read-only."""
+        """Return `read(path)`, from the cache if possible. The array is read-only."""
         with self._lock:
             if path in self._frames:
                 self._frames.move_to_end(path)
@@ -122,8 +122,8 @@ class PairLoader:
     def __call__(self, video_index: int, key_frame: int, rng: np.random.Generator) -> PairBatch:
         """One pair, padded to the video's bucket and to `max_objects` rows.
 
-        Images are uint8, or float32 with `float_resize`; boxes are float32, and integers int32. Only key
-        frames have targets, unless `both_ways`.
+        Images are uint8, or float32 with `float_resize`; boxes are float32, integers int32. Reference frames
+        have targets only with `both_ways`.
         """
         video = self.dataset.videos[video_index]
         transform = draw_transform(rng, self.options)
@@ -141,7 +141,7 @@ class PairLoader:
         return PairBatch(key, reference, Provenance(*map(np.int32, numbers)))
 
     def _frame(self, video: Video, frame: int, transform: Transform, objects: Sequence[VisObject]) -> Frames:
-        """A frame and where its objects are."""
+        """A frame with the boxes of its objects."""
         image, size = self._image(video, frame, video_bucket(video, self.options), transform)
         return Frames(
             image=image,
@@ -158,7 +158,7 @@ class PairLoader:
         objects: Sequence[VisObject],
         others: Sequence[VisObject],
     ) -> FrameTargets:
-        """Targets of a frame's `objects`; `others` are the objects of the other frame of the pair."""
+        """The targets of a frame's `objects`; `others` are the objects of the pair's other frame."""
         rows = {found.annotation_id: row for row, found in enumerate(others, start=1)}
         bucket = video_bucket(video, self.options)
         return FrameTargets(
@@ -173,7 +173,7 @@ class PairLoader:
         return {video.id: _labelled_frames(self.dataset, video) for video in self.dataset.videos}
 
     def _draw_reference(self, video: Video, key_frame: int, rng: np.random.Generator) -> int:
-        """A uniform draw of the other labelled frames within `max_gap`; the key frame if there are none."""
+        """Draw another labelled frame within `max_gap`, uniformly; the key frame if there is none."""
         farthest = self.options.max_gap or video.length
         near = [f for f in self._frames_of[video.id] if 0 < abs(f - key_frame) <= farthest]
         return near[rng.integers(len(near))] if near else key_frame
@@ -207,7 +207,7 @@ class PairLoader:
         masks = np.zeros((self.options.max_objects, height, width // 8), np.uint8)
         for row, found in enumerate(objects):
             rle = found.segmentations[frame]
-            assert rle is not None  # since the frame has a box of the object
+            assert rle is not None  # since the object has a box in this frame
             mask = transform_mask(decode_mask(rle), transform)
             packed = np.packbits(mask, axis=1)
             masks[row, : packed.shape[0], : packed.shape[1]] = packed

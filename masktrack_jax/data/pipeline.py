@@ -1,5 +1,8 @@
-"""Batches of training pairs. Batch k is a function of (seed, k) alone: neither the number of threads or
-processes that load it nor the step at which a run started or resumed has an influence."""
+"""Batches of training pairs.
+
+Batch k depends only on (seed, k): not on the number of threads or processes that load it, nor on the step at
+which a run started or resumed.
+"""
 
 import logging
 import os
@@ -17,11 +20,11 @@ from masktrack_jax.runtime.errors import UserError
 # Separate random streams of one seed.
 _ORDER, _SAMPLE = 0, 1
 
-TRIES = 10  # unreadable pairs in a row after which "skip" gives up too
+TRIES = 10  # unreadable pairs in a row after which `on_error` "skip" raises too
 
 
 class ScheduledPair(NamedTuple):
-    """A key frame and the seed of the sample's own random draws."""
+    """A key frame, and the seed of the random draws for its sample."""
 
     video_index: int
     key_frame: int
@@ -29,11 +32,11 @@ class ScheduledPair(NamedTuple):
 
 
 class PairSchedule:
-    """Which key frame stands in which row of which batch, for an unlimited number of steps.
+    """The key frame of every row of every batch, for an unlimited number of steps.
 
-    An epoch shows every candidate once, except the few that do not fill a whole batch; a bucket with fewer
-    candidates than a batch repeats them to fill one. Batches hold one bucket each, in shuffled order. Each
-    epoch is shuffled anew.
+    An epoch shows every candidate once, except the few that do not fill a batch. A bucket with fewer
+    candidates than a batch repeats them to fill one. All pairs of a batch share one bucket. Each epoch has a
+    new random order.
     """
 
     def __init__(self, dataset: VisDataset, options: PairOptions, *, seed: int, batch_size: int) -> None:
@@ -57,7 +60,7 @@ class PairSchedule:
                 order = rng.permutation(members)
                 steps = max(len(members) // self.batch_size, 1)
                 batches.append(np.resize(order, (steps, self.batch_size)))
-            # Prefetching straddles two epochs at most; older ones are dropped.
+            # Prefetching spans at most two epochs; older ones are dropped.
             kept = {n: order for n, order in list(self._epochs.items()) if abs(n - number) <= 1}
             self._epochs = {**kept, number: rng.permutation(np.concatenate(batches))}
         return self._epochs[number]
@@ -66,14 +69,14 @@ class PairSchedule:
         return sys.maxsize // 2
 
     def __getitem__(self, place: int) -> ScheduledPair:
-        """The pair at `place` of the run: batch k holds the places k·B … k·B+B-1."""
+        """The pair at position `place` of the run; batch k holds the positions k·B … k·B+B-1."""
         step, row = divmod(int(place), self.batch_size)
         epoch, step = divmod(step, self.steps_per_epoch)
         video_index, frame = self.candidates[self.epoch(epoch)[step, row]]
         return ScheduledPair(int(video_index), int(frame), (self.seed, _SAMPLE, int(place)))
 
     def replacement(self, pair: ScheduledPair, attempt: int) -> ScheduledPair:
-        """A random pair of the same bucket to use instead of `pair`; each attempt, from 1, draws another."""
+        """A random pair of the same bucket to replace `pair`; each attempt (from 1) draws another one."""
         members = self._members[self._buckets[pair.video_index]]
         seed = (*pair.seed, attempt)
         video_index, frame = self.candidates[np.random.default_rng((*seed, 0)).choice(members)]
@@ -81,7 +84,7 @@ class PairSchedule:
 
 
 class _Rows:
-    """The slice `rows` of every batch of a schedule: the share of one of several processes."""
+    """The slice `rows` of every batch of a schedule, for one of several processes."""
 
     def __init__(self, schedule: PairSchedule, rows: slice) -> None:
         self._schedule, self._first, self._count = schedule, rows.start, rows.stop - rows.start
@@ -97,8 +100,8 @@ class _Rows:
 class _Load:
     """Loads a scheduled pair.
 
-    With `skip` another pair replaces one that cannot be read, and each reason is logged once. Batch k then
-    also depends on the files, but still not on who loads it.
+    With `skip`, another pair replaces an unreadable one, and each reason is logged once. Batch k then also
+    depends on the files, but still not on the process that loads it.
     """
 
     def __init__(self, loader: PairLoader, schedule: PairSchedule, skip: bool) -> None:
@@ -153,10 +156,10 @@ def training_batches(
 ) -> BatchIterator:
     """An endless iterator of batches from step `start_step` on; `close()` it when done.
 
-    A batch is the `PairBatch` of `PairLoader` with every array stacked; all its pairs share one bucket.
-    `rows` loads only this slice of every batch. `workers` 0 loads in `threads` threads of this process (by
-    default one per core, at most 8), otherwise in that many processes. Raises UserError, also from the
-    iterator when a frame cannot be read, unless `on_error` is "skip" (see `_Load`).
+    A batch stacks the arrays of several `PairBatch` of `PairLoader`; all its pairs share one bucket. With
+    `rows`, only this slice of every batch is loaded. `workers` 0 loads in `threads` threads of this process
+    (default: one per core, at most 8), a positive number in that many processes. Raises UserError. The
+    iterator also raises it for an unreadable frame, unless `on_error` is "skip" (see `_Load`).
     """
     import grain
 
@@ -172,14 +175,16 @@ def training_batches(
     if workers:
         _mark_flags_parsed()
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        # Grain's processes hand over shared memory, which must be released before the interpreter ends.
+        # Grain's processes return shared memory, which must be released before the interpreter exits.
         batches = batches.mp_prefetch(processes).map(lambda batch: map_arrays(np.array, batch))
     return iter(batches)
 
 
 def _mark_flags_parsed() -> None:
-    """Grain 0.2.18 reads absl flags when it starts processes, which fails outside of `absl.app.run`
-    (google/grain#1355)."""
+    """Mark the absl flags as parsed.
+
+    Grain 0.2.18 reads them when it starts processes, which fails outside `absl.app.run` (google/grain#1355).
+    """
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

@@ -1,4 +1,4 @@
-"""A split whose files were found (`layouts`): read from its annotations and its folder of frames."""
+"""Read a split from the annotations and frames that `layouts` found."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from masktrack_jax.runtime.errors import UserError
 
 
 def read_unpacked(files: SplitFiles) -> VisDataset:
-    """The data set of a split that is not packed; its frames must be there. Raises UserError."""
+    """Read a split that is not packed; its frames must exist. Raises UserError."""
     dataset = read_vis(files.annotations, files.annotations.parent)
     if not dataset.videos:
         raise UserError(f"{files.annotations}: names no videos; correct the annotations file")
@@ -18,7 +18,7 @@ def read_unpacked(files: SplitFiles) -> VisDataset:
 
 
 def summary_line(dataset: VisDataset) -> str:
-    """A data set in one line: its file, counts and folder of frames."""
+    """Describe a data set in one line: its file, counts and folder of frames."""
     counts = {
         "videos": len(dataset.videos),
         "frames": sum(video.length for video in dataset.videos),

@@ -1,7 +1,7 @@
-"""The splits that a configuration names: the videos to train on and the videos to evaluate.
+"""The splits of a configuration: the videos to train on and the videos to evaluate on.
 
-`data.root` names a folder with data sets in any usual layout; the keys `data.train_annotations`, … name
-files, and override it. `data.holdout` keeps some of the training videos for evaluation.
+`data.root` names a folder with data sets in any supported layout. The keys `data.train_annotations`, … name
+files and override it. `data.holdout` reserves some of the training videos for evaluation.
 """
 
 import pathlib
@@ -62,7 +62,7 @@ def validation_split(config: ConfigDict) -> VisDataset | None:
 
 
 def read_split(files: SplitFiles) -> VisDataset:
-    """The data set of a split that was found; its frames must be there. Raises UserError."""
+    """Read a split, packed or not; its frames must exist. Raises UserError."""
     if files.packed:
         from masktrack_jax.data.pack.read import read_packed
 
@@ -71,11 +71,11 @@ def read_split(files: SplitFiles) -> VisDataset:
 
 
 def held_out(dataset: VisDataset, holdout: str) -> list[Video]:
-    """The videos of a training split that are kept for evaluation, in the file's order.
+    """The videos of a training split that are reserved for evaluation, in the file's order.
 
-    holdout: "tenth" or the path of a text file. "tenth" takes the videos whose folder's name has a CRC-32
-        divisible by 10: about a tenth, the same for everyone, whatever the order and ids in the file. A text
-        file has the name or id of one video a line; empty lines and lines that begin with # are skipped.
+    holdout: "tenth" or the path of a text file. "tenth" selects the videos whose folder name has a CRC-32
+        divisible by 10. That is about a tenth, and does not depend on the order or ids in the file. A text
+        file has the name or id of one video per line; empty lines and lines that begin with # are skipped.
     """
     if holdout == TENTH:
         found = [video for video in dataset.videos if zlib.crc32(folder_name(video).encode()) % 10 == 0]
@@ -90,13 +90,13 @@ def held_out(dataset: VisDataset, holdout: str) -> list[Video]:
 
 
 def folder_name(video: Video) -> str:
-    """The folder of a video's frames as the file has it; the video's own name if they lie in none."""
+    """The folder of a video's frames as in the file; the video's name if they are in no folder."""
     folder = str(pathlib.PurePosixPath(video.file_names[0]).parent)
     return video.name if folder == "." else folder
 
 
 def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
-    """The ids of the videos that a list file names."""
+    """The ids of the videos listed in a text file."""
     try:
         lines = read_text(path).splitlines()
     except UserError as error:
@@ -121,9 +121,9 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
 
 
 def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> dict[str, Any]:
-    """The labels of `dataset`'s videos in these categories, in the form of a YouTube-VIS file.
+    """The labels of `dataset`'s videos in these categories, in the YouTube-VIS format.
 
-    Everything that the evaluator may use is as in the file that `dataset` was read from.
+    The records are unchanged from the file that `dataset` was read from.
     """
     content = read_labels(dataset.annotations_path)
     videos = {video.id for video in dataset.videos}

@@ -1,6 +1,6 @@
-"""Augmentation of training pairs: resize, flip, change of light. One draw serves both frames.
+"""Augmentation of training pairs: resize, flip and colour jitter. Both frames get the same transform.
 
-Boxes are x1, y1, x2, y2 in pixels, continuous coordinates; masks are 0 or 1.
+Boxes are x1, y1, x2, y2 in pixels, as continuous coordinates; masks are 0 or 1.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from masktrack_jax.data.options import PairOptions
 class Transform:
     """One draw of the random changes.
 
-    The light changes alike in both frames: appearance tells objects apart, and a change of one frame alone
-    would teach the track head to ignore colour.
+    Both frames of a pair get the same colour jitter, since objects are distinguished by their appearance. A
+    change of only one frame would teach the track head to ignore colour.
     """
 
     long_edge: int
@@ -26,7 +26,7 @@ class Transform:
     flip: bool
     float_resize: bool
     pixel_boxes: bool
-    light: np.ndarray | None  # (1, 256, 3) uint8: the new value of each old one, by channel
+    light: np.ndarray | None  # (1, 256, 3) uint8: table of new pixel values for each channel
 
 
 def draw_transform(rng: np.random.Generator, options: PairOptions) -> Transform:
@@ -50,7 +50,7 @@ def _draw_light(rng: np.random.Generator, options: PairOptions) -> np.ndarray | 
 
 
 def transform_image(image: np.ndarray, transform: Transform) -> np.ndarray:
-    """An image (H, W, 3) uint8 resized, flipped, relit: (h, w, 3) uint8, or float32 with `float_resize`."""
+    """Transform an image (H, W, 3) uint8: (h, w, 3) uint8, or float32 with `float_resize`."""
     height, width = fit_size(image.shape[0], image.shape[1], transform.long_edge, transform.short_edge)
     if transform.float_resize:
         image = image.astype(np.float32)
@@ -63,9 +63,9 @@ def transform_image(image: np.ndarray, transform: Transform) -> np.ndarray:
 def transform_boxes(
     boxes: Sequence | np.ndarray, height: int, width: int, transform: Transform
 ) -> np.ndarray:
-    """Boxes (N, 4) of an image of this size, moved as by `transform_image` and clipped to it: (N, 4) float32.
+    """Transform boxes (N, 4) of an image of this size like the image, and clip them: (N, 4) float32.
 
-    With `pixel_boxes` their first and last pixels are scaled, by one factor, and clipped.
+    With `pixel_boxes`, the first and last pixels of a box are scaled by one factor for both axes and clipped.
     """
     edges = transform.long_edge, transform.short_edge
     new_height, new_width = fit_size(height, width, *edges)
@@ -82,7 +82,7 @@ def transform_boxes(
 
 
 def transform_mask(mask: np.ndarray, transform: Transform) -> np.ndarray:
-    """A mask (H, W) uint8 of 0 and 1, moved as by `transform_image`, by nearest pixel: (h, w) uint8."""
+    """Transform a mask (H, W) uint8 of 0 and 1 like its image, by nearest pixel: (h, w) uint8."""
     height, width = fit_size(mask.shape[0], mask.shape[1], transform.long_edge, transform.short_edge)
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -1,7 +1,7 @@
-"""The index of a video instance segmentation data set: YouTube-VIS 2019/2021/2022, OVIS, or a generated one.
+"""The videos and objects of a data set in the YouTube-VIS format, read from its annotations file.
 
-`read_vis` checks the whole file once, so later code may trust it. A bad file raises one UserError that names
-the file and the record.
+`read_vis` checks the whole file once, so later code can rely on it. An invalid file raises one UserError that
+names the file and the record.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import is_inside
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
-Fail = Callable[[str, str], UserError]  # the error of a record and its problem
+Fail = Callable[[str, str], UserError]  # returns the exception for a record and its problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Category:
-    """A category of the file; its label is its place in the file's list."""
+    """A category of the file; its label is its index in the file's list."""
 
     id: int
     name: str
@@ -50,9 +50,9 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class VisObject:
-    """One object of a video. Per-frame tuples have the video's length, None where it is not seen.
+    """One object of a video. Per-frame tuples have the video's length, with None where it is not visible.
 
-    Boxes lie inside the frame, and masks have its size.
+    Boxes are inside the frame, and masks have its size.
     """
 
     annotation_id: int
@@ -64,17 +64,17 @@ class VisObject:
 
 
 class FrameFiles(Protocol):
-    """Encoded frames that do not lie in files of their own (`pack.read.PackedFrames`)."""
+    """Encoded frames that are not in separate files (`pack.read.PackedFrames`)."""
 
     def open(self, video: Video, frame: int) -> BinaryIO:
-        """A file with the bytes of frame `frame` (from 0) of a video."""
+        """A file object with the bytes of frame `frame` (from 0) of a video."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VisDataset:
-    """A read annotations file. `labelled` is False for one without annotations (public validation, test).
+    """The content of an annotations file. `labelled` is False if it has no annotations (validation, test).
 
-    `packed` has the frames of a packed data set, whose paths are names only.
+    `packed` gives the frames of a packed data set; its frame paths are not files.
     """
 
     categories: tuple[Category, ...]
@@ -87,7 +87,7 @@ class VisDataset:
 
     @property
     def labels(self) -> list[tuple[int, str]]:
-        """(category id, name) of each label, in their order."""
+        """(category id, name) of each label, in order."""
         return [(category.id, category.name) for category in self.categories]
 
     def objects_of(self, video: Video) -> tuple[VisObject, ...]:
@@ -103,7 +103,7 @@ class VisDataset:
         return self.packed is not None or self.frame_path(video, frame).is_file()
 
     def read_frame(self, video: Video, frame: int) -> np.ndarray:
-        """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, of the size that the file states.
+        """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, with the size given in the file.
 
         Raises a UserError that names the frame.
         """
@@ -113,7 +113,7 @@ class VisDataset:
         return image
 
     def only(self, videos: Iterable[Video]) -> "VisDataset":
-        """The same data set with these of its videos."""
+        """The data set restricted to these videos."""
         videos = tuple(videos)
         objects = {video.id: self.objects[video.id] for video in videos if video.id in self.objects}
         return dataclasses.replace(self, videos=videos, objects=objects)
@@ -122,10 +122,10 @@ class VisDataset:
 def read_vis(
     annotations_path: str | pathlib.Path, frames_root: str | pathlib.Path | None = None
 ) -> VisDataset:
-    """Read and check an annotations file in the YouTube-VIS format, or in mmtracking's.
+    """Read and check an annotations file in the YouTube-VIS format or in mmtracking's.
 
-    `frames_root` is the folder that `file_names` are relative to; by default `JPEGImages` beside the file, or
-    in a folder of the file's own name beside it. The frames themselves are not read. Raises UserError.
+    `frames_root` is the folder that `file_names` are relative to; see `default_frames_root`. The frames
+    themselves are not read. Raises UserError.
     """
     path = pathlib.Path(annotations_path)
     content = read_labels(path)
@@ -151,7 +151,7 @@ def read_vis(
 
 
 def default_frames_root(path: str | pathlib.Path) -> pathlib.Path:
-    """The folder of frames of an annotations file: `JPEGImages` beside it or in a folder of its own name."""
+    """The frames folder of an annotations file: `JPEGImages` beside it or in a folder with its name."""
     path = pathlib.Path(path)
     beside = path.parent / "JPEGImages"
     named = path.parent / path.stem / "JPEGImages"
@@ -167,7 +167,7 @@ def _records(content: dict, key: str, fail: Fail) -> list[dict]:
 
 
 def _unique(records: Iterable[dict], kind: str, fail: Fail) -> Iterator[dict]:
-    """Yield the records of a list; each must have an integer id of its own."""
+    """Yield the records of a list; each must have a unique integer id."""
     seen = set()
     for place, record in enumerate(records):
         if not _is_integer(record.get("id")):
@@ -238,7 +238,7 @@ def _object(record: dict, videos: dict[int, Video], labels: dict[int, int], fail
 
 
 def _per_frame(record: dict, key: str, video: Video, where: str, fail: Fail) -> list:
-    """A record's list `key`, one entry a frame; all None where there are no `bboxes` or `areas`."""
+    """A record's list `key`, one entry per frame; all None if it has no `bboxes` or `areas`."""
     values = record.get(key)
     if values is None and key != "segmentations":
         return [None] * video.length
@@ -249,9 +249,9 @@ def _per_frame(record: dict, key: str, video: Video, where: str, fail: Fail) -> 
 
 
 def _box(box: object, area: object, video: Video, where: str, fail: Fail) -> Box | None:
-    """The box of an object in a frame, clipped to it, or None where the published code filters it out.
+    """The box of an object in a frame, clipped to it, or None if the published code drops the object.
 
-    It filters out an object without a box, with a width or height below 1, or with an area not above 0.
+    It drops objects without a box, with a width or height below 1, or with an area of 0 or less.
     """
     if box is None:
         return None

@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--from", dest="kind", required=True, choices=KINDS)
-    parser.add_argument("--input", required=True, help="what to convert")
-    parser.add_argument("--output", required=True, help="folder to write; must not hold anything")
+    parser.add_argument("--input", required=True, help="file or folder to convert")
+    parser.add_argument("--output", required=True, help="folder to write; must be empty or not exist")
     parser.add_argument("--images", help="folder of the frames (coco, mots, cvat)")
     parser.add_argument("--frames", type=_positive, help="how often to repeat an image (coco; default: 1)")
     parser.add_argument(
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; print the counts of what was left out, and the path of the annotations."""
+    """Run the command; print the number of records left out, by reason, and the path of the annotations."""
     values = vars(_parser().parse_args(arguments))
     kind, input_path, output = values.pop("kind"), values.pop("input"), values.pop("output")
     annotations, left_out = convert(kind, input_path, output, progress=True, **values)

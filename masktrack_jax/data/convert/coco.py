@@ -1,6 +1,6 @@
-"""COCO images as still clips: every image becomes a video of one frame, or of the same frame several times.
+"""COCO: every image becomes a video of one frame, or of the same frame repeated.
 
-Category ids are the file's; `iscrowd` is kept. Annotations without a segmentation (boxes alone) are left out.
+Category ids and `iscrowd` are kept. Annotations without a segmentation are left out.
 """
 
 import functools
@@ -15,7 +15,7 @@ from masktrack_jax.runtime.errors import UserError
 
 
 def read(input_path: str | pathlib.Path, images: str | pathlib.Path, frames: int = 1) -> Source:
-    """Read an instances file with its images below the folder `images`, repeated `frames` times in each clip.
+    """Read an instances file with images in the folder `images`; a clip repeats its image `frames` times.
 
     Raises UserError.
     """
@@ -77,7 +77,7 @@ def _records(
 def _tracks(
     path: pathlib.Path, image: dict, records: list[dict], frames: int, height: int, width: int
 ) -> list[ObjectTrack]:
-    """One track an annotation, with the same mask in every frame."""
+    """One track per annotation, with the same mask in every frame."""
     if (image["height"], image["width"]) != (height, width):
         raise UserError(
             f"{path}: image {image['id']} is stated as {image['height']}x{image['width']} (height x width) "

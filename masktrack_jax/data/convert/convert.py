@@ -12,7 +12,7 @@ from masktrack_jax.runtime.errors import UserError
 
 
 class Kind(NamedTuple):
-    """A format: its reader, and the names of the options that the reader takes and needs."""
+    """A format: its reader, and the names of the options that the reader accepts and requires."""
 
     read: Callable[..., Source]
     takes: tuple[str, ...] = ()
@@ -41,9 +41,9 @@ def convert(
 ) -> tuple[Path, dict[str, int]]:
     """Convert `input_path`, of a kind in `KINDS`, to the new folder `output`.
 
-    `videos`: a text file with the names of the videos to convert, separated by white space; by default all.
-    `options` go to the kind's reader. Returns the path of the annotations and the counts of what was left
-    out. Raises UserError.
+    `videos` is a text file with the names of the videos to convert, separated by whitespace; default: all.
+    `options` are passed to the kind's reader. Returns the path of the annotations, and the number of records
+    left out by reason. Raises UserError.
     """
     for name in options.keys() - set(KINDS[kind].takes):
         raise UserError(f"--{name}: not for --from {kind}; leave it out")
@@ -58,7 +58,7 @@ def convert(
 
 
 def _chosen(clips: list[Clip], path: str | Path) -> list[Clip]:
-    """The clips that a text file names."""
+    """The clips whose names are in a text file."""
     names = read_text(path).split()
     unknown = sorted(set(names) - {clip.name for clip in clips})
     if unknown:

@@ -1,9 +1,10 @@
-"""CVAT: XML files of "CVAT for video 1.1", whose <track>s hold boxes, polygons or masks by frame.
+"""CVAT: XML files in the format "CVAT for video 1.1", whose <track>s contain boxes, polygons or masks.
 
     annotations.xml    images/frame_000000.png
 
-CVAT writes every frame of a track. In a file with key frames only, a shape stays until the next one, as in
-CVAT: boxes and polygons with the same number of points move evenly, masks stand still, `outside` ends it.
+CVAT writes every frame of a track. In a file with key frames only, frames between are filled as in CVAT:
+boxes and polygons with the same number of points are interpolated, masks are repeated, `outside` ends a
+track.
 """
 
 import functools
@@ -32,12 +33,12 @@ from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("box", "polygon", "mask")
 
-Shapes = dict[int, ElementTree.Element]  # by the place of their frame among the images, in order
+Shapes = dict[int, ElementTree.Element]  # by the index of their image, in order
 Value = TypeVar("Value")
 
 
 def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = None) -> Source:
-    """Read an XML file, or the folder that an export was unpacked to: one clip.
+    """Read an XML file, or the folder of an unpacked export, as one clip.
 
     The frames are the images in `images` (by default `images` beside the file), in order. Raises UserError.
     """
@@ -60,7 +61,7 @@ def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = Non
 
 
 def _parse(path: pathlib.Path) -> ElementTree.Element:
-    """The root of the XML. Refuses a document type: its entities could expand without end."""
+    """The root of the XML. Rejects a document type, because its entities could expand without limit."""
 
     def refuse(*_: object) -> NoReturn:
         raise UserError(f"{path}: has a document type (DOCTYPE), which no CVAT export has; remove it")
@@ -83,7 +84,7 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
 
 
 def _meta(root: ElementTree.Element, name: str) -> str | None:
-    """The text of an entry in the description of the task, job or project."""
+    """The text of an entry in the metadata of the task, job or project."""
     for kind in ("task", "job", "project"):
         text = root.findtext(f"meta/{kind}/{name}")
         if text:
@@ -92,7 +93,7 @@ def _meta(root: ElementTree.Element, name: str) -> str | None:
 
 
 def _labels(root: ElementTree.Element) -> list[str]:
-    """The labels in the description, used or not, without the parts of skeletons."""
+    """The labels in the metadata, used or not, without the parts of skeletons."""
     labels = [
         label for kind in ("task", "job", "project") for label in root.iterfind(f"meta/{kind}/labels/label")
     ]
@@ -103,7 +104,7 @@ def _labels(root: ElementTree.Element) -> list[str]:
 def _frame_numbers(
     path: pathlib.Path, root: ElementTree.Element, frames: list[pathlib.Path]
 ) -> dict[int, int]:
-    """The place among the images of each frame number of the XML."""
+    """Map each frame number of the XML to the index of its image."""
     try:
         size = int(_meta(root, "size") or len(frames))
         start = int(_meta(root, "start_frame") or 0)
@@ -132,7 +133,7 @@ def _attribute(
 def _shapes(
     path: pathlib.Path, track: ElementTree.Element, number_of: dict[int, int], left_out: Counter[str]
 ) -> Shapes:
-    """The shapes of a track that have an area; counts the others."""
+    """The shapes of a track that have an area; the others are counted in `left_out`."""
     shapes: Shapes = {}
     for element in track:
         if element.tag == "attribute":
@@ -142,7 +143,7 @@ def _shapes(
             continue
         number = _attribute(path, element, "frame", int)
         if number not in number_of:
-            # CVAT ends a track with an outside shape, which may lie one frame after the last.
+            # CVAT ends a track with an outside shape, possibly one frame after the last.
             if element.get("outside") == "1":
                 continue
             raise UserError(f"{path}: track {track.get('id')}: frame {number} has no image; check --images")
@@ -205,7 +206,7 @@ def _draw(
 
 
 def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
-    """The points (n, 2) of a polygon; of a box x1, y1, then x2, y2, then its angle in degrees and 0."""
+    """The points (n, 2) of a polygon. For a box: (x1, y1), (x2, y2) and (its angle in degrees, 0)."""
     try:
         if shape.tag == "box":
             edges = [float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")]
@@ -222,7 +223,7 @@ def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
 
 
 def _corners(first: np.ndarray, second: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """The corners (4, 2) of a box, given by `_points`, turned clockwise about its centre as in CVAT."""
+    """The corners (4, 2) of a box from `_points`, rotated clockwise about its centre as in CVAT."""
     centre = (first + second) / 2
     offsets = np.array([first, (second[0], first[1]), second, (first[0], second[1])]) - centre
     cos, sin = math.cos(math.radians(angle[0])), math.sin(math.radians(angle[0]))
@@ -230,7 +231,7 @@ def _corners(first: np.ndarray, second: np.ndarray, angle: np.ndarray) -> np.nda
 
 
 def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) of a <mask>: run lengths by rows, background first, in a box of the frame."""
+    """Decode a <mask> to (height, width): row-wise run lengths in a box, background first."""
     try:
         left, top, w, h = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
         runs = np.array(shape.attrib["rle"].split(","), int)

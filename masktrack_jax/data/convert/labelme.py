@@ -1,9 +1,9 @@
-"""LabelMe: a folder a video, with a JSON file beside every labelled frame.
+"""LabelMe: a folder per video, with a JSON file beside every labelled frame.
 
-Shapes with one label and one `group_id` are one object throughout the video, and its parts where a frame has
-several. A shape without `group_id` is the video's only object of its label. Polygons, rectangles and masks
-are read. Frames without a JSON file are not labelled, so they are left out; a JSON file without shapes means
-that the frame is empty.
+Shapes with the same label and `group_id` are one object throughout the video; several of them in a frame are
+its parts. A shape without `group_id` is the video's only object with its label. Polygons, rectangles and
+masks are read. Frames without a JSON file are unlabelled and left out. A JSON file without shapes marks an
+empty frame.
 """
 
 import base64
@@ -35,7 +35,7 @@ SHAPES = ("polygon", "rectangle", "mask")
 
 
 class Shape(NamedTuple):
-    """One shape of a file: its place in the list, its kind and its record."""
+    """One shape of a file: its index in the list, its kind and its record."""
 
     place: int
     kind: str
@@ -106,7 +106,7 @@ def _objects(labelled: Labelled, left_out: Counter[str]) -> Objects:
 def _tracks(
     labelled: Labelled, objects: Objects, ids: dict[str, int], height: int, width: int
 ) -> list[ObjectTrack]:
-    """One track an object; its parts in a frame are joined."""
+    """One track per object; its parts in a frame are merged."""
     for path, content in labelled:
         stated = content.get("imageHeight", height), content.get("imageWidth", width)
         if stated != (height, width):
@@ -144,7 +144,7 @@ def _draw(kind: str, shape: dict, height: int, width: int) -> np.ndarray:
 
 
 def _paste(shape: dict, points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mask of a `mask` shape: a PNG in base64, whose upper left pixel lies at the first point."""
+    """Decode a `mask` shape: a PNG in base64, whose upper left pixel is at the first point."""
     try:
         png = io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))
     except binascii.Error as error:

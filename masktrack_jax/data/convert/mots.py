@@ -1,9 +1,9 @@
-"""KITTI MOTS and MOTSChallenge: text files of `frame id class height width rle`, a line an object and frame.
+"""KITTI MOTS and MOTSChallenge: text files with a line `frame id class height width rle` for each mask.
 
     <video>.txt  with the frames in IMAGES/<video>/000000.png               (KITTI MOTS)
     <video>/gt/gt.txt  with the frames in <video>/img1/000001.jpg           (MOTSChallenge)
 
-A line's frame is the number in the name of its image. Class 1 is car, class 2 is pedestrian, and class 10
+The frame in a line is the number in the name of its image. Class 1 is car and class 2 is pedestrian. Class 10
 marks regions to ignore, which are left out.
 """
 
@@ -38,7 +38,7 @@ class Sighting(NamedTuple):
 
 
 class MotsObject(NamedTuple):
-    """An object: its class and where it is seen, by the frame's number."""
+    """An object: its class, and its sightings by frame number."""
 
     number: int
     sightings: dict[int, Sighting]
@@ -69,7 +69,7 @@ def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = Non
 
 
 def _find(path: pathlib.Path, images: str | pathlib.Path | None) -> list[VideoFiles]:
-    """The videos of a text file or of a folder, in order."""
+    """The videos at a path, a text file or a folder, in order."""
     if path.is_file():
         files = [path]
     else:
@@ -118,7 +118,7 @@ def _parse(path: pathlib.Path, left_out: Counter[str]) -> dict[int, MotsObject]:
 def _tracks(
     path: pathlib.Path, objects: dict[int, MotsObject], frames: list[int], height: int, width: int
 ) -> list[ObjectTrack]:
-    """One track an object; `frames` are the numbers of the clip's frames."""
+    """One track per object; `frames` are the numbers of the clip's frames."""
     tracks = []
     for number, sightings in objects.values():
         seen = {place: sightings[frame] for place, frame in enumerate(frames) if frame in sightings}

@@ -1,10 +1,10 @@
-"""DAVIS and YouTube-VOS: a palette PNG a frame, in which a pixel's colour number is its object's number.
+"""DAVIS and YouTube-VOS: a palette PNG per frame, whose pixel values are object numbers.
 
     Annotations/[480p/]<video>/00000.png    JPEGImages/[480p/]<video>/00000.jpg
 
-Frames without a PNG are not labelled (YouTube-VOS has one for every fifth), so they are left out: null in an
+Frames without a PNG are unlabelled (YouTube-VOS labels every fifth). They are left out, because null in an
 annotation would mean that the object is absent. Categories come from `meta.json` (YouTube-VOS) or
-`davis_semantics.json` beside the folders; without either there is one category, `object`.
+`davis_semantics.json` beside the folders. Without either file there is one category, `object`.
 """
 
 import functools
@@ -29,10 +29,10 @@ from masktrack_jax.data.json_files import read_object
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.runtime.errors import UserError
 
-VOID = 255  # pixels that belong to no object and are not background either
+VOID = 255  # pixels that are neither an object nor background
 
 
-Names = dict[str, dict[str, str]]  # video: object's number as text: category
+Names = dict[str, dict[str, str]]  # video -> object's number as text -> category
 
 
 def read(input_path: str | pathlib.Path) -> Source:
@@ -72,7 +72,7 @@ def _folders(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _category_names(root: pathlib.Path) -> Names | None:
-    """The categories of objects, or None without a file of them."""
+    """The categories of objects, or None if there is no file of them."""
     videos: Any
     if (root / "meta.json").is_file():
         path, videos = root / "meta.json", read_object(root / "meta.json").get("videos")
@@ -100,7 +100,7 @@ def _tracks(
     height: int,
     width: int,
 ) -> list[ObjectTrack]:
-    """A track for each number in the PNGs of a video, by rising number."""
+    """A track for each number in the PNGs of a video, in ascending order."""
     found: dict[int, list[Rle | None]] = {}
     for frame, path in enumerate(paths):
         indices = _read_indices(path)
@@ -111,7 +111,7 @@ def _tracks(
             )
         for number in np.unique(indices[indices > 0]).tolist():
             found.setdefault(number, [None] * len(paths))[frame] = encode_seen(indices == number)
-    if VOID in found and len(found) > 1:  # alone it is the object: DAVIS 2016 draws its one object white
+    if VOID in found and len(found) > 1:  # alone, it is the object: DAVIS 2016 marks its only object with 255
         del found[VOID]
         left_out["videos with void pixels (255), taken as background"] += 1
     return [
@@ -120,7 +120,7 @@ def _tracks(
 
 
 def _category(names: Names | None, ids: dict[str, int], folder: pathlib.Path, number: int) -> int:
-    """The category id of an object of the video whose PNGs lie in `folder`."""
+    """The category id of an object of the video with PNGs in `folder`."""
     if names is None:
         return ids["object"]
     name = names.get(folder.name, {}).get(str(number))
@@ -132,7 +132,7 @@ def _category(names: Names | None, ids: dict[str, int], folder: pathlib.Path, nu
 
 
 def _read_indices(path: pathlib.Path) -> np.ndarray:
-    """The numbers (H, W) uint8 of a palette or grey PNG."""
+    """The pixel values (H, W) uint8 of a palette or grey PNG."""
     with open_image(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise UserError(f"{path}: is {image.mode}, not a palette PNG; save it with 8-bit indices")

@@ -1,4 +1,4 @@
-"""The structure that every converter returns, and its writer in the layout of YouTube-VIS."""
+"""The data structure that every converter returns, and its writer in the layout of YouTube-VIS."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from masktrack_jax.runtime.files import whole
 
 @dataclasses.dataclass
 class ObjectTrack:
-    """One object of a clip: `masks` has one entry a frame, None where the object is not seen."""
+    """One object of a clip: `masks` has one entry per frame, None where the object is not visible."""
 
     category_id: int
     masks: list[Rle | None]
@@ -30,8 +30,8 @@ class ObjectTrack:
 class Clip:
     """A video to write.
 
-    `frames` are (name, path of the image) in order; `tracks(height, width)` reads its objects, given the size
-    of its images.
+    `frames` are (name, path of the image) in order. `tracks(height, width)` reads the objects, given the size
+    of the images.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set to write: (id, name) of each category, the clips, and counts of what is left out, by kind.
+    """A data set to write: (id, name) of each category, the clips, and the numbers of records left out.
 
     `left_out` may grow while the clips' tracks are read.
     """
@@ -58,7 +58,7 @@ def number_categories(names: Iterable[str]) -> tuple[list[tuple[int, str]], dict
 
 
 def encode_seen(mask: np.ndarray) -> Rle | None:
-    """The RLE of a mask (height, width), or None if it has no pixel."""
+    """The RLE of a mask (height, width), or None if the mask is empty."""
     return encode_mask(mask) if mask.any() else None
 
 
@@ -142,7 +142,7 @@ def _check_name(name: str) -> None:
 
 
 def _clip_size(clip: Clip) -> Size:
-    """The (height, width) of a clip's frames, all of which it reads. Raises UserError if they differ."""
+    """Read all frames of a clip and return their (height, width). Raises UserError if they differ."""
     if not clip.frames:
         raise UserError(f"video {clip.name}: has no annotated frames; leave it out with --videos")
     sizes: dict[Size, pathlib.Path] = {}
@@ -168,7 +168,7 @@ def _write_frame(source: pathlib.Path, target: pathlib.Path, link: bool) -> None
 
 
 def _lists(masks: list[Rle | None]) -> dict[str, list]:
-    """The three lists of an annotation, one entry a frame."""
+    """The three lists of an annotation, one entry per frame."""
     return {
         "segmentations": masks,
         "bboxes": [None if rle is None else mask_box(rle) for rle in masks],

@@ -3,8 +3,8 @@
     python -m masktrack_jax.data.generate --output data/shapes --videos 200 --seed 0
 
 writes `data/shapes/JPEGImages/<video>/00000.jpg …` and `data/shapes/instances.json` (compressed RLE of the
-visible part of each object, boxes and areas per frame, null where it is not seen). The same command gives the
-same bytes, and reuses a finished output.
+visible part of each object, boxes and areas per frame, null where it is not visible). The same command writes
+the same bytes, and reuses a finished output.
 """
 
 import argparse
@@ -19,17 +19,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.data.generate", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--output", required=True, help="folder to write; must not hold anything else")
+    parser.add_argument("--output", required=True, help="folder to write; must not contain anything else")
     names = ", ".join(PRESETS)
     parser.add_argument("--preset", choices=PRESETS, help=f"values for the options below: {names}")
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: 0, this one)")
+    parser.add_argument("--workers", type=int, default=0, help="worker processes (default: 0, none)")
     for field in dataclasses.fields(GeneratorOptions):
         flag = "--" + field.name.replace("_", "-")
         if field.default is dataclasses.MISSING:
             parser.add_argument(flag, type=field.type, required=True)
         elif field.name == "categories":
             names = " ".join(field.default)
-            parser.add_argument(flag, nargs="+", default=field.default, metavar="NAME", help=f"of {names}")
+            parser.add_argument(
+                flag, nargs="+", default=field.default, metavar="NAME", help=f"some of {names}"
+            )
         else:
             parser.add_argument(flag, type=field.type, default=field.default, help="default: %(default)s")
     return parser

@@ -1,4 +1,4 @@
-"""What to generate, by itself: needs no OpenCV."""
+"""Options of generated data sets; importing them does not load OpenCV."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -6,7 +6,7 @@ from operator import ge
 
 from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, positive, require
 
-PREFIX = "generator option "  # of messages
+PREFIX = "generator option "  # of error messages
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 known_shapes = Check(
     lambda names: 0 < len(names) == len(set(names) & set(SHAPES)),
@@ -16,10 +16,10 @@ known_shapes = Check(
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """What to generate. Video i depends only on `seed`, i and the options after `seed`."""
+    """Options of a generated data set. Video i depends only on i, `seed` and the options after `seed`."""
 
     videos: int = option(comment="number of videos", check=at_least(1))
-    seed: int = option(0, "of all random numbers", at_least(0))
+    seed: int = option(0, "seed of all random numbers", at_least(0))
     height: int = option(96, "of the frames in pixels", at_least(32))
     width: int = option(160, "of the frames in pixels", at_least(32))
     frames: int = option(20, "of each video", at_least(1))
@@ -29,7 +29,7 @@ class GeneratorOptions:
     max_diameter: float = option(0.45, "of an object, in heights of the frame", between(0, 0.9))
     categories: tuple[str, ...] = option(SHAPES, "shapes of the objects", known_shapes)
     same_category: float = option(0.8, "probability that two or more objects share a category", between(0, 1))
-    # Videos of fewer than 8 frames have neither; who enters does not leave.
+    # Videos of fewer than 8 frames use neither. An object that enters late does not leave.
     leave: float = option(0.25, "probability that an object leaves the frame and returns", between(0, 1))
     enter: float = option(0.0, "probability that an object enters the frame late", between(0, 1))
     speed: float = option(1.0, "factor of the speed", Check(lambda x: 0 < x <= 20, "must be in (0, 20]"))
@@ -50,8 +50,8 @@ class GeneratorOptions:
             require(getattr(self, f"min_{key}"), order, f"{PREFIX}min_{key}")
 
 
-# Sets in which identities are hard to keep: many objects of one category that cross, hide for long, leave and
-# come back. The first is small enough to learn on a laptop, the second is for a GPU.
+# Data sets in which identities are hard to keep: many objects of one category that cross each other, are
+# hidden for long, leave and return. The first is small enough to train on a laptop, the second needs a GPU.
 _CROWDED = {
     "categories": ("circle", "square", "triangle", "star"),
     "same_category": 1.0,

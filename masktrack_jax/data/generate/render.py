@@ -1,4 +1,4 @@
-"""Paint the frames of a generated video, with the map of the object that owns each pixel."""
+"""Render the frames of a generated video, with a map of the visible object at each pixel."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from masktrack_jax.data.generate.scene import Scene, Sprite
 
 
 class Patch(NamedTuple):
-    """A sprite as it lies in one frame."""
+    """A sprite as it appears in one frame."""
 
     colour: np.ndarray  # (h, w, 3) float32
     alpha: np.ndarray  # (h, w) float32, coverage
@@ -19,9 +19,9 @@ class Patch(NamedTuple):
 
 
 def render_frame(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paint one frame: image (H, W, 3) uint8 and owner (H, W) uint8.
+    """Render one frame: image (H, W, 3) uint8 and owner (H, W) uint8.
 
-    `owner` is 1 + the index of the sprite that is seen at a pixel, or 0.
+    `owner` is 1 + the index of the visible sprite at a pixel, or 0.
     """
     centre = scene.offsets[frame] + np.array([(scene.width - 1) / 2, (scene.height - 1) / 2])
     cut = cv2.getRectSubPix(scene.backdrop, (scene.width, scene.height), tuple(map(float, centre)))
@@ -46,7 +46,7 @@ def render_frame(scene: Scene, frame: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _warp(sprite: Sprite, frame: int, height: int, width: int) -> Patch | None:
-    """A sprite as it lies in one frame, warped at twice the size and averaged; None if wholly outside."""
+    """Render a sprite in one frame, at twice the size and then averaged; None if it is outside."""
     diameter, angle = sprite.diameters[frame], sprite.angles[frame]
     x, y = sprite.centres[frame]
     half = 0.5 * diameter * math.hypot(1, 1) * math.sqrt(max(sprite.aspect, 1 / sprite.aspect)) + 2

@@ -1,7 +1,7 @@
-"""One generated video: objects that move, turn, grow and hide each other over a cluttered background.
+"""One generated video: objects that move, rotate, grow and occlude each other over a cluttered background.
 
-`sample_scene` draws everything random about a video once; `render.render_frame` paints its frames. Objects of
-one category differ by colour and pattern only.
+`sample_scene` draws all random values of a video; `render.render_frame` renders its frames. Objects of one
+category differ only in colour and pattern.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from masktrack_jax.data.generate.textures import PATTERNS, background, shape_alp
 
 @dataclasses.dataclass(frozen=True)
 class Sprite:
-    """One object of a scene. Per-frame arrays have length T; depth is its place in the scene's list."""
+    """One object of a scene. Per-frame arrays have length T. Its depth is its index in the scene's list."""
 
     label: int  # index in the options' categories
     skin: np.ndarray  # (S, S, 3) float32, 0..255
@@ -25,10 +25,10 @@ class Sprite:
     centres: np.ndarray  # (T, 2) x, y in pixels
     angles: np.ndarray  # (T,) radians
     diameters: np.ndarray  # (T,) pixels
-    aspect: float  # width over height before turning
+    aspect: float  # width / height before rotation
 
     def area(self, frame: int) -> float:
-        """The pixels that the whole object would cover in a frame."""
+        """The number of pixels of the object in a frame if nothing hid it."""
         return float(self.alpha.sum()) * (self.diameters[frame] / self.alpha.shape[0]) ** 2
 
 
@@ -41,12 +41,12 @@ class Pillar(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Everything random about one video; sprites are ordered from the farthest to the nearest."""
+    """All random values of one video; sprites are ordered from the farthest to the nearest."""
 
     height: int
     width: int
     backdrop: np.ndarray  # (H', W', 3) uint8, larger than the frame
-    offsets: np.ndarray  # (T, 2) x, y of the frame's corner in the backdrop: the camera drifts
+    offsets: np.ndarray  # (T, 2) x, y of the frame's corner in the backdrop, a camera drift
     gains: np.ndarray  # (T,) brightness
     noise: np.ndarray  # (H', W', 3) int16, cropped at a new place for each frame
     noise_offsets: np.ndarray  # (T, 2) int
@@ -57,7 +57,7 @@ class Scene:
 def _wave(
     rng: Generator, times: np.ndarray, low: float, high: float, periods: tuple[float, float]
 ) -> np.ndarray:
-    """A smooth periodic path (T,) between `low` and `high`, its period drawn from a range in frames."""
+    """A smooth periodic path (T,) between `low` and `high`; its period is drawn from a range in frames."""
     phase, period = rng.uniform(0, 2 * math.pi), rng.uniform(*periods)
     return low + (high - low) * (0.5 + 0.5 * np.sin(2 * math.pi * times / period + phase))
 
@@ -65,14 +65,14 @@ def _wave(
 def _bounce(
     rng: Generator, times: np.ndarray, low: float, high: float, speeds: tuple[float, float]
 ) -> np.ndarray:
-    """A path (T,) of constant speed, drawn from a range in pixels a frame, that bounces off both ends."""
+    """A path (T,) that bounces off both ends; its speed is drawn from a range in pixels per frame."""
     span = max(high - low, 1e-3)
     travelled = (rng.uniform(0, 2 * span) + rng.uniform(*speeds) * times) % (2 * span)
     return low + np.where(travelled < span, travelled, 2 * span - travelled)
 
 
 def _away(rng: Generator, times: np.ndarray) -> np.ndarray:
-    """How far an object that leaves once and returns is out of the frame: (T,) in 0..1, 0 at both ends."""
+    """The displacement (T,) in 0..1 of an object that leaves the frame once and returns; 0 at both ends."""
     frames = len(times)
     ramp = max(frames * 0.15, 1.0)
     hold = rng.uniform(1.0, max(frames * 0.25, 1.5))
@@ -82,7 +82,7 @@ def _away(rng: Generator, times: np.ndarray) -> np.ndarray:
 
 
 def _entering(rng: Generator, times: np.ndarray) -> np.ndarray:
-    """How far an object that comes in late is out of the frame: (T,) in 0..1, from 1 to 0."""
+    """The displacement (T,) in 0..1 of an object that enters the frame late; falls from 1 to 0."""
     frames = len(times)
     ramp = max(frames * 0.15, 1.0)
     x = np.clip(1 - (times - rng.uniform(0.1, 0.5) * frames) / ramp, 0, 1)
@@ -90,9 +90,9 @@ def _entering(rng: Generator, times: np.ndarray) -> np.ndarray:
 
 
 def _centres(rng: Generator, options: GeneratorOptions, diameter: float) -> np.ndarray:
-    """An object's path (T, 2), x, y in pixels. `diameter` is its largest."""
+    """An object's path (T, 2), x, y in pixels. `diameter` is its largest diameter."""
     times = np.arange(options.frames, dtype=np.float64)
-    margin = 0.35 * diameter  # objects may hang over the border a little
+    margin = 0.35 * diameter  # objects may extend beyond the border a little
     extents = (options.width, options.height)
     if rng.random() < 0.5:
         speeds = (0.008 * options.height * options.speed, 0.05 * options.height * options.speed)
@@ -110,7 +110,7 @@ def _centres(rng: Generator, options: GeneratorOptions, diameter: float) -> np.n
 
 
 def _labels(rng: Generator, options: GeneratorOptions, count: int) -> list[int]:
-    """Category index of each of `count` objects; two or more share one with probability `same_category`."""
+    """The category index of `count` objects; at least two share one with probability `same_category`."""
     kinds = len(options.categories)
     order = rng.permutation(kinds)
     if count < 2 or rng.random() >= options.same_category:
@@ -142,7 +142,7 @@ def _sprite(rng: Generator, options: GeneratorOptions, label: int, hue: float, p
 
 def _pillars(options: GeneratorOptions, index: int) -> tuple[Pillar, ...]:
     """The walls of video `index`."""
-    # A generator of their own, so that the rest of the video is the same without walls.
+    # Walls have their own generator, so that they do not change the rest of the video.
     rng = np.random.default_rng([options.seed, index, 1])
     walls = []
     for _ in range(options.pillars):
@@ -155,7 +155,7 @@ def _pillars(options: GeneratorOptions, index: int) -> tuple[Pillar, ...]:
 
 
 def sample_scene(options: GeneratorOptions, index: int) -> Scene:
-    """Draw video `index` of a request."""
+    """Draw the scene of video `index`."""
     rng = np.random.default_rng([options.seed, index])
     times = np.arange(options.frames, dtype=np.float64)
     count = int(rng.integers(options.min_objects, options.max_objects + 1))
@@ -169,7 +169,7 @@ def sample_scene(options: GeneratorOptions, index: int) -> Scene:
     ]
     depth = rng.permutation(count)
 
-    room = max(options.height // 6, 4)  # how far the camera may drift, pixels
+    room = max(options.height // 6, 4)  # largest drift of the camera in pixels
     height, width = options.height + room, options.width + room
     backdrop = background(rng, height, width, options.height)
     drift = [_wave(rng, times, 0, rng.uniform(0, room), (40, 160)) for _ in range(2)]

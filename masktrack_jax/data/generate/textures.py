@@ -1,7 +1,6 @@
 """Shapes, surface patterns and backgrounds of generated videos.
 
-Every function draws from the generator that it is given and from nothing else, so a video's pixels follow
-from its seed.
+Every function draws only from its argument `rng`, so the seed of a video determines its pixels.
 """
 
 import math
@@ -17,7 +16,7 @@ PATTERNS = ("stripes", "checks", "dots", "gradient", "noise", "plain")
 def _regular_points(
     count: int, radii: Sequence[float] | np.ndarray, phase: float = -math.pi / 2
 ) -> np.ndarray:
-    """Points (count, 2) around the origin at evenly spaced angles; `radii` are repeated in turn."""
+    """Points (count, 2) around the origin at evenly spaced angles; `radii` are repeated as needed."""
     angles = phase + 2 * math.pi * np.arange(count) / count
     lengths = np.resize(np.asarray(radii, np.float64), count)
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None]
@@ -44,7 +43,7 @@ def _cross_points(arm: float = 0.36, reach: float = 0.95) -> np.ndarray:
     )
 
 
-# Outlines in the unit disc; the round shapes are drawn from their radii.
+# Outlines in the unit disc; round shapes are drawn from their radii.
 _POLYGONS = {
     "square": _regular_points(4, [1.0], phase=math.pi / 4),
     "triangle": _regular_points(3, [1.0]),
@@ -55,7 +54,7 @@ _DISCS = {"circle": 0.0, "ring": 0.52}  # inner radius of the hole
 
 
 def shape_alpha(shape: str, side: int) -> np.ndarray:
-    """Coverage (side, side) float32 in 0..1 of a shape of `options.SHAPES` in a square of `side` pixels."""
+    """The coverage (side, side) float32 in 0..1 of a shape of `options.SHAPES`."""
     oversample = 2
     size = side * oversample
     canvas = np.zeros((size, size), np.uint8)
@@ -87,7 +86,7 @@ def smooth_noise(rng: Generator, height: int, width: int, cells: float, octaves:
 
 
 def hsv_colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB float32 (3,) in 0..255 of a hue in turns (any real) and saturation and value in 0..1."""
+    """RGB float32 (3,) in 0..255 from a hue in turns (any real), and a saturation and value in 0..1."""
     channel = (np.array([5.0, 3.0, 1.0]) + (hue % 1.0) * 6) % 6
     weight = np.clip(np.minimum(channel, 4 - channel), 0, 1)
     return (255 * value * (1 - saturation * weight)).astype(np.float32)

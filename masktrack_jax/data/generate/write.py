@@ -16,11 +16,11 @@ from masktrack_jax.masks.rle import encode_mask, mask_box
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
-FORMAT_VERSION = 1  # raise it when the same options begin to give other bytes
+FORMAT_VERSION = 1  # increase it when the same options give different bytes
 
 
 class Task(NamedTuple):
-    """Video number `video` of a request, to be written into the folder `root`."""
+    """The video with index `video`, to be written to the folder `root`."""
 
     options: GeneratorOptions
     video: int
@@ -35,12 +35,12 @@ class WrittenVideo(NamedTuple):
 
 
 def _request(options: GeneratorOptions) -> dict[str, Any]:
-    """The options as the file's `info` holds them; requests with equal options are the same."""
+    """The options as stored in the file's `info`."""
     return {"format_version": FORMAT_VERSION, **json.loads(json.dumps(dataclasses.asdict(options)))}
 
 
 def _write_video(task: Task) -> WrittenVideo:
-    """Render a video into the folder of its task."""
+    """Render a video and write its frames to the folder of its task."""
     options, index, root = task
     scene = sample_scene(options, index)
     name = f"{index:05d}"
@@ -83,7 +83,7 @@ def _write_video(task: Task) -> WrittenVideo:
 
 
 def _render_all(options: GeneratorOptions, root: pathlib.Path, workers: int) -> list[WrittenVideo]:
-    """Render all videos, in order, in `workers` processes (0: in this one)."""
+    """Render all videos, in order, in `workers` processes (0: in this process)."""
     import cv2
     from tqdm import tqdm
 
@@ -118,7 +118,7 @@ def _annotations(options: GeneratorOptions, videos: Iterable[WrittenVideo]) -> d
 
 
 def _is_finished(output: pathlib.Path, options: GeneratorOptions) -> bool:
-    """Whether `output` already holds the same request. Raises UserError if it holds anything else."""
+    """Whether `output` already contains this data set. Raises UserError if it contains anything else."""
     if not output.exists():
         return False
     if not output.is_dir():
@@ -132,7 +132,7 @@ def _is_finished(output: pathlib.Path, options: GeneratorOptions) -> bool:
     if not isinstance(found, dict):
         raise UserError(f"{output}: exists and holds other files; remove it or choose another --output")
     wanted = _request(options)
-    found = _request(GeneratorOptions(videos=1)) | found  # newer options have no effect by default
+    found = _request(GeneratorOptions(videos=1)) | found  # options added later have no effect by default
     if found == wanted:
         return True
     keys = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
@@ -145,8 +145,8 @@ def _is_finished(output: pathlib.Path, options: GeneratorOptions) -> bool:
 def generate(output: str | pathlib.Path, options: GeneratorOptions, *, workers: int = 0) -> pathlib.Path:
     """Write a generated data set and return the path of its annotations.
 
-    The folder is written atomically. A finished folder of the same request is reused. Raises UserError if
-    `output` holds anything else.
+    The folder is written atomically. A finished folder with the same options is reused. Raises UserError if
+    `output` contains anything else.
     """
     output = pathlib.Path(output)
     annotations = output / "instances.json"

@@ -1,10 +1,10 @@
-"""Report everything that is wrong in a data set in the YouTube-VIS format, with counts and examples.
+"""Report all errors in a data set in the YouTube-VIS format, with counts and examples.
 
     python -m masktrack_jax.data.lint data/train/instances.json --frames data/train/JPEGImages
 
-checks the annotations and every frame. Without --frames it takes the folder that training would take, and
-skips the frames if there is none. The exit status is 1 when anything is wrong. Notes (a video without labels,
-a gap in the category ids) are not faults.
+checks the annotations and every frame. Without --frames it uses the same folder as training, and skips the
+frames if that folder does not exist. The exit status is 1 if there are errors. Notes (a video without labels,
+a gap in the category ids) are not errors.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command: print the findings; exit status 1 when anything is wrong."""
+    """Run the command: print the findings; the exit status is 1 if there are errors."""
     options = _parser().parse_args(arguments)
     findings = lint(options.annotations, options.frames, progress=True)
     findings.conclude(options.annotations)

@@ -15,7 +15,7 @@ from masktrack_jax.data.vis import default_frames_root
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 
-LARGEST = 65535  # pixels, the longest side that a JPEG can have
+LARGEST = 65535  # pixels, the longest side of a JPEG
 
 
 def lint(
@@ -25,8 +25,8 @@ def lint(
 ) -> Findings:
     """Check an annotations file, and its frames if their folder exists.
 
-    `frames_root` is as in `data.vis.read_vis`. Raises UserError when the file is not a JSON object, or when a
-    given `frames_root` does not exist.
+    `frames_root` is as in `data.vis.read_vis`. Raises UserError if the file is not a JSON object, or if
+    `frames_root` is given but does not exist.
     """
     path = pathlib.Path(annotations_path)
     if path.is_dir():
@@ -58,7 +58,7 @@ def _records(content: dict, key: str, findings: Findings) -> list[dict]:
 
 
 def _by_id(records: list[dict], kind: str, findings: Findings) -> dict[int, dict]:
-    """Records by id, the first of each; a missing id and a second use of one are reported."""
+    """Records by id; missing ids are reported, and so are duplicates, except the first record of each."""
     table: dict[int, dict] = {}
     for place, record in enumerate(records):
         record_id = record.get("id")
@@ -96,7 +96,7 @@ def _check_categories(records: list[dict], findings: Findings) -> dict[int, dict
 
 
 def _frame_names(video: dict) -> list[str]:
-    """The names of a video's frames; none if the list is faulty."""
+    """The names of a video's frames; empty if the list is invalid."""
     names = video.get("file_names")
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         return []
@@ -104,7 +104,7 @@ def _frame_names(video: dict) -> list[str]:
 
 
 def _check_videos(videos: dict[int, dict], findings: Findings) -> dict[int, dict]:
-    """Check the videos, by id; returns those with a sound size and list of frames."""
+    """Check the videos, by id; returns those with a valid size and list of frames."""
     sound: dict[int, dict] = {}
     owners: dict[str, int] = {}  # the first video with each frame
     for video_id, record in videos.items():
@@ -138,7 +138,7 @@ def _check_annotations(
     findings: Findings,
     progress: bool,
 ) -> None:
-    """Check the objects; masks only in videos of `sound`."""
+    """Check the objects; masks are checked only in videos of `sound`."""
     _by_id(records, "annotation", findings)
     labelled, used = set(), set()
     for place, record in enumerate(
@@ -172,7 +172,7 @@ def _check_frames(
     findings: Findings,
     progress: bool,
 ) -> None:
-    """Report frames that are missing, cut off, or not of their video's size."""
+    """Report frames that are missing, truncated, or not of their video's size."""
     root = default_frames_root(path) if frames_root is None else pathlib.Path(frames_root)
     if not root.is_dir():
         if frames_root is not None:
@@ -180,7 +180,7 @@ def _check_frames(
         findings.note("frames not checked", f"no folder {root}; give --frames")
         return
     tasks = [(video_id, name) for video_id, video in videos.items() for name in _frame_names(video)]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding frees the interpreter
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
         sizes = pool.map(lambda task: _size_or_problem(root / task[1]), tasks)
         bar = tqdm(sizes, "frames", len(tasks), unit="frame", disable=None if progress else True)
         for (video_id, name), (size, problem) in zip(tasks, bar):
@@ -198,7 +198,7 @@ def _check_frames(
 
 
 def _size_or_problem(path: pathlib.Path) -> tuple[tuple[int, int] | None, str]:
-    """(size, "") of an image that can be read, else (None, what is wrong)."""
+    """(size, "") of a readable image, else (None, the problem)."""
     try:
         return check_image(path), ""
     except UserError as error:

@@ -10,14 +10,14 @@ from masktrack_jax.masks.rle import Rle, mask_box
 from masktrack_jax.masks.segmentations import BrokenSegmentation, read_each
 from masktrack_jax.runtime.findings import Findings
 
-# Some tools round boxes to whole pixels, others measure them to the last pixel instead of past it.
+# Some tools round boxes to whole pixels; others end them at the last pixel instead of after it.
 BOX_TOLERANCE = 1.0  # pixels, of each edge
 
 
 def check_object(record: dict, video: dict | None, where: str, findings: Findings) -> None:
-    """Add to `findings` all faults of an annotation except those of its ids.
+    """Add all errors of an annotation to `findings`, except errors in its ids.
 
-    `video` is its video's record; without one the masks are not checked.
+    `video` is the record of its video; without it, the masks are not checked.
     """
     if "segmentations" not in record:
         findings.error("missing keys", f"{where} has no `segmentations`")
@@ -28,7 +28,7 @@ def check_object(record: dict, video: dict | None, where: str, findings: Finding
     length = len(video["file_names"])
     for key, stated in (("length", length), ("height", video["height"]), ("width", video["width"])):
         if key in record and record[key] != stated and not (key == "length" and record[key] == 1):
-            # 1 is what the published files of YouTube-VIS have in every annotation.
+            # The published files of YouTube-VIS have 1 in every annotation.
             kind = "wrong lengths" if key == "length" else "sizes that disagree"
             findings.error(kind, f"{where}: `{key}` {record[key]!r:.40}, its video has {stated}")
     boxes, areas, segmentations = (
@@ -52,7 +52,7 @@ def check_object(record: dict, video: dict | None, where: str, findings: Finding
             other_size = isinstance(segmentation, dict) and segmentation.get("size") != list(size)
             kind = "masks whose size is not their video's" if other_size else "masks that cannot be read"
             findings.error(kind, f"{here}: {mask}")
-            seen = True  # one fault, not two
+            seen = True  # so that it is not reported twice
         else:
             rle, pixels = mask
             if isinstance(segmentation, list):
@@ -69,7 +69,7 @@ def check_object(record: dict, video: dict | None, where: str, findings: Finding
 
 
 def _per_frame(record: dict, key: str, length: int, where: str, findings: Findings) -> list | None:
-    """The record's list `key` if it has an entry a frame, else None, which is fine for boxes and areas."""
+    """The record's list `key` if it has an entry per frame, else None; boxes and areas are optional."""
     values = record.get(key)
     if values is None:
         if key == "segmentations" and key in record:
@@ -89,7 +89,7 @@ def _per_frame(record: dict, key: str, length: int, where: str, findings: Findin
 def _check_polygons(
     polygons: list[list[float]], height: int, width: int, here: str, findings: Findings
 ) -> None:
-    """Report polygons that leave the frame by more than a pixel."""
+    """Report polygons that extend beyond the frame by more than a pixel."""
     points = np.array([value for polygon in polygons for value in polygon], float).reshape(-1, 2)
     low, high = points.min(0), points.max(0)
     if not (np.all(low >= -1) and np.all(high <= (width + 1, height + 1))):
@@ -101,7 +101,7 @@ def _check_polygons(
 
 
 def _check_box(box: object, rle: Rle, pixels: int, here: str, findings: Findings) -> None:
-    """Report a box that is not one, leaves the frame or does not fit its mask."""
+    """Report a box that is invalid, extends beyond the frame, or does not fit its mask."""
     height, width = rle["size"]
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         findings.error("boxes that are not x, y, width, height", f"{here}: box {box!r:.60}")
@@ -122,16 +122,16 @@ def _check_box(box: object, rle: Rle, pixels: int, here: str, findings: Findings
 
 
 def _edges(box: Sequence[float]) -> list[float]:
-    """x1, y1, x2, y2 of x, y, width, height."""
+    """Convert x, y, width, height to x1, y1, x2, y2."""
     return [box[0], box[1], box[0] + box[2], box[1] + box[3]]
 
 
 def _check_area(
     area: object, segmentation: object, rle: Rle, pixels: int, here: str, findings: Findings
 ) -> None:
-    """Report an area that is not a number or not the mask's, within 1 % and one pixel.
+    """Report an area that is not a number, or that differs from the mask's by more than 1 % and one pixel.
 
-    Files of polygons state the polygon's area, which may differ from the mask's by its outline.
+    The area of a polygon may also differ from the area of its mask by the length of its outline.
     """
     tolerance = 1 + 0.01 * pixels
     if isinstance(segmentation, list):

@@ -1,11 +1,11 @@
-"""Pack a data set into a few large files (ArrayRecord), which are faster to copy and read than many JPEGs.
+"""Pack a data set into a few large files (ArrayRecord), which copy and read faster than many JPEGs.
 
     python -m masktrack_jax.data.pack --root data/ytvis_2019 --output data/packed
 
 packs the splits found below the root (see `data.layouts`) into `data/packed/vis_frames/youtubevis2019/1.0.0`.
-Training with `--config.data.root=data/packed` gets the same batches. Other programs read it, without
-TensorFlow, by `tfds.data_source("vis_frames/youtubevis2019", data_dir="data/packed", split="train")`. The
-annotations files are copied beside the records, so scores do not depend on the packing.
+Training with `--config.data.root=data/packed` uses the same batches. Other programs can read it without
+TensorFlow: `tfds.data_source("vis_frames/youtubevis2019", data_dir="data/packed", split="train")`. The
+annotations files are copied beside the records, so packing does not change scores.
 """
 
 import argparse
@@ -21,13 +21,15 @@ def main() -> None:
     )
     parser.add_argument("--root", required=True, help="folder of the data set, or of several")
     parser.add_argument(
-        "--name", default="", help="which of several data sets: youtubevis2019, …, or its folder's name"
+        "--name",
+        default="",
+        help="data set to pack, if there are several: youtubevis2019, …, or its folder's name",
     )
     parser.add_argument(
         "--splits", nargs="+", default=(), choices=("train", "valid", "test"), help="default: all"
     )
     parser.add_argument("--output", required=True, help="folder for packed data sets")
-    parser.add_argument("--shards", type=int, help="files a split; default: by size")
+    parser.add_argument("--shards", type=int, help="files per split; default: by size")
     arguments = parser.parse_args()
     target = pack(
         arguments.root,

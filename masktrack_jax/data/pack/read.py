@@ -13,7 +13,7 @@ from masktrack_jax.runtime.errors import UserError
 
 
 class PackedFrames:
-    """The encoded frames of a packed split. Threads may share it, and it can be pickled for processes."""
+    """The encoded frames of a packed split; thread-safe and picklable."""
 
     def __init__(self, folder: pathlib.Path, split: str, videos: Sequence[Video]) -> None:
         self._folder = folder
@@ -28,7 +28,7 @@ class PackedFrames:
             )
 
     def open(self, video: Video, frame: int) -> io.BytesIO:
-        """A file with the bytes of frame `frame` (from 0) of a video, as they were packed."""
+        """A file object with the packed bytes of frame `frame` (from 0) of a video."""
         name = video.file_names[frame]
         try:
             record = self._source[self._first[video.id] + frame]
@@ -56,7 +56,7 @@ def _open_source(folder: pathlib.Path, split: str) -> Sequence[dict[str, Any]]:
     try:
         builder = tfds.builder_from_directory(folder)
         for path in builder.info.splits[split].filepaths:
-            open(path, "rb").close()  # ArrayRecord would open it at the first read only
+            open(path, "rb").close()  # ArrayRecord would open it only at the first read
         return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     except Exception as error:  # TFDS and ArrayRecord raise many kinds
         reason = " ".join(str(error).split())[:200]

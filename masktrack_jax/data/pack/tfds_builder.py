@@ -1,7 +1,7 @@
-"""A TFDS builder of the frames of a video instance segmentation data set, one record a frame.
+"""A TFDS builder of the frames of a video instance segmentation data set, one record per frame.
 
-`tfds.data_source("vis_frames/NAME", data_dir=…)` reads the result without TensorFlow; `data.pack` is the
-command. The images are the bytes of the files, not encoded anew.
+The command `data.pack` runs it. `tfds.data_source("vis_frames/NAME", data_dir=…)` reads the result without
+TensorFlow. The images are the bytes of the original files, not encoded again.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ class VisConfig(tfds.core.BuilderConfig):
 
 
 class VisFrames(tfds.core.GeneratorBasedBuilder):
-    """Frames in the order of the annotations file: video by video, each from its first frame on."""
+    """Frames in the order of the annotations file, video by video."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The first form."}  # noqa: RUF012 – as TFDS documents it
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """The features of a record. Boxes are x1, y1, x2, y2 in pixels; `rle` has a compressed RLE's counts.
+        """The features of a record. Boxes are x1, y1, x2, y2 in pixels.
 
-        Objects without a box to train on (`vis.VisObject`) are left out.
+        `rle` holds the counts of a compressed RLE. Objects without a box (`vis.VisObject`) are left out.
         """
         datasets = self.builder_config.datasets.values()
         names = [category.name for dataset in datasets for category in dataset.categories]
@@ -68,7 +68,7 @@ class VisFrames(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split: str, dataset: VisDataset) -> Iterator[tuple[int, dict]]:
-        """Yield (place, record) of every frame."""
+        """Yield (index, record) of every frame."""
         place = 0
         total = sum(video.length for video in dataset.videos)
         with tqdm(total=total, desc=f"pack {split}", unit="frame", disable=None) as progress:

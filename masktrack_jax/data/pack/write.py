@@ -26,8 +26,8 @@ def pack(
 ) -> pathlib.Path:
     """Pack the data set `name` below `root` (see `layouts.find_dataset`); returns the new folder.
 
-    splits: their names; by default all that exist.
-    shards: files a split; by default one for each GiB.
+    splits: names of the splits to pack; by default all that exist.
+    shards: number of files per split; by default one for each GiB.
 
     Leaves nothing behind after a UserError or an interruption.
     """
@@ -62,7 +62,7 @@ def pack(
 
 
 def own_name(folder: pathlib.Path) -> str:
-    """A name for a data set that is none of the published ones: "street" for "videos/street/train"."""
+    """A name for a data set that is not a published one: "street" for "videos/street/train"."""
     parts = [part for part in folder.resolve().parts if not is_part(part)]
     return re.sub(r"[^A-Za-z0-9_]", "_", parts[-1]).strip("_") or "videos"
 
@@ -94,12 +94,12 @@ def _check(datasets: dict[str, VisDataset]) -> None:
 def _build(
     datasets: dict[str, VisDataset], work: pathlib.Path, title: str, shards: int | None
 ) -> pathlib.Path:
-    """Build the records in the folder `work`; returns their folder."""
+    """Write the records below the folder `work`; returns their folder."""
     import tensorflow_datasets as tfds
 
     from masktrack_jax.data.pack.tfds_builder import VisConfig, VisFrames
 
-    # TFDS reports downloads and code that is not registered; our own bar counts frames.
+    # Silence TFDS, which reports downloads and unregistered code; our own progress bar counts frames.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
