@@ -80,8 +80,8 @@ class AnchorOptions:
     sizes: tuple[float, ...] = option(
         (1.0,), "factors of the side", Check(lambda sizes: len(sizes) > 0, "give at least one")
     )
-    ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height over width")
-    centre: float = option(0.0, "place in the cell: 0 its corner, 0.5 its middle")
+    ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height divided by width, of each shape")
+    centre: float = option(0.0, "position in the cell: 0 its corner, 0.5 its centre")
     rounded: bool = option(False, "round the corners to whole pixels")
 
 
@@ -96,7 +96,7 @@ class RPNHeadOptions:
 class ProposalOptions:
     """Which anchors become proposals."""
 
-    pre_nms: int = option(200, "highest scores of each level before NMS", positive)
+    pre_nms: int = option(200, "anchors of highest score kept on each level before NMS", positive)
     post_nms: int = option(200, "proposals of an image", positive)
     nms_iou: float = option(0.7, "IoU from which a proposal suppresses another")
 

@@ -56,14 +56,14 @@ class RPNSampling(Sampling):
     """The anchors that train the region proposal network."""
 
     inside_only: bool = option(False, "use only anchors inside the image")
-    beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
+    beta: float = option(0.0, "beta of the smooth L1 box loss; 0: L1", at_least(0))
 
 
 @dataclass(frozen=True)
 class RoISampling(Sampling):
     """The proposals that train the box and mask heads."""
 
-    beta: float = option(0.0, "of the smooth L1 box loss; 0: L1", at_least(0))
+    beta: float = option(0.0, "beta of the smooth L1 box loss; 0: L1", at_least(0))
 
 
 @dataclass(frozen=True)
