@@ -1,31 +1,31 @@
-"""Mask probabilities of boxes → masks of the frame → run lengths, on the host.
+"""Paste the mask probabilities of boxes into the frame and encode them as run lengths, on the host.
 
-A mask at the frame's size lives only until it is encoded, so memory does not depend on the number of objects
-in a frame or of frames in a video.
+Only one mask at a time is held at the frame's size, so memory does not depend on the number of objects in a
+frame or of frames in a video.
 """
 
 import numpy as np
 
 from masktrack_jax.masks.rle import Rle, decode_mask, encode_mask
 
-# Multiplications up to which OpenBLAS keeps a product on the calling thread. While the device is busy,
-# OpenBLAS's threads wait for each other: 8 ms a mask instead of 0.3, on two cores with a training run.
+# OpenBLAS computes a product of up to this many multiplications on the calling thread. While the device is
+# busy, OpenBLAS's threads wait for each other: 8 ms per mask instead of 0.3, on two cores beside a training
+# run.
 SINGLE_THREADED = 1 << 18
 
 
 def paste_masks(
     probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int, pixel_boxes: bool = False
 ) -> np.ndarray:
-    """The masks (n, height, width) uint8 of probabilities (n, m, m) stretched over boxes (n, 4).
+    """Paste probabilities (n, m, m) into boxes (n, 4) and threshold them: masks (n, height, width) uint8.
 
-    Each `[i]` is Fortran-ordered, as run-length encoding needs it. Boxes are continuous x1, y1, x2, y2 in
-    pixels and may reach out of the frame. The centre of pixel x lies at (x + 0.5 − x1) / (x2 − x1) · m − 0.5
-    of the mask's cells. Between cells the value is bilinear, outside the mask it is zero, and a pixel is set
-    where it is ≥ 0.5. This is mmdet's grid_sample with align_corners=False. A box without area gives an
-    empty mask.
+    Each `[i]` is Fortran-ordered for run-length encoding. Boxes are continuous x1, y1, x2, y2 in pixels and
+    may extend beyond the frame. The centre of pixel x is sampled at (x + 0.5 − x1) / (x2 − x1) · m − 0.5 in
+    cells of the mask, by bilinear interpolation with zeros outside the mask. A pixel is set if its value is
+    ≥ 0.5. This is mmdet's grid_sample with align_corners=False. A box without area gives an empty mask.
 
-    `pixel_boxes` is the authors' form: boxes lie in the frame and are first cut to whole pixels, at least
-    one; the border cells reach to the edge; and a pixel is set where the value is > 0.5.
+    `pixel_boxes` is the authors' form: boxes are inside the frame and are first cropped to whole pixels, at
+    least one; the border cells extend to the edge; a pixel is set if its value is > 0.5.
     """
     masks = np.zeros((len(boxes), width, height), np.uint8)
     for mask, probability, box in zip(masks, probabilities, boxes):
@@ -36,7 +36,7 @@ def paste_masks(
 def encode_pasted(
     probabilities: np.ndarray, boxes: np.ndarray, height: int, width: int, pixel_boxes: bool = False
 ) -> list[Rle]:
-    """`encode_masks(paste_masks(...))`, holding one mask at a time instead of all."""
+    """`encode_masks(paste_masks(...))`, with one mask at a time in memory."""
     return [
         encode_mask(paste_masks(probabilities[i : i + 1], boxes[i : i + 1], height, width, pixel_boxes)[0])
         for i in range(len(boxes))
@@ -44,9 +44,9 @@ def encode_pasted(
 
 
 def move_mask(rle: Rle, box: np.ndarray, target: np.ndarray) -> Rle:
-    """The RLE of a mask moved and scaled, to the nearest pixel, by the map from `box` (4,) to `target` (4,).
+    """Move and scale a mask by the map from `box` (4,) to `target` (4,), to the nearest pixel.
 
-    Pixels that leave the frame are cut off. A side without length is moved but not scaled.
+    Pixels outside the frame are dropped. A side of length zero is moved but not scaled.
     """
     height, width = rle["size"]
     columns, rows = (
@@ -57,9 +57,9 @@ def move_mask(rle: Rle, box: np.ndarray, target: np.ndarray) -> Rle:
 
 
 def _sources(side: np.ndarray, target: np.ndarray, size: int) -> np.ndarray:
-    """The source of each pixel (size,) of an axis on which `side` moves to `target`.
+    """The source index of each pixel (size,) along an axis on which `side` moves to `target`.
 
-    Sources count from 0 to size + 1: the axis has a border of one pixel on either end.
+    Indices are 0 to size + 1, since the axis has a border of one pixel at each end.
     """
     (start, end), (first, last) = np.asarray(side, np.float64), np.asarray(target, np.float64)
     scale = (end - start) / (last - first) if end > start and last > first else 1.0
@@ -77,7 +77,7 @@ def _paste(mask: np.ndarray, probability: np.ndarray, box: np.ndarray, pixel_box
     cells_y, cells_x = probability.shape
     left, columns = interpolation(x1, x2, cells_x, mask.shape[0])
     top, rows = interpolation(y1, y2, cells_y, mask.shape[1])
-    # Bilinear interpolation is separable: two products with thin matrices. Transposed throughout, so
+    # Bilinear interpolation is separable, so it is two products with thin matrices. Arrays are transposed, so
     # that the comparison writes whole columns of the final mask.
     transposed = np.asarray(probability, np.float32).T
     region = mask[left : left + len(columns), top : top + len(rows)].view(bool)
@@ -88,10 +88,10 @@ def _paste(mask: np.ndarray, probability: np.ndarray, box: np.ndarray, pixel_box
 
 
 def _interpolation(start: np.float32, end: np.float32, cells: int, size: int) -> tuple[int, np.ndarray]:
-    """The first pixel of 0…size−1 within a mask's reach on one axis, and weights (pixels, cells).
+    """The first pixel of 0…size−1 that a mask covers on one axis, and weights (pixels, cells).
 
-    Row p holds the weights of the mask's cells at pixel first + p. Between a half and one cell outside the
-    box, the bilinear value falls off to the zero padding, so the reach is half a cell wider than the box.
+    Row p holds the weights of the mask's cells at pixel first + p. The bilinear value decreases to the zero
+    padding over half a cell outside the box, so the mask covers half a cell more than the box.
     """
     margin = (end - start) / (2 * cells)
     first = int(np.clip(np.floor(start - margin), 0, size))

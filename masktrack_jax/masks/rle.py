@@ -1,4 +1,4 @@
-"""Compressed run-length masks in COCO's form: pixels to runs and back, areas and boxes."""
+"""Compressed run-length masks (COCO's RLE): encode, decode, area and box."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -8,7 +8,7 @@ from pycocotools import mask as mask_api
 
 
 class Rle(TypedDict):
-    """One mask. `size` is [height, width]; `counts` is the string that `rle_strings` describes."""
+    """One mask. `size` is [height, width]; for the string `counts` see `rle_strings`."""
 
     size: list[int]
     counts: str
@@ -17,7 +17,7 @@ class Rle(TypedDict):
 def encode_masks(masks: np.ndarray) -> list[Rle]:
     """The RLEs of masks (n, height, width).
 
-    Fast for what `paste_masks` returns; other layouts are copied first.
+    Fast for the memory layout of `paste_masks`; other layouts are copied first.
     """
     stacked = np.asfortranarray(np.transpose(masks, (1, 2, 0)), np.uint8)
     return [_plain(rle) for rle in mask_api.encode(stacked)]
@@ -34,19 +34,19 @@ def encode_runs(height: int, width: int, runs: Sequence[int]) -> Rle:
 
 
 def draw_polygons(polygons: list[list[float]], height: int, width: int) -> Rle:
-    """The RLE of the union of polygons x, y, x, y, …; only sound ones (`segmentations.check_polygons`)."""
+    """The RLE of the union of polygons x, y, x, y, …, which must pass `segmentations.check_polygons`."""
     return _plain(mask_api.merge(mask_api.frPyObjects(polygons, height, width)))
 
 
 def decode_masks(rles: Sequence[Rle], height: int, width: int) -> np.ndarray:
-    """The masks (n, height, width) uint8 of RLEs; the size serves for n = 0."""
+    """The masks (n, height, width) uint8 of RLEs; the size is used only if n = 0."""
     if not rles:
         return np.zeros((0, height, width), np.uint8)
     return mask_api.decode(list(rles)).transpose(2, 0, 1)
 
 
 def decode_mask(rle: Rle) -> np.ndarray:
-    """The mask (height, width) uint8 of an RLE, contiguous by rows."""
+    """The mask (height, width) uint8 of an RLE, in C order."""
     return np.ascontiguousarray(mask_api.decode(rle))
 
 
@@ -56,10 +56,10 @@ def mask_area(rle: Rle) -> int:
 
 
 def mask_box(rle: Rle) -> list[float]:
-    """The box around a mask as annotation files have it: [x, y, width, height] in pixels."""
+    """The bounding box of a mask, as in annotation files: [x, y, width, height] in pixels."""
     return mask_api.toBbox(rle).tolist()
 
 
 def _plain(rle: dict) -> Rle:
-    """An RLE of pycocotools, whose counts are bytes, as JSON can hold it."""
+    """Convert an RLE of pycocotools, whose counts are bytes, for JSON."""
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

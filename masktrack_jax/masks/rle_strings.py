@@ -1,10 +1,10 @@
-"""The strings of compressed RLEs, measured many at once without pycocotools, every character checked.
+"""Validate the strings of compressed RLEs and compute their areas, many at once, without pycocotools.
 
-A string is a row of whole numbers (COCO's format). Each number takes one character for every five bits, from
-the lowest up: bit 5 of a character says that more follow, bit 4 of the last one is the sign. The numbers are
-the lengths of runs of background and object, in turn; from the fourth on, less the length two before. The
-lengths are therefore cumulative sums along two chains, of every second number each; the first number belongs
-to neither chain.
+A string is a sequence of integers (COCO's format). Each integer has one character for every five bits, lowest
+bits first. Bit 5 of a character means that more characters follow; bit 4 of the last one is the sign. The
+integers are the lengths of runs, alternately background and object. From the fourth on, an integer is the
+difference to the length two places before. The lengths are therefore cumulative sums along two chains, one of
+every second integer; the first integer belongs to neither chain.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Runs of up to this many pixels have differences of up to six characters, as many as pycocotools reads.
+# Runs of up to this many pixels have differences of up to six characters, the most that pycocotools reads.
 MOST_PIXELS = 2**28
 _MOST_CHARACTERS = 6
 _FIRST_CHARACTER = np.uint8(48)
@@ -20,7 +20,7 @@ _MORE, _SIGN, _BITS = 32, 16, 31
 
 
 class BrokenString(ValueError):
-    """String number `place` cannot be an RLE."""
+    """The string with index `place` is not an RLE."""
 
     def __init__(self, place: int | np.integer, reason: str = "counts is not a complete RLE string") -> None:
         super().__init__(reason)
@@ -31,15 +31,15 @@ class Measures(NamedTuple):
     """Sizes of N masks."""
 
     areas: np.ndarray  # (N,) int64, pixels of the object
-    covered: np.ndarray  # (N,) int64, pixels of all runs; the caller compares them with the frame
+    covered: np.ndarray  # (N,) int64, pixels of all runs, to be compared with the frame
     has_empty: np.ndarray  # (N,) bool, whether a run after the first has no pixels, see `without_empty_runs`
 
 
 def measure(strings: Sequence[str]) -> Measures:
-    """Sizes of the masks of one or more strings.
+    """Measure the masks of one or more strings.
 
-    Raises BrokenString for an empty string, a character without a meaning, a number without an end, and a
-    run below zero or beyond `MOST_PIXELS`.
+    Raises BrokenString for an empty string, an invalid character, an incomplete number, and a run length
+    below zero or above `MOST_PIXELS`.
     """
     numbers, stops = _read_numbers(*_read_characters(strings))
     starts = np.concatenate([[0], stops[:-1]])
@@ -49,7 +49,7 @@ def measure(strings: Sequence[str]) -> Measures:
         raise BrokenString(heads.argmin(), "its first run is of negative length")
     chains = []
     for parity in (0, 1):
-        # The numbers at even, then odd places of the whole row, and which of them are whose.
+        # The numbers at even, then at odd places, and the range of each string among them.
         first, last = (starts + 1 - parity) // 2, (stops + 1 - parity) // 2
         runs = _add_up(numbers[parity::2], first, last)
         if runs.view(np.uint32).max() > MOST_PIXELS:  # or negative
@@ -58,7 +58,7 @@ def measure(strings: Sequence[str]) -> Measures:
         chains.append((runs, first, last))
     even, odd = (_sum(*chain) for chain in chains)
     has_empty = np.zeros(len(strings), bool)
-    # Each first run left one zero in its chain, and one zero stands behind each chain.
+    # Each first run leaves one zero in its chain, and each chain ends with one more zero.
     if sum(np.count_nonzero(runs == 0) for runs, _, _ in chains) > len(strings) + 2:
         empty = [_sum(np.append(runs[:-1] == 0, False), *places) for runs, *places in chains]
         has_empty = empty[0] + empty[1] > 1
@@ -66,9 +66,9 @@ def measure(strings: Sequence[str]) -> Measures:
 
 
 def without_empty_runs(string: str) -> list[int]:
-    """The run lengths of a mask with empty runs merged away, except for a first one.
+    """The run lengths of a mask, without empty runs except possibly the first.
 
-    Where both masks of a pair have an empty run at one pixel, pycocotools takes it for the end.
+    If both masks of a pair have an empty run at the same pixel, pycocotools stops there.
     """
     runs, _ = _read_numbers(*_read_characters([string]))
     runs = runs.astype(np.int64)
@@ -80,7 +80,7 @@ def without_empty_runs(string: str) -> list[int]:
 
 
 def _read_characters(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (C,) uint8 from 0 to 63 of all characters, and where each string stops among them (N,)."""
+    """Codes (C,) uint8 from 0 to 63 of all characters, and the end of each string among them (N,)."""
     text = "".join(strings)
     if not text.isascii():
         raise BrokenString(next(n for n, string in enumerate(strings) if not string.isascii()))
@@ -98,14 +98,14 @@ def _read_characters(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_numbers(codes: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers (R,) int32, and where each string stops among them (N,)."""
+    """All numbers (R,) int32, and the end of each string among them (N,)."""
     followed = codes >= _MORE
     numbers = (codes[~followed] ^ _SIGN).astype(np.int32) - _SIGN
     more = np.flatnonzero(followed)
     stops = stops - np.searchsorted(more, stops)
     if not len(more):
         return numbers, stops
-    # Few numbers have characters before their last. Those of one number lie side by side in `more`.
+    # Few numbers have more than one character. The first characters of a number are adjacent in `more`.
     owner = more - np.arange(len(more))
     start = np.flatnonzero(np.diff(owner, prepend=-1))
     owner, count = owner[start], np.diff(start, append=len(more))
@@ -118,13 +118,13 @@ def _read_numbers(codes: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _add_up(differences: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Lengths (R + 1,) int32 of the runs of a chain; those of string n lie from first[n] to last[n].
+    """Lengths (R + 1,) int32 of the runs of a chain; string n has the runs first[n] to last[n].
 
-    They are right modulo 2³², as in pycocotools. The zero at the end serves as the number before the first
-    of all, and for strings without a number in this chain.
+    They are correct modulo 2³², as in pycocotools. The zero at the end stands for the number before the
+    first one, and for strings without a number in this chain.
     """
     runs = np.zeros(len(differences) + 1, np.int32)
-    runs[:-1] = differences  # summed up in place: NumPy is slow over every second value
+    runs[:-1] = differences  # summed in place, since NumPy is slow on strided values
     np.cumsum(runs[:-1], out=runs[:-1])
     runs[:-1] -= np.repeat(runs[first - 1], last - first)
     return runs

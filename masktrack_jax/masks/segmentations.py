@@ -1,7 +1,7 @@
-"""Segmentations of JSON files, checked and turned into compressed RLEs.
+"""Check the segmentations of JSON files and convert them to compressed RLEs.
 
-A segmentation has one of three forms: RLE with compressed counts (text), RLE with counts as a list, or a list
-of polygons x, y, x, y, … in pixels.
+A segmentation has one of three forms: an RLE with compressed counts (text), an RLE with a list of counts, or
+a list of polygons x, y, x, y, … in pixels.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,17 @@ from masktrack_jax.masks.rle import Rle, decode_mask, draw_polygons, encode_runs
 from masktrack_jax.masks.rle_strings import MOST_PIXELS
 from masktrack_jax.runtime.errors import UserError
 
-FAR_AWAY = 1e6  # pixels; for an outline that long pycocotools takes 100 MB, for a longer one all memory
-# Masks measured at once: more do not stay in the processor's cache, fewer cost a call each.
+FAR_AWAY = (
+    1e6  # pixels; pycocotools needs 100 MB for an outline of this length, and all memory for longer ones
+)
+# Masks measured at once: more do not fit in the processor's cache, fewer need more calls.
 _BATCH = 256
 
 Size = tuple[int, int]  # height, width
 
 
 class BrokenSegmentation(ValueError):
-    """A segmentation that describes no mask; `place` is its index among those that were read."""
+    """A segmentation that is not a valid mask; `place` is its index in the input."""
 
     def __init__(self, place: int, reason: object) -> None:
         super().__init__(str(reason))
@@ -31,7 +33,7 @@ class BrokenSegmentation(ValueError):
 
 
 class BrokenMask(ValueError):
-    """Such a segmentation of a track; `track` is the track's index, the text "frame T: not a mask (why)"."""
+    """A broken segmentation of a track: `track` is its index, the text is "frame T: not a mask (why)"."""
 
     def __init__(self, track: int, frame: int, reason: object) -> None:
         super().__init__(f"frame {frame}: not a mask ({reason})")
@@ -39,7 +41,7 @@ class BrokenMask(ValueError):
 
 
 class TrackMasks(NamedTuple):
-    """The masks of one track, one entry a frame: None and an area of -1 where the object is absent."""
+    """The masks of one track, one entry per frame; None and an area of -1 where the object is absent."""
 
     rles: list[Rle | None]
     areas: np.ndarray  # (T,) int64, pixels
@@ -59,10 +61,10 @@ def read_track(segmentations: Sequence, size: Size) -> TrackMasks:
 
 
 def read_tracks(tracks: Sequence[Sequence], size: Size) -> list[TrackMasks]:
-    """The masks of tracks, given as lists of one segmentation a frame.
+    """The masks of tracks, which are lists with one segmentation per frame.
 
     Any false value (`null`, `[]`) means that the object is absent. `size` is the (height, width) of the
-    video: polygons are drawn at it, RLEs may have a size of their own. Raises BrokenMask.
+    video. Polygons are drawn at this size; RLEs may have another size. Raises BrokenMask.
     """
     rles: list[list[Rle | None]] = [[None] * len(masks) for masks in tracks]
     areas = [np.full(len(masks), -1, np.int64) for masks in tracks]
@@ -77,10 +79,10 @@ def read_tracks(tracks: Sequence[Sequence], size: Size) -> list[TrackMasks]:
 
 
 def read_masks(segmentations: Sequence, size: Size, *, any_size: bool = False) -> Masks:
-    """The masks of segmentations, none of them absent, of a frame of `size` (height, width).
+    """The masks of segmentations, none absent, in frames of `size` (height, width).
 
-    With `any_size` an RLE may have another size than the frame. Runs without pixels are merged away, except
-    for a first one. Raises BrokenSegmentation.
+    With `any_size` an RLE may have another size than the frame. Empty runs are merged with their neighbours,
+    except the first. Raises BrokenSegmentation.
     """
     rles: list[Rle] = []
     areas: list[int] = []
@@ -94,7 +96,7 @@ def read_masks(segmentations: Sequence, size: Size, *, any_size: bool = False) -
 
 
 def read_each(segmentations: Sequence, size: Size) -> list[tuple[Rle, int] | BrokenSegmentation]:
-    """As `read_masks`: of each segmentation its RLE and area, or the error where it describes no mask."""
+    """Like `read_masks`, but returns for each segmentation its RLE and area, or the error if it is broken."""
     try:
         return list(zip(*read_masks(segmentations, size)))
     except BrokenSegmentation as error:
@@ -104,18 +106,15 @@ def read_each(segmentations: Sequence, size: Size) -> list[tuple[Rle, int] | Bro
 
 
 def to_rle(segmentation: object, size: Size, *, any_size: bool = False) -> Rle:
-    """The compressed RLE of a segmentation, as `read_masks` gives it for many at once, and faster.
+    """The compressed RLE of one segmentation; `read_masks` is faster for many.
 
-    Raises ValueError with the reason where it describes no mask.
+    Raises ValueError with the reason if it is not a valid mask.
     """
     return read_masks([segmentation], size, any_size=any_size).rles[0]
 
 
 def decode_segmentation(segmentation: object, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) uint8 of a segmentation of a frame of that size.
-
-    Raises UserError where it describes none.
-    """
+    """The mask (height, width) uint8 of a segmentation. Raises UserError if it is not a valid mask."""
     try:
         return decode_mask(to_rle(segmentation, (height, width)))
     except ValueError as error:
@@ -123,13 +122,13 @@ def decode_segmentation(segmentation: object, height: int, width: int) -> np.nda
 
 
 def outline_length(polygon: Sequence[float]) -> float:
-    """The length of a closed polygon x, y, x, y, … in pixels, of each side the longer of its two extents."""
+    """The length of a closed polygon x, y, x, y, … in pixels; a side counts max(|Δx|, |Δy|)."""
     corners = np.array(polygon, float).reshape(-1, 2)
     return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
 
 
 def check_polygons(polygons: list) -> None:
-    """Raise ValueError unless these are polygons that pycocotools draws in reasonable time and memory."""
+    """Raise ValueError unless these are polygons that pycocotools can draw in reasonable time and memory."""
     if not polygons:
         raise ValueError("an empty list of polygons")
     for polygon in polygons:
@@ -137,14 +136,14 @@ def check_polygons(polygons: list) -> None:
             raise ValueError("a polygon that is not a list of three or more x, y pairs")
         if not all(issubclass(kind, Real) for kind in set(map(type, polygon))):
             raise ValueError("a polygon with something other than numbers")
-        if not all(abs(value) < FAR_AWAY for value in polygon):  # NaN is not less, either
-            raise ValueError("a polygon far out of any frame")
+        if not all(abs(value) < FAR_AWAY for value in polygon):  # also true for NaN
+            raise ValueError("a polygon far outside any frame")
         if outline_length(polygon) > FAR_AWAY:
-            raise ValueError("a polygon whose outline is longer than a frame has room for")
+            raise ValueError("a polygon whose outline is too long for any frame")
 
 
 def _to_rle(segmentation: object, size: Size, any_size: bool, place: int) -> Rle:
-    """A segmentation of any form as an RLE, whose string `_measure` checks later."""
+    """Convert a segmentation of any form to an RLE; `_measure` checks its string later."""
     try:
         if isinstance(segmentation, list):
             return _draw(segmentation, size)
@@ -185,7 +184,7 @@ def _check_size(size: object) -> None:
 
 
 def _compress(rle: dict, height: int, width: int) -> Rle:
-    """An RLE of any form and of this size with its counts as text."""
+    """Convert the counts of an RLE of this size to text."""
     counts = rle["counts"]
     if isinstance(counts, list):
         if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
@@ -199,7 +198,7 @@ def _compress(rle: dict, height: int, width: int) -> Rle:
 
 
 def _are_compressed(segmentations: list, size: Size | None) -> bool:
-    """Whether all are compressed RLEs of one good size, as they almost always are: `size`, or any if None."""
+    """Whether all are compressed RLEs of one valid size: `size`, or any size if None. The usual case."""
     if set(map(type, segmentations)) != {dict}:
         return False
     sizes = [segmentation.get("size") for segmentation in segmentations]
@@ -212,10 +211,10 @@ def _are_compressed(segmentations: list, size: Size | None) -> bool:
 
 
 def _measure(rles: list[Rle], first: int) -> list[int]:
-    """Areas of compressed RLEs, the first at place `first`; replaces those with empty runs.
+    """Areas of compressed RLEs, whose first one has index `first`; replaces RLEs with empty runs in place.
 
-    Checks that the runs fill the frame: where they do not, pycocotools decodes to uninitialised memory and
-    never returns from an intersection.
+    Checks that the runs fill the frame. Otherwise pycocotools decodes to uninitialised memory, and never
+    returns from an intersection.
     """
     strings = [rle["counts"] for rle in rles]
     try:

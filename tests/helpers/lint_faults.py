@@ -120,7 +120,7 @@ FAULTS |= {
     "mask far away": (
         change(segmentations=[[[6, 4, 1e30, 4, 33, 12]], None]),
         "masks that cannot be read",
-        "polygon far out of any frame",
+        "polygon far outside any frame",
     ),
     "empty": (
         change(segmentations=[None, None], bboxes=[None, None], areas=[None, None]),
