@@ -1,1 +1,1 @@
-"""From the detections of single frames to the tracks of a video, in NumPy on the host. Needs no JAX."""
+"""Associate the detections of single frames into tracks, in NumPy on the host, without JAX."""

@@ -1,4 +1,4 @@
-"""Which object each detection gets, given their match scores: a function of `ASSIGNMENTS`, chosen by name."""
+"""Assign detections to objects by their match scores; `ASSIGNMENTS` holds the rules by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DROPPED = -1  # the column and the id of a detection without an object
 
 
 class Assignment(Protocol):
-    """Return the column (n,) that each of n detections gets: 0 new, 1 + j the object j, or `DROPPED`.
+    """Return the column (n,) assigned to each of n detections: 0 for "new", 1 + j for object j, or `DROPPED`.
 
     scores: match scores (n, 1 + k), column 0 for "new". confidence: detection scores (n,).
     """
@@ -24,17 +24,18 @@ class Assignment(Protocol):
 
 
 def greedy(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Every detection claims its best column, see `claim`: the paper's."""
+    """The paper's rule: every detection claims its best column; see `claim`."""
     return claim(scores, options.keep_displaced)
 
 
 def hungarian(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
     """The one-to-one assignment with the largest Σ confidence^α · (match score − match score of "new").
 
-    "New" is free to all, so only pairs that are better than "new" are made. α is `score_weight`. The score
-    cue must be a factor here: the α log(score) in the match scores is the same in all columns of a row.
+    Any number of detections may be "new", so a detection is matched only if that is better than "new". α is
+    `score_weight`. The confidence is a factor here, since the term α log(score) of the match scores is the
+    same in all columns of a row and would have no effect.
     """
-    from scipy.optimize import linear_sum_assignment  # not at the top: it takes a quarter of a second
+    from scipy.optimize import linear_sum_assignment  # not at the top: the import takes 0.25 s
 
     better = np.maximum(open_choices(scores, options)[:, 1:] - scores[:, :1], 0)
     gain = better * confidence[:, None] ** options.score_weight
@@ -46,7 +47,7 @@ def hungarian(scores: np.ndarray, confidence: np.ndarray, options: AssociationOp
 
 
 def in_turn(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Detections take the best column left, in the order of falling detection scores (QDTrack)."""
+    """QDTrack's rule: in order of descending confidence, each detection gets the best column left."""
     left, columns = open_choices(scores, options), np.zeros(len(scores), np.int64)
     for i in np.argsort(-confidence, kind="stable"):
         columns[i] = left[i].argmax()
@@ -59,7 +60,7 @@ ASSIGNMENTS: dict[str, Assignment] = {"greedy": greedy, "hungarian": hungarian, 
 
 
 def open_choices(scores: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Return a copy of scores (n, 1 + k). Without `second_choice` all but each row's best are −inf."""
+    """Return a copy of scores (n, 1 + k). Without `second_choice`, all but the best of each row are −inf."""
     if options.second_choice:
         return scores.copy()
     best = scores.argmax(axis=1)[:, None]
@@ -67,18 +68,19 @@ def open_choices(scores: np.ndarray, options: AssociationOptions) -> np.ndarray:
 
 
 def without_losers(columns: np.ndarray, scores: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Return `columns` (n,). Without `second_choice` those that missed their best column are `DROPPED`."""
+    """Return `columns` (n,). Without `second_choice`, rows that did not get their best one are `DROPPED`."""
     got = columns == scores.argmax(axis=1)
     return columns if options.second_choice else np.where(got, columns, DROPPED)
 
 
 def claim(scores: np.ndarray, keep_displaced: bool = False) -> np.ndarray:
-    """Return the column (n,) that each detection gets of its match scores (n, 1 + k), or `DROPPED`.
+    """Return the column (n,) assigned to each detection by its match scores (n, 1 + k), or `DROPPED`.
 
-    Every detection claims its best column. Column 0, "new", is free to all. An object goes to the detection
-    with the highest match score, among equals to the first. The others are dropped: they do not fall back to
-    their second choice (mmtracking's and the authors' rule). With `keep_displaced` a detection that was the
-    best when its turn came keeps the object too. Then a column may occur several times; its last is the best.
+    Every detection claims its best column. Any number of detections may claim column 0, "new". An object is
+    assigned to the detection with the highest match score, the first one among equals. The others are dropped
+    without a second choice (the rule of mmtracking and the authors). With `keep_displaced`, a detection also
+    keeps the object if it beat all detections before it. Then a column may occur several times; its last
+    detection is the best one.
     """
     columns, best = scores.argmax(axis=1), scores.max(axis=1)
     earlier = np.tri(len(scores), k=-1, dtype=bool) & (columns[:, None] == columns)

@@ -1,11 +1,12 @@
-"""Which remembered object each detection of a frame is, by rules that are chosen by name.
+"""Associate the detections of each frame with the remembered objects of the video.
 
 The default is the paper's multi-cue greedy rule (Yang, Fan, Xu, "Video Instance Segmentation", ICCV 2019,
 section 4.3) with the memory of mmtracking 0.14: an object's latest box, label and embedding, forgotten after
-20 frames unseen. The authors' own form differs in a few values of `AssociationOptions`.
+20 frames unseen. The authors' code differs in a few values of `AssociationOptions`.
 
-A frame goes through `match_scores` (similarity.py: detections × [new, remembered objects]), `match` (a column
-for every detection, by a rule of assignment.py), `only_good_starts` and into the `Memory` (memory.py).
+Steps for a frame: `match_scores` (similarity.py) compares detections with "new" and the remembered objects,
+`match` assigns a column to each detection by a rule of assignment.py, `only_good_starts` drops poor new
+objects, and the `Memory` (memory.py) is updated.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from masktrack_jax.tracking.similarity import box_iou, match_scores
 
 
 class Tracker:
-    """Gives the detections of one video's frames their object ids, frame after frame."""
+    """Assigns object ids to the detections of a video, frame by frame."""
 
     def __init__(self, options: AssociationOptions = DEFAULT) -> None:
         self.options = options
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: the next frame is the first of a video and ids start at 0 again."""
-        self._objects = 0  # ids given so far; a forgotten id is not given again
+        """Start a new video: forget all objects and count ids from 0 again."""
+        self._objects = 0  # number of ids assigned so far; ids are never reused
         self._memory: Memory | None = None
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return what is remembered as {name: array}, for `restore`."""
+        """Return the memory as {name: array}, for `restore`."""
         memory = {} if self._memory is None else vars(self._memory)
         copies = {name: value.copy() for name, value in memory.items()}
         return {"objects": np.array(self._objects), **copies}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace the memory by a `state`. The tracker then continues as the one that gave it."""
+        """Replace the memory by a `state`, and continue like the tracker that returned it."""
         self._objects = int(state["objects"])
         names = [field.name for field in fields(Memory) if field.name in state]
         self._memory = Memory(*(np.array(state[name]) for name in names)) if names else None
@@ -48,8 +49,8 @@ class Tracker:
     def update(self, frame: Frame) -> np.ndarray:
         """Return the object ids (n,) int64 of a frame's detections, `DROPPED` for those without an object.
 
-        The order of the detections matters: new objects are numbered in it, and of two equal claims to an
-        object the first wins. An empty frame must be passed too: it counts as one in which nothing was seen.
+        The order of the detections matters: new objects are numbered in it, and the first of two equal claims
+        to an object wins. Empty frames must be passed too, because they count as frames unseen.
         """
         frame, options = _as_arrays(frame), self.options
         size = looks_per_object(options)
@@ -69,8 +70,8 @@ class Tracker:
         memory.update(columns[seen] - 1, frame.rows(seen), options)
         if new.any():
             memory = memory.extended(Memory.of(ids[new], frame.rows(new), size))
-        # As in mmtracking, a frame without any detection makes no object be forgotten: those that come back
-        # right after it are still known.
+        # As in mmtracking, a frame without detections removes no object from the memory, so an object that
+        # returns in the next frame is still known.
         self._memory = _retained(memory, options) if len(frame.boxes) else memory
         return ids
 
@@ -85,15 +86,15 @@ def _as_arrays(frame: Frame) -> Frame:
 
 
 def _retained(memory: Memory, options: AssociationOptions) -> Memory:
-    """Return the memory without objects unseen for `frames_retained` frames in a row, this one included."""
+    """Return the memory without objects unseen for `frames_retained` frames in a row, with this frame."""
     retained = memory.unseen < options.frames_retained
     return memory if not options.frames_retained or retained.all() else memory.rows(retained)
 
 
 def match(scores: np.ndarray, confidence: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Return the column (n,) that each detection gets of its match scores (n, 1 + k), or `DROPPED`.
+    """Return the column (n,) assigned to each detection by its match scores (n, 1 + k), or `DROPPED`.
 
-    Detections whose score, `confidence` (n,), is below `high_score` come second, to the objects left over.
+    Detections with `confidence` (n,) below `high_score` are matched second, to the remaining objects.
     """
     rule, low = ASSIGNMENTS[options.assignment], confidence < options.high_score
     columns = np.zeros(len(scores), np.int64)
@@ -105,7 +106,7 @@ def match(scores: np.ndarray, confidence: np.ndarray, options: AssociationOption
 
 
 def only_good_starts(columns: np.ndarray, frame: Frame, options: AssociationOptions) -> np.ndarray:
-    """Return `columns` (n,) with `DROPPED` for new objects that score too little or duplicate others."""
+    """Return `columns` (n,) with `DROPPED` for new objects that have a low score or duplicate others."""
     columns = columns.copy()
     columns[(columns == 0) & (frame.scores < max(options.high_score, options.new_score))] = DROPPED
     if options.duplicate_iou < 1:

@@ -1,6 +1,6 @@
-"""What a tracker remembers of a video's objects: latest box and label, embeddings, frames unseen.
+"""The tracker's memory of a video's objects: latest box and label, embeddings, number of frames unseen.
 
-How a new embedding changes the remembered ones is a function of `MEMORIES`, chosen by name.
+`MEMORIES` holds the rules, by name, that update the remembered embeddings with a new one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ class Frame(NamedTuple):
 
 @dataclass
 class Memory:
-    """The k objects seen so far and not forgotten, one a row, in order of first appearance.
+    """The k remembered objects, one per row, in order of first appearance.
 
-    ids (k,); of the latest detection: boxes (k, 4) and labels (k,); looks (k, N, E): remembered embeddings,
-    newest first, the first `held` (k,) of them set and the rest zero; unseen (k,): frames since the latest
-    detection.
+    ids (k,); boxes (k, 4) and labels (k,) of the latest detection; looks (k, N, E): remembered embeddings,
+    newest first, zero after the first `held` (k,) of them; unseen (k,): frames since the latest detection.
     """
 
     ids: np.ndarray
@@ -45,7 +44,7 @@ class Memory:
 
     @classmethod
     def of(cls, ids: np.ndarray, frame: Frame, size: int) -> Memory:
-        """Return the memory of objects `ids` first seen as `frame`, with room for `size` looks each."""
+        """Return the memory of new objects `ids` with detections `frame`, with room for `size` looks each."""
         looks = np.zeros((len(ids), size, frame.embeddings.shape[1]), np.float32)
         looks[:, 0] = frame.embeddings
         return cls(ids, frame.boxes, frame.labels, looks, np.ones(len(ids), int), np.zeros(len(ids), int))
@@ -63,7 +62,7 @@ class Memory:
         return Memory(*(np.concatenate(pair) for pair in pairs))
 
     def update(self, rows: np.ndarray, frame: Frame, options: AssociationOptions) -> None:
-        """Record in place that objects `rows` were just seen as `frame`. Of equal rows the last counts."""
+        """Update objects `rows` in place with detections `frame`; if a row repeats, the last one counts."""
         self.boxes[rows], self.unseen[rows] = frame.boxes, 0
         if options.update_label:
             self.labels[rows] = frame.labels
@@ -85,17 +84,17 @@ def looks_per_object(options: AssociationOptions) -> int:
 
 
 def last(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """Only the latest embedding: the paper's."""
+    """The paper's rule: keep only the latest embedding."""
     return embeddings[:, None]
 
 
 def average(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """(1 − a) · look + a · embedding, a = `average_rate` (QDTrack's memo_momentum, 0.8 there)."""
+    """(1 − a) · look + a · embedding, with a = `average_rate` (memo_momentum in QDTrack, there 0.8)."""
     return (1 - options.average_rate) * looks + options.average_rate * embeddings[:, None]
 
 
 def bank(looks: np.ndarray, embeddings: np.ndarray, options: AssociationOptions) -> np.ndarray:
-    """The latest `bank_size` embeddings: the new one in front, the oldest falls out."""
+    """Keep the latest `bank_size` embeddings, newest first."""
     return np.concatenate([embeddings[:, None], looks[:, :-1]], axis=1)
 
 

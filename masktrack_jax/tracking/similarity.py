@@ -1,6 +1,6 @@
-"""How well each detection of a frame fits "new" and each remembered object: learned cue, score, IoU, label.
+"""Match scores of detections with "new" and with remembered objects: learned cue, score, IoU and label.
 
-The learned cue is a function of `SIMILARITIES`, chosen by name.
+`SIMILARITIES` holds the learned cues by name.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Similarity(Protocol):
 def match_scores(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
     """Return the match scores (n, 1 + k) float64 of n detections with "new" (column 0) and k objects.
 
-    learned cue + α log(score) + β [0, IoU with the last box] + γ [1, same label]: equations 1 and 4 of the
-    paper with its learned cue `softmax`. "New" has IoU 0 and label term 1, as in both implementations.
-    The IoU of an object unseen for u frames counts max(0, 1 − u / `iou_frames`) times. With `same_label`
-    objects of another label get −inf.
+    The match score is learned cue + α log(score) + β [0, IoU with the last box] + γ [1, same label]. With the
+    learned cue `softmax` these are equations 1 and 4 of the paper. "New" has IoU 0 and label term 1, as in
+    mmtracking and the authors' code. With `iou_frames`, the IoU of an object unseen for u frames is scaled by
+    max(0, 1 − u / `iou_frames`). With `same_label`, objects of another label get −inf.
     """
     learned = SIMILARITIES[options.similarity if options.use_embedding else "none"](frame, memory, options)
     overlaps = box_iou(frame.boxes, memory.boxes)
     if options.iou_frames:
         overlaps = overlaps * np.maximum(1 - memory.unseen / options.iou_frames, 0)
     same_label = frame.labels[:, None] == memory.labels
-    # A score of exactly 0 would make a whole row -inf and lose the other cues.
+    # A score of exactly 0 would make a whole row -inf and hide the other cues.
     log_scores = np.log(np.maximum(frame.scores, np.finfo(np.float32).tiny), dtype=np.float64)
     total = (
         learned
@@ -51,7 +51,7 @@ def match_scores(frame: Frame, memory: Memory, options: AssociationOptions) -> n
 
 
 def softmax(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
-    """log softmax([t, e·m₁ … e·m_k]) with t = `new_threshold`: the paper's equation 1, where t = 0."""
+    """log softmax([t, e·m₁ … e·m_k]) with t = `new_threshold`; equation 1 of the paper has t = 0."""
     return log_softmax(with_new(compare(frame.embeddings, memory, options), options.new_threshold))
 
 
@@ -64,8 +64,8 @@ def bisoftmax(frame: Frame, memory: Memory, options: AssociationOptions) -> np.n
     """[t, (softmax over objects of e·m + softmax over detections of e·m) / 2], t = `new_threshold`.
 
     Pang et al., "Quasi-Dense Similarity Learning for Multiple Object Tracking", CVPR 2021, section 3.3
-    (there t = 0.5). A detection and an object that are each other's best have nearly 1, and exactly 1 where
-    there are no others.
+    (there t = 0.5). The value is close to 1 for a detection and an object that are each other's best match,
+    and exactly 1 if there are no others.
     """
     products = compare(frame.embeddings, memory, options)
     if products.size:
@@ -74,7 +74,7 @@ def bisoftmax(frame: Frame, memory: Memory, options: AssociationOptions) -> np.n
 
 
 def none(frame: Frame, memory: Memory, options: AssociationOptions) -> np.ndarray:
-    """[t, 0 … 0], t = `new_threshold`: nothing learned, the other cues decide."""
+    """[t, 0 … 0], t = `new_threshold`: no learned cue, so the other cues decide."""
     return with_new(np.zeros((len(frame.boxes), len(memory))), options.new_threshold)
 
 
@@ -94,11 +94,12 @@ def compare(
 ) -> np.ndarray:
     """Return the inner products (n, k) of embeddings (n, E) with the objects' looks.
 
-    Where an object has several looks, the mean of the products, or with `bank_compare` "max" the largest.
-    `form` is applied to both sides (…, E) first. It must leave zeros as they are: looks not held are zero.
+    For an object with several looks, the result is the mean of the products, or with `bank_compare` "max" the
+    largest. `form` is applied to both sides (…, E) first. It must map zero to zero, since unused looks are
+    zero.
     """
     embeddings, looks = form(embeddings), form(memory.looks)
-    if options.bank_compare == "mean":  # of products: the product with the mean
+    if options.bank_compare == "mean":  # the mean of the products equals the product with the mean
         return embeddings @ (looks.sum(axis=1) / memory.held[:, None].astype(looks.dtype)).T
     k, size, width = looks.shape
     products = (embeddings @ looks.reshape(k * size, width).T).reshape(len(embeddings), k, size)
@@ -111,7 +112,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def with_new(values: np.ndarray, new: float) -> np.ndarray:
-    """Return values (n, k) with a column of `new` in front, float64."""
+    """Return values (n, k) with a column of `new` prepended, as float64."""
     return np.hstack([np.full((len(values), 1), new, np.float64), values])
 
 

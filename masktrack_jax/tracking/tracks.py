@@ -1,7 +1,7 @@
-"""The life of a video's tracks: collected frame by frame, then finished into one record a track.
+"""Collect the tracked detections of a video frame by frame, and turn them into one record per track.
 
-A track's label and score follow from all its detections by a function of `LABELS` and one of `SCORES`, chosen
-by name.
+The label and score of a track are computed from all its detections. `LABELS` and `SCORES` hold the rules by
+name.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from masktrack_jax.runtime.options import at_least, one_of_table, option
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What becomes of a track's detections; the defaults are the authors' and mmtracking's."""
+    """How detections become a track; the defaults are those of the authors and mmtracking."""
 
-    label: str = option("majority", "from the detections, see docs/tracking.md", one_of_table(lambda: LABELS))
-    score: str = option("mean", "from the detections, see docs/tracking.md", one_of_table(lambda: SCORES))
+    label: str = option(
+        "majority", "rule for a track's label, see docs/tracking.md", one_of_table(lambda: LABELS)
+    )
+    score: str = option(
+        "mean", "rule for a track's score, see docs/tracking.md", one_of_table(lambda: SCORES)
+    )
     fill_gaps: int = option(0, "longest gap, in frames, to fill with moved masks", at_least(0))
 
 
@@ -36,9 +40,9 @@ DEFAULT = TrackOptions()
 class FrameResult:
     """The tracked detections of one frame, n of them, in the order of the association.
 
-    boxes (n, 4) float32 x1, y1, x2, y2 in the frame's own pixels; scores (n,); labels (n,) 0…K−1;
-    probabilities (n, K) of the classes; track_ids (n,) int64, no track twice (but see
-    `AssociationOptions.keep_displaced`); rles: n compressed RLEs at the frame's own size.
+    boxes (n, 4) float32 x1, y1, x2, y2 in pixels of the original frame; scores (n,); labels (n,) 0…K−1;
+    probabilities (n, K) of the classes; track_ids (n,) int64, unique (but see
+    `AssociationOptions.keep_displaced`); rles: n compressed RLEs at the original frame's size.
     """
 
     index: int
@@ -51,7 +55,7 @@ class FrameResult:
 
 
 class Detection(NamedTuple):
-    """One detection of a track: the frame's index, its RLE, box (4,) and class probabilities (K,)."""
+    """One detection of a track: frame index, label, score, RLE, box (4,) and class probabilities (K,)."""
 
     frame: int
     label: int
@@ -78,12 +82,12 @@ class Track:
             values.append(value)
 
     def detections(self) -> Iterator[Detection]:
-        """Yield the detections in the order in which they were added."""
+        """Yield the detections in the order they were added."""
         return map(Detection._make, zip(*vars(self).values()))
 
 
 class TrackRecord(TypedDict):
-    """A track in a YouTube-VIS results file, and its `track_id`; one RLE or None for each frame."""
+    """A track in a YouTube-VIS results file, plus `track_id`; `segmentations` has one entry per frame."""
 
     video_id: int
     track_id: int
@@ -95,7 +99,7 @@ class TrackRecord(TypedDict):
 class VideoTracks:
     """Collects the tracked detections of one video and turns them into tracks.
 
-    Masks are kept as RLEs, so memory does not grow with resolution × frames.
+    Masks are stored as RLEs, so memory does not grow with resolution × frames.
     """
 
     def __init__(self, options: TrackOptions = DEFAULT) -> None:
@@ -106,7 +110,7 @@ class VideoTracks:
     def add(self, result: FrameResult) -> None:
         """Add the next frame. Detections with negative ids are left out.
 
-        An empty frame must be added too: its place in `segmentations` is None.
+        Empty frames must be added too; their entry in `segmentations` is None.
         """
         for track_id, detection in detections_of(result, self.frame_count):
             if track_id >= 0:
@@ -116,7 +120,7 @@ class VideoTracks:
     def finish(self, video_id: int, category_ids: Sequence[int]) -> list[TrackRecord]:
         """Return the tracks in order of their ids.
 
-        category_ids: the data set's id of each label. Filled frames do not count for label and score.
+        category_ids: the data set's id of each label. Filled frames do not affect label and score.
         """
         return [
             self._finish(video_id, track_id, track, category_ids)
@@ -143,7 +147,7 @@ def detections_of(result: FrameResult, frame: int) -> Iterator[tuple[int, Detect
 
 
 def judge(track: Track, frame_count: int, options: TrackOptions) -> tuple[int, float]:
-    """Return the label and the score of a track in a video of `frame_count` frames. Masks are not needed."""
+    """Return the label and the score of a track in a video of `frame_count` frames, without its masks."""
     label = LABELS[options.label](track)
     return label, SCORES[options.score](track, label, frame_count)
 
@@ -151,10 +155,10 @@ def judge(track: Track, frame_count: int, options: TrackOptions) -> tuple[int, f
 def segmentations(
     detections: Iterable[Detection], frame_count: int, longest_gap: int
 ) -> Iterator[Rle | None]:
-    """Yield a track's RLE or None for each frame of the video, while its detections are read in order.
+    """Yield a track's RLE or None for each frame of the video, reading its detections in order.
 
-    Where a frame has several detections the last one counts. Gaps of up to `longest_gap` frames are filled:
-    between two detections the box moves evenly from one to the other and takes the mask of the first along.
+    If a frame has several detections, the last one counts. Gaps of up to `longest_gap` frames are filled: the
+    box is interpolated linearly between two detections, and the mask of the first one moves with it.
     """
     before: Detection | None = None
     for _, of_frame in groupby(detections, key=attrgetter("frame")):
@@ -178,13 +182,13 @@ class LabelRule(Protocol):
 
 
 def majority(track: Track) -> int:
-    """The most frequent label, among equals the smallest: the authors' and mmtracking's."""
+    """The most frequent label, the smallest one among equals, as in the authors' code and mmtracking."""
     counts = Counter(track.labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def vote(track: Track) -> int:
-    """The class k with the largest Σ score · p(k) over the detections, among equals the smallest."""
+    """The class k with the largest Σ score · p(k) over the detections, the smallest one among equals."""
     return int(np.argmax(np.asarray(track.scores) @ np.asarray(track.probabilities, np.float64)))
 
 
@@ -198,7 +202,7 @@ class ScoreRule(Protocol):
 
 
 def mean(track: Track, label: int, frame_count: int) -> float:
-    """The mean of the detections' scores, whatever their labels: the authors' and mmtracking's."""
+    """The mean of the detections' scores of all labels, as in the authors' code and mmtracking."""
     return sum(track.scores) / len(track.scores)
 
 
