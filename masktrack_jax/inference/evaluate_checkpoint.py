@@ -24,7 +24,7 @@ def evaluate_checkpoint(
 ) -> dict[str, Any] | None:
     """Segment the validation split of `config` with the network at `checkpoint`, and score the tracks.
 
-    Files and metrics are those of `evaluate_split`. Raises a UserError if the config names no validation
+    See `evaluate_split` for the files and metrics. Raises a UserError if the config names no validation
     split, or if the checkpoint was trained in another form of the network.
     """
     metadata = read_metadata(checkpoint)

@@ -1,4 +1,4 @@
-"""A frame's way into the detector and back: resized and padded, then detections in the frame's own pixels."""
+"""Prepare frames for the detector, and convert its detections to pixels of the original frames."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class FrameDetections:
-    """The detections of one frame before association, n of them, in the order of the association.
+    """The n detections of one frame before association, in the order of the association.
 
-    size: (height, width) of the frame; boxes (n, 4) float32 x1, y1, x2, y2 in its own pixels; scores (n,);
-    labels (n,) 0…K−1; probabilities (n, K) of the classes; embeddings (n, E). Either masks (n, m, m),
-    probabilities over the box, or, once they are `encoded`, rles: n compressed RLEs at the frame's size.
+    size: (height, width) of the original frame; boxes (n, 4) float32 x1, y1, x2, y2 in its pixels; scores
+    (n,); labels (n,) 0…K−1; probabilities (n, K) of the classes; embeddings (n, E). Either `masks` (n, m, m),
+    probabilities over the box, or after `encoded` `rles`, n compressed RLEs at the frame's size.
     """
 
     size: Size
@@ -36,11 +36,11 @@ class FrameDetections:
 
     @property
     def to_associate(self) -> Frame:
-        """The part of the detections that the association needs."""
+        """The fields used by the association."""
         return Frame(self.boxes, self.scores, self.labels, self.embeddings)
 
     def encoded(self, pixel_boxes: bool = False) -> FrameDetections:
-        """Return the same detections with RLEs, to be associated many times or kept."""
+        """Return the same detections with RLEs, for repeated association or for storage."""
         if self.masks is None:
             return self
         rles = encode_pasted(self.masks, self.boxes, *self.size, pixel_boxes)
@@ -59,9 +59,9 @@ class FrameDetections:
 
 @dataclass(frozen=True)
 class Resize:
-    """How frames become input of the detector: resized, then padded to a bucket.
+    """Resizes frames and pads them to a bucket, for the detector.
 
-    long_edge, short_edge: the frame fits in them with its proportions kept, see `data.images.fit_size`.
+    long_edge, short_edge: limits of the frame's size, see `data.images.fit_size`.
     buckets: the padded (height, width) sizes; the smallest one that holds the frame is used.
     """
 
@@ -84,10 +84,10 @@ class Resize:
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """A frame as the detector takes it.
+    """A frame as input of the detector.
 
     image: padded to its bucket; resized, original: sizes before padding and before resizing; scale: the
-    factor between these two before rounding to whole pixels.
+    factor of resizing before sizes are rounded to whole pixels.
     """
 
     image: np.ndarray
@@ -96,7 +96,7 @@ class PreparedFrame:
     scale: float
 
     def at_frame_size(self, boxes: np.ndarray, pixel_boxes: bool) -> np.ndarray:
-        """Return boxes (n, 4) on the resized frame in pixels of the original one."""
+        """Convert boxes (n, 4) from pixels of the resized frame to pixels of the original one."""
         if pixel_boxes:
             return pixel_boxes_at_frame_size(boxes, self.scale)
         return boxes_at_frame_size(boxes, self.resized, self.original)
@@ -112,8 +112,8 @@ def detection_order(
     """Return the indices of a frame's valid detections (D,) in the order of the association.
 
     The greedy association numbers new objects in this order. Detections are grouped by class, best first
-    within a class, as in mmtracking, whose detector returns one list a class. `order_when_cut` "score" is the
-    authors' form: where there were more than the best D (`cut`), they keep the detections by falling score.
+    within a class, as in mmtracking, whose detector returns one list per class. `order_when_cut` "score" is
+    the authors' form: if there were more than D detections (`cut`), they are ordered by descending score.
     """
     chosen = np.flatnonzero(valid)
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
@@ -123,9 +123,9 @@ def detection_order(
 
 
 def boxes_at_frame_size(boxes: np.ndarray, resized: Size, original: Size) -> np.ndarray:
-    """Return boxes (n, 4) of a resized (h, w) frame in pixels of the original one, clipped to it, float32.
+    """Convert boxes (n, 4) of a resized (h, w) frame to pixels of the original one, clipped to it, float32.
 
-    Each axis has the factor of its own rounded size, as mmtracking's scale_factor.
+    Each axis has its own factor, from the rounded sizes, like mmtracking's scale_factor.
     """
     (resized_height, resized_width), (height, width) = resized, original
     factor = np.array([resized_width / width, resized_height / height] * 2, np.float32)
@@ -134,6 +134,6 @@ def boxes_at_frame_size(boxes: np.ndarray, resized: Size, original: Size) -> np.
 
 
 def pixel_boxes_at_frame_size(boxes: np.ndarray, scale: float) -> np.ndarray:
-    """As `boxes_at_frame_size` in the authors' form: first and last pixels over one factor for both axes."""
+    """`boxes_at_frame_size` in the authors' form: first and last pixels, with one factor for both axes."""
     last = np.array([0, 0, 1, 1], np.float32)
     return (np.asarray(boxes, np.float32) - last) / np.float32(scale) + last

@@ -1,4 +1,4 @@
-"""From a checkpoint to a `VideoSegmenter`."""
+"""Build a `VideoSegmenter` from a checkpoint, or from a config and parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Variables = Mapping[str, Any]
     Categories = Sequence[tuple[int, str]]
 
-# A small network that comes with the package, see pretrained/README.md.
+# A small network included in the package, see pretrained/README.md.
 PRETRAINED = Path(__file__).parent.parent / "pretrained" / "generated"
 
 
@@ -45,7 +45,7 @@ def _detector(model: MaskTrackRCNN) -> Any:
     return jax.jit(detect)
 
 
-_kept_detector = lru_cache(maxsize=1)(_detector)  # a run that evaluates repeatedly compiles it once
+_kept_detector = lru_cache(maxsize=1)(_detector)  # repeated evaluations in a run compile it once
 
 
 def build_segmenter(
@@ -65,7 +65,7 @@ def build_segmenters(
     variables: Variables,
     devices: Iterable[jax.Device],
 ) -> list[VideoSegmenter]:
-    """Return one such segmenter for each of `devices`, with the parameters there."""
+    """Return a segmenter for each of `devices`, with the parameters on that device."""
     run = _kept_detector(build_model(config, len(categories)))
     predicts = [partial(run, jax.device_put(variables, device)) for device in devices]
     return [_segmenter(config, categories, predict) for predict in predicts]
@@ -93,10 +93,10 @@ def load_segmenter(
     changes: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> VideoSegmenter:
-    """Return a `VideoSegmenter` from a checkpoint alone: its own config, categories and parameters.
+    """Return a `VideoSegmenter` with the config, categories and parameters of a checkpoint.
 
-    detections: values that replace those of `model.detections`.
-    changes: {key: value} of the config, such as "inference.tracks.label" or "model.dtype".
+    detections: values that override `model.detections`.
+    changes: {key: value} to change in the config, such as "inference.tracks.label" or "model.dtype".
     overrides: arguments of the `VideoSegmenter`.
     """
     metadata = read_metadata(path)

@@ -21,25 +21,28 @@ from masktrack_jax.tracking.tracks import FrameResult, TrackOptions
 from masktrack_jax.video.files import reason
 from masktrack_jax.video.parts import join_parts, parts_of
 
-VIDEO_ID = 1  # of the only video of a results file
+VIDEO_ID = 1  # the id of the only video in a results file
 RESULTS = ("overlay.mp4", "results.json", "frames.jsonl")
-SAVE_FRAMES, SAVE_SECONDS = 100, 60  # `Progress.due` after this many frames, or this long after the last save
+SAVE_FRAMES, SAVE_SECONDS = 100, 60  # `Progress.due` after this many frames or seconds since the last save
 
 
 class Progress:
     """The folder `partial` of an output folder, which exists until its run is complete.
 
-    It holds `frames.jsonl`, one line a frame; `detections.jsonl`, see `StoredTracks`; the drawn frames, see
-    `video.parts`; and `state.npz`, which says which run this is and how far the latest `save` came. As a
-    context manager it creates the folder or resumes the one that exists. After an error without any `save`
-    it deletes the folder. Only one process may hold it.
+    It contains `frames.jsonl`, one line per frame; `detections.jsonl`, see `StoredTracks`; the drawn frames,
+    see `video.parts`; and `state.npz`, which identifies the run and holds the latest `save`. As a context
+    manager it creates the folder or resumes an existing one. After an error before the first `save` it
+    deletes the folder. Only one process may use it at a time.
 
-    frames: the number of frames so far; state: what the latest `save` was given, {name: array}, None at the
-    start of a run.
+    Attributes:
+      frames: the number of frames so far.
+      state: the argument of the latest `save`, {name: array}; None at the start of a run.
 
-    output_dir: where `finish` puts the results. run: everything that the results depend on, as a dict for
-    JSON; progress of a run with other values is refused. options: those of the tracks. live: the input cannot
-    be read twice, so that an unfinished run is refused.
+    Args:
+      output_dir: folder to which `finish` moves the results.
+      run: all values that the results depend on, as a dict for JSON. A run with other values is not resumed.
+      options: options of the tracks.
+      live: the input cannot be read twice, so an unfinished run is not resumed.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Progress:
 
     @property
     def frames(self) -> int:
-        """The number of frames so far."""
+        """The number of frames added, with those of earlier runs."""
         return self._tracks.frame_count
 
     @property
@@ -95,7 +98,7 @@ class Progress:
         return self._files.enter_context(open(self.folder / name, "a+b"))
 
     def _resume(self) -> None:
-        """Read what was saved, and remove what was written after it."""
+        """Read the latest save, and remove everything written after it."""
         frames, sizes = 0, (0, 0)
         if (self.folder / "state.npz").exists():
             about, self.state = self._read_state()
@@ -112,7 +115,7 @@ class Progress:
         self._saved = frames, time.monotonic()
 
     def _read_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return what `save` wrote about the run, and its state."""
+        """Return the description of the run that `save` wrote, and its state."""
         path = self.folder / "state.npz"
         try:
             with np.load(path) as file:
@@ -124,7 +127,7 @@ class Progress:
             ) from None
 
     def _check(self, about: dict[str, Any]) -> None:
-        """Refuse to resume another run."""
+        """Raise a UserError if the progress belongs to another run."""
         held = f"{self.folder}: holds {about['frames']} frames of"
         advice = "give another --output, or delete it"
         if self._live:
@@ -136,11 +139,11 @@ class Progress:
     def add(self, result: FrameResult, line: Mapping[str, Any]) -> None:
         """Add the next frame and its line of `frames.jsonl`, a dict for JSON."""
         self._lines.write(json.dumps(line).encode() + b"\n")
-        self._lines.flush()  # for those who watch
+        self._lines.flush()  # so that the file can be followed while it grows
         self._tracks.add(result)
 
     def save(self, state: Mapping[str, np.ndarray]) -> None:
-        """Write everything to disk; `state`: {name: array} from which the run can resume here."""
+        """Write all progress to disk; the run can resume here from `state`, {name: array}."""
         files = (self._lines, self._detections)
         for file in files:
             file.flush()
@@ -162,10 +165,12 @@ class Progress:
         return tracks
 
     def finish(self) -> None:
-        """Move the results to the output folder, where they replace those of an earlier run."""
+        """Move the results to the output folder, where they replace earlier results."""
         self._files.close()
         for name in RESULTS:
-            if name == "frames.jsonl":  # a kill before here costs no frame: the results are written again
+            if (
+                name == "frames.jsonl"
+            ):  # if killed before this point, the run resumes and writes its results again
                 (self.folder / "state.npz").unlink()
             os.replace(self.folder / name, self.output / name)
         self._remove()
@@ -189,7 +194,7 @@ class Progress:
             raise UserError(f"{self.output}: cannot be written to ({reason(error)})") from error
 
     def _remove(self) -> None:
-        """Delete our files, and the folders that were created for them and are empty now."""
+        """Delete the files of the progress, and the folders created for them if they are empty."""
         ours = ("detections.jsonl", "state.npz", *RESULTS, "overlay-*.mp4", ".*.partial*")
         for path in [path for pattern in ours for path in self.folder.glob(pattern)]:
             path.unlink(missing_ok=True)

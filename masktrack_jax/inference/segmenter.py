@@ -1,4 +1,4 @@
-"""Frames in, tracks out: the detector on batches of frames, the association frame by frame."""
+"""Turn the frames of a video into tracks: detect in batches of frames, associate frame by frame."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Outputs(TypedDict):
-    """What a detector returns for a batch of B frames: at most D detections in each, those that are `valid`.
+    """The outputs of a detector for a batch of B frames with D padded detections each; see `valid`.
 
     boxes (B, D, 4) in pixels of the resized frames; scores (B, D); labels (B, D); probabilities (B, D, K) of
     the classes; valid (B, D); masks (B, D, m, m), probabilities over the box; embeddings (B, D, E); cut (B,):
-    there were more detections, and these are the best D.
+    whether only the best D of more detections were kept.
     """
 
     boxes: ArrayLike
@@ -39,21 +39,21 @@ class Outputs(TypedDict):
 
 
 class Predict(Protocol):
-    """A detector with its parameters bound, jitted: images (B, H, W, 3) uint8, sizes (B, 2) int32 h, w."""
+    """A jitted detector with bound parameters: images (B, H, W, 3) uint8, sizes (B, 2) int32 h, w."""
 
     def __call__(self, images: np.ndarray, image_sizes: np.ndarray, /) -> Outputs: ...
 
 
 class VideoSegmenter:
-    """Segments and tracks the objects of videos, one video at a time, in memory that stays flat.
+    """Segments and tracks the objects of videos, one video at a time, in constant memory.
 
-    predict: the detector. It is called with one B and the buckets' sizes only, so it compiles once for each
-        bucket in use. None, like resize, where detections are associated only.
+    predict: the detector. It is called with one batch size and the sizes of the buckets, so it compiles once
+        for each bucket in use. `predict` and `resize` may be None if detections are only associated.
     categories: (id, name) of each label.
     resize: how frames are resized and padded.
-    frames_per_call: B; `step` uses 1 instead.
-    association, tracks: the rules; the paper's by default.
-    pixel_boxes: scale boxes and paste masks by whole pixels, as the authors.
+    frames_per_call: the batch size; `step` uses 1 instead.
+    association, tracks: options of the tracking; the default is the paper's.
+    pixel_boxes: scale boxes and paste masks by whole pixels, as the authors do.
     order_when_cut: see `detection_order`.
     """
 
@@ -89,7 +89,7 @@ class VideoSegmenter:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the results depend on except `predict`, as a dict for JSON."""
+        """All settings that the results depend on, except `predict`, as a dict for JSON."""
         names = ("frames_per_call", "pixel_boxes", "order_when_cut")
         return {
             "categories": self.categories,
@@ -102,7 +102,7 @@ class VideoSegmenter:
     def reset(self, state: Mapping[str, np.ndarray] | None = None) -> None:
         """Start a new video: the next frame has index 0 and all its objects are new.
 
-        With a `state`, resume the video after the frames that it was taken after.
+        With a `state`, resume the video at the frame where `state()` returned it.
         """
         self._tracker.reset()
         self._index = 0
@@ -111,7 +111,7 @@ class VideoSegmenter:
             self._tracker.restore(state)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return what is known after the latest result, as {name: array} for `reset`."""
+        """Return the state after the latest result, as {name: array}, for `reset`."""
         return {"index": np.array(self._index), **self._tracker.state()}
 
     def segment(self, frames: Iterable[np.ndarray], video_id: int = 1) -> list[TrackRecord]:
@@ -119,7 +119,7 @@ class VideoSegmenter:
         return self.finish(self.stream(frames), video_id)
 
     def finish(self, results: Iterable[FrameResult], video_id: int = 1) -> list[TrackRecord]:
-        """Return the tracks of a video, given the results of its frames."""
+        """Return the tracks of a video from the results of its frames."""
         collected = VideoTracks(self.tracks)
         for result in results:
             collected.add(result)
@@ -128,27 +128,26 @@ class VideoSegmenter:
     def stream(
         self, frames: Iterable[np.ndarray], state: Mapping[str, np.ndarray] | None = None
     ) -> Iterator[FrameResult]:
-        """Yield the result of each frame of a new video, about two batches behind the frames taken.
+        """Yield the result of each frame of a new video, about two batches behind the frames read.
 
-        frames: as for `detect`; with a `state`, those of its video from there on. After a multiple of
-        `frames_per_call` frames the batches are those of the video from its start, and so are the results.
+        frames: as for `detect`; with a `state`, the remaining frames of its video. If the state follows a
+        multiple of `frames_per_call` frames, the batches and the results equal those of an uninterrupted run.
         """
         return self.associate(self.detect(frames), state)
 
     def associate(
         self, detections: Iterable[FrameDetections], state: Mapping[str, np.ndarray] | None = None
     ) -> Iterator[FrameResult]:
-        """Yield the result of each frame of a new video, or of the video of a `state` from there on."""
+        """Yield the result of each frame of a new video, or of the rest of the video of a `state`."""
         self.reset(state)
         for frame in detections:
             yield self._track(frame)
 
     def detect(self, frames: Iterable[np.ndarray]) -> Iterator[FrameDetections]:
-        """Yield the detections of each frame, about two batches behind the frames taken.
+        """Yield the detections of each frame, about two batches behind the frames read.
 
-        frames: (H, W, 3) uint8 RGB; they may differ in size. While the device works on a batch, the host
-        finishes the batch before and prepares the batch after: JAX returns at once, and waits for the result
-        only when it is read.
+        frames: (H, W, 3) uint8 RGB; they may differ in size. While the device computes a batch, the host
+        finishes the previous batch and prepares the next one, since JAX dispatches asynchronously.
         """
         in_flight = None
         for batch in self._batches(frames):
@@ -160,15 +159,15 @@ class VideoSegmenter:
             yield from self._finish(*in_flight)
 
     def step(self, frame: np.ndarray) -> FrameResult:
-        """Return the result of a live source's next frame at once; `reset` starts another video.
+        """Return the result of the next frame of a live source immediately; `reset` starts another video.
 
-        Runs batches of one frame, which is one more program to compile for each bucket.
+        Batches of one frame need one more compiled program for each bucket.
         """
         (detections,) = self._finish(*self._dispatch([self._prepare(frame, self._index)], 1))
         return self._track(detections)
 
     def _batches(self, frames: Iterable[np.ndarray]) -> Iterator[list[PreparedFrame]]:
-        """Yield lists of up to `frames_per_call` prepared frames in order, each of a single bucket.
+        """Yield lists of up to `frames_per_call` prepared frames in order, each list of a single bucket.
 
         A batch ends after every multiple of `frames_per_call` frames, so that a video can be resumed there.
         """
@@ -196,10 +195,12 @@ class VideoSegmenter:
         return self.resize.prepare(frame)
 
     def _dispatch(self, batch: list[PreparedFrame], size: int) -> tuple[list[PreparedFrame], Outputs]:
-        """Start the detector on a batch, filled up to `size` with blank frames; return (batch, outputs)."""
+        """Start the detector on a batch padded to `size` with blank frames; return (batch, outputs)."""
         if self.predict is None:
             raise ValueError("a VideoSegmenter without `predict` can only associate")
-        images = np.zeros((size, *batch[0].image.shape), np.uint8)  # new: JAX may read it later, uncopied
+        images = np.zeros(
+            (size, *batch[0].image.shape), np.uint8
+        )  # a new array, since JAX may read it later without a copy
         sizes = np.empty((size, 2), np.int32)
         for i in range(size):
             sizes[i] = batch[min(i, len(batch) - 1)].resized
@@ -208,13 +209,13 @@ class VideoSegmenter:
         return batch, self.predict(images, sizes)
 
     def _finish(self, batch: list[PreparedFrame], outputs: Outputs) -> Iterator[FrameDetections]:
-        """Yield the detections of a dispatched batch, waiting for the device."""
+        """Wait for the device and yield the detections of a dispatched batch."""
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         for i, prepared in enumerate(batch):
             yield self._at_frame_size(prepared, {name: value[i] for name, value in arrays.items()})
 
     def _at_frame_size(self, prepared: PreparedFrame, outputs: dict[str, np.ndarray]) -> FrameDetections:
-        """Return the detections of one frame, given the detector's outputs for it."""
+        """Return the detections of one frame from the detector's outputs for it."""
         order = detection_order(
             outputs["scores"],
             outputs["labels"],

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 def segment_split(segmenters: Sequence[VideoSegmenter], dataset: VisDataset) -> list[TrackRecord] | None:
-    """Return the tracks of all videos of a data set in the order of the videos.
+    """Return the tracks of all videos of a data set, in the order of the videos.
 
-    The videos are distributed over the processes of a run, and in each process over `segmenters`, one for
-    each of its devices. Only process 0 gets the tracks, the others None.
+    The videos are distributed over the processes of a run, and in each process over `segmenters`, one per
+    device. Process 0 returns the tracks, the others return None.
     """
     count = jax.process_count()
     mine = dataset.videos[jax.process_index() :: count]
@@ -48,7 +48,7 @@ def segment_split(segmenters: Sequence[VideoSegmenter], dataset: VisDataset) -> 
 def segment_videos(
     segmenters: Sequence[VideoSegmenter], dataset: VisDataset, videos: Sequence[Video]
 ) -> list[list[TrackRecord]]:
-    """Return the tracks of each video, segmented by whichever segmenter is free. Shows a progress bar."""
+    """Return the tracks of each video; each free segmenter takes the next video. Shows a progress bar."""
     free: SimpleQueue[VideoSegmenter] = SimpleQueue()
     for segmenter in segmenters:
         free.put(segmenter)
@@ -60,22 +60,22 @@ def segment_videos(
         finally:
             free.put(segmenter)
 
-    hidden = None if processes.is_first() else True  # None: where standard error is no terminal
+    hidden = None if processes.is_first() else True  # None hides it only if standard error is not a terminal
     with ThreadPoolExecutor(len(segmenters)) as pool:
         done = pool.map(segment, videos)
         return list(tqdm(done, "segment", total=len(videos), unit="video", disable=hidden))
 
 
 def read_frames(dataset: VisDataset, video: Video) -> Iterator[np.ndarray]:
-    """Yield the frames of a video, each of the size that the annotations file says."""
+    """Yield the frames of a video, checked to have the size given in the annotations file."""
     return (dataset.read_frame(video, frame) for frame in range(video.length))
 
 
 def open_split(config: ConfigDict, categories: Sequence[tuple[int, str]]) -> VisDataset | None:
-    """Return the validation split of `config` (`splits.validation_split`), None if the config names none.
+    """Return the validation split of `config` (`splits.validation_split`), or None if the config names none.
 
-    Raises a UserError where the split cannot be segmented: it has no category among `categories` (id, name)
-    of the network, frames are missing, or a video fits no bucket.
+    Raises a UserError if the split cannot be segmented: none of its categories is among the network's
+    `categories` (id, name), frames are missing, or a video fits no bucket.
     """
     dataset = validation_split(config)
     if dataset is None:
@@ -104,12 +104,12 @@ def evaluate_split(
 ) -> dict[str, Any] | None:
     """Segment a split (see `open_split`) and score it; return the metrics, or None if it has no labels.
 
-    Writes `output` (metrics.json) and results.json beside it, and prints the table. Categories that the split
-    and `categories` (id, name) of the network have in common are scored; results have the split's ids. Where
-    only some of the file's videos or categories are scored, labels.json has these. A split without labels
-    gets a results.zip, checked as its server does, and no metrics. `diagnosed` and `frames_root` are those of
-    `score_files`; the frames are by default the split's own. All processes of a run call this; process 0
-    writes, and all get the metrics.
+    Writes `output` (metrics.json) and results.json beside it, and prints a table. Scores cover the categories
+    that the split and the network (`categories`, (id, name)) have in common; results have the split's ids. If
+    only some videos or categories of the annotations file are scored, their labels are written to
+    labels.json. For a split without labels, a results.zip for its server is checked and written instead of
+    metrics. See `score_files` for `diagnosed` and `frames_root`, which is by default the split's frames
+    folder. All processes of a run call this function; process 0 writes, and all return the metrics.
     """
     output = Path(output)
     results = make_folder(output.parent) / "results.json"
@@ -140,9 +140,9 @@ def evaluate_split(
 
 
 def common_categories(categories: Sequence[tuple[int, str]], dataset: VisDataset) -> dict[int, int]:
-    """Return {category id of the network: category id of the data set} of the categories that both name.
+    """Return {category id of the network: category id of the data set} for the categories they share.
 
-    Prints how many the network does not know. Raises a UserError where it knows none.
+    Prints the categories that the network does not know. Raises a UserError if it knows none.
     """
     there = dataset.labels
     places = match_categories([name for _, name in categories], [name for _, name in there])

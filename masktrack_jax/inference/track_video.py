@@ -1,4 +1,4 @@
-"""What `track.py` does: one video in; overlay video, tracks and detections of every frame out."""
+"""Track the objects of one video and write an overlay video, tracks and detections (`track.py`)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from masktrack_jax.video.parts import PartWriter
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run of `track_video` did: numbers of frames and tracks, and seconds.
+    """A summary of a run of `track_video`: numbers of frames and tracks, and seconds.
 
-    start: seconds until the first result, compilation included. at_once: frames that are ready by then, one
-    batch. before: frames that an earlier run had done. dropped: frames of a live source that were skipped.
+    start: seconds until the first result, with compilation. at_once: frames that are ready then, one batch.
+    before: frames processed by an earlier run. dropped: frames of a live source that were skipped.
     """
 
     frames: int
@@ -64,19 +64,20 @@ def track_video(
     """Track the objects of a video.
 
     Writes `overlay.mp4`; `results.json`, a list of tracks as in YouTube-VIS results with `track_id`; and
-    `frames.jsonl`, a line a frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and track_ids.
-    All three appear in `output_dir` at the end. Until then `output_dir/partial` holds the `Progress`, and
-    after an interruption or an error the same call resumes. At Ctrl-C or SIGTERM the three files are written
-    there for the frames so far, and SystemExit is raised; for a live source this is the normal end.
+    `frames.jsonl`, a line per frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and
+    track_ids. All three appear in `output_dir` at the end. Until then `output_dir/partial` holds the
+    `Progress`, and the same call resumes after an interruption or an error. At Ctrl-C or SIGTERM, the three
+    files are written there for the frames so far, and SystemExit is raised. A live source ends normally at
+    these signals.
 
     Args:
-      segmenter: with its detector.
+      segmenter: must have a detector.
       input_path: a video file, a folder of frames or a live source, see `video.live.open_source`.
-      output_dir: created where it does not exist.
-      draw_threshold: the overlay shows detections that score at least this.
-      drop_frames: process the latest frame of a live source only, one at a time.
-      network: identifies the segmenter's `predict`: its checkpoint and device, for JSON. A run with another
-        one is not resumed.
+      output_dir: created if it does not exist.
+      draw_threshold: lowest score of the detections on the overlay.
+      drop_frames: process only the latest frame of a live source, one at a time.
+      network: identifies the segmenter's `predict` by its checkpoint and device, as a dict for JSON. A run
+        with another network is not resumed.
     Raises:
       UserError: the input cannot be read, the output folder cannot be written to, or it holds the progress
         of another run.
@@ -115,7 +116,7 @@ def track_video(
 
 
 class _Tracked(NamedTuple):
-    """A frame with its number in the source, and its result."""
+    """A frame, its number in the source, and its result."""
 
     number: int
     frame: np.ndarray
@@ -133,12 +134,12 @@ class _Run:
 
     @property
     def stopped_by(self) -> Signals | None:
-        """The signal that stops the run before the end of its source. A live source ends at a signal."""
+        """The signal that interrupts the run, if any. For a live source a signal is the normal end."""
         return None if isinstance(self.source, LiveSource) else self.interruption.signal
 
     def in_batches(self) -> Iterator[_Tracked]:
-        """Yield the frames after those of the progress."""
-        waiting: deque[tuple[int, np.ndarray]] = deque()  # frames without a result: at most three batches
+        """Yield the frames that the progress does not have yet."""
+        waiting: deque[tuple[int, np.ndarray]] = deque()  # frames without a result yet, at most three batches
 
         def remembered() -> Iterator[np.ndarray]:
             numbered: Iterator[tuple[int, np.ndarray]]
@@ -155,16 +156,16 @@ class _Run:
             yield _Tracked(*waiting.popleft(), result)
 
     def one_by_one(self, live: LiveSource) -> Iterator[_Tracked]:
-        """Yield the frames of a live source, each processed before the next one is taken."""
+        """Yield the frames of a live source; each is processed before the next one is read."""
         self.segmenter.reset()
         for number, frame in live.numbered(self.interruption):
             yield _Tracked(number, frame, self.segmenter.step(frame))
 
     def record(self, tracked: Iterator[_Tracked], draw_threshold: float) -> float | None:
-        """Add frames to the progress and draw the overlay. Saves now and then, and at the end.
+        """Add frames to the progress and draw the overlay. Saves whenever `Progress.due`, and at the end.
 
-        A signal ends it after the current batch. Returns the time (of `time.perf_counter`) of the first
-        result, None if there was none.
+        Stops after the current batch if a signal arrives. Returns the time (of `time.perf_counter`) of the
+        first result, or None without results.
         """
         segmenter, progress = self.segmenter, self.progress
         first, scale = None, overlay_scale(self.source.height, self.source.width)
@@ -194,7 +195,7 @@ class _Run:
 def _draw(
     frame: np.ndarray, result: FrameResult, names: Sequence[str], threshold: float, scale: int
 ) -> np.ndarray:
-    """Return the frame with the detections drawn that score at least `threshold`."""
+    """Draw the detections with a score of at least `threshold` on a frame."""
     shown = np.flatnonzero(result.scores >= threshold)
     return draw_tracks(
         frame,

@@ -1,4 +1,4 @@
-"""As `tracking.tracks.VideoTracks`, with the detections in a file: memory does not grow with the video."""
+"""Like `tracking.tracks.VideoTracks`, but with the detections in a file, so memory does not grow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_BOX = np.zeros(4, np.float32)
 class StoredTracks:
     """Collects the tracked detections of one video in a file and turns them into tracks, one at a time.
 
-    file: opened for reading, and for writing in binary at its end. It may already hold the detections of
+    file: opened in binary mode for reading and appending. It may already contain the detections of
     `frame_count` frames. A line is a JSON list: the track id and the fields of a `Detection`.
     """
 
@@ -37,16 +37,16 @@ class StoredTracks:
         self._file = file
 
     def add(self, result: FrameResult) -> None:
-        """Add the next frame; it may be empty."""
+        """Add the next frame, which may be empty."""
         for track_id, detection in detections_of(result, self.frame_count):
             values = [*detection[:4], detection.box.tolist(), detection.probabilities.tolist()]
             self._file.write(json.dumps([track_id, *values]).encode() + b"\n")
         self.frame_count += 1
 
     def write(self, target: TextIO, video_id: int, category_ids: Sequence[int]) -> int:
-        """Write what `json.dumps(VideoTracks.finish(…))` returns to a text file; return the number of tracks.
+        """Write the text of `json.dumps(VideoTracks.finish(…))` to a file; return the number of tracks.
 
-        Memory: about 50 bytes a detection, and one track without its masks.
+        Needs about 50 bytes of memory per detection, and one track without its masks.
         """
         tracks = self._places()
         target.write("[")
@@ -76,7 +76,7 @@ class StoredTracks:
         return track
 
     def _places(self) -> dict[int, np.ndarray]:
-        """Return {track id: where in the file its detections are}, in order of the ids."""
+        """Return {track id: positions of its detections in the file}, in order of the ids."""
         ids, places, place = array("q"), array("q"), 0
         self._file.seek(0)
         for line in self._file:
@@ -88,7 +88,7 @@ class StoredTracks:
         return dict(zip(tracks.tolist(), np.split(np.asarray(places)[order], starts[1:])))
 
     def _detections(self, places: Iterable[int]) -> Iterator[Detection]:
-        """Yield the detections at `places`."""
+        """Yield the detections at positions `places` of the file."""
         for place in places:
             self._file.seek(place)
             _, frame, label, score, rle, box, probabilities = json.loads(self._file.readline())
