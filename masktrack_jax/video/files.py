@@ -1,4 +1,4 @@
-"""Reading frames from video files and folders of images, and writing H.264 files."""
+"""Read frames from video files and folders of images, and write H.264 files."""
 
 import hashlib
 import logging
@@ -21,17 +21,17 @@ from masktrack_jax.runtime.files import sync
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
-FOLDER_FPS = 10.0  # of a folder of frames, which states no rate; data sets like YouTube-VIS have 5 or 6
+FOLDER_FPS = 10.0  # for a folder of frames, which has no rate; data sets like YouTube-VIS have 5 or 6
 
 
 class StoredVideo(Protocol):
     """A video on disk. Its frames are (H, W, 3) uint8 RGB and can be read any number of times.
 
     Attributes:
-      height, width: of the first frame.
+      height, width: size of the first frame.
       fps: frames per second.
       length: number of frames, None if the file does not state it.
-      live: False; a `LiveSource` is read only once.
+      live: False, unlike for a `LiveSource`, which can be read only once.
     """
 
     height: int
@@ -41,7 +41,7 @@ class StoredVideo(Protocol):
     live: bool
 
     def fingerprint(self) -> str:
-        """A string that identifies the frames, the same for a copy of the video."""
+        """A string that identifies the frames; a copy of the video has the same one."""
 
     def frames(self, start: int = 0) -> Iterator[np.ndarray]:
         """Iterate over the frames from `start`. Raises `UserError` for a damaged frame."""
@@ -195,7 +195,7 @@ class VideoWriter:
         try:
             self._container.close()
         except FAILURES:
-            pass  # the file is deleted in any case
+            pass  # the file is deleted anyway
         finally:
             self._partial.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from masktrack_jax.runtime.signals import Interruption
 from masktrack_jax.video.files import FAILURES, FrameFolder, VideoFile, open_video, reason, upright
 
 POLL = 0.1  # seconds between two checks for a signal while waiting
-CAMERA_FPS = 30.0  # of a camera that does not state its rate
+CAMERA_FPS = 30.0  # for a camera that does not state its rate
 
 
 def open_source(name: str | Path, drop_frames: bool = False) -> "VideoFile | FrameFolder | LiveSource":
@@ -22,8 +22,8 @@ def open_source(name: str | Path, drop_frames: bool = False) -> "VideoFile | Fra
 
     `name` is "-" for the standard input, in any format that FFmpeg reads; a URL, such as rtsp://…; the number
     of a camera, unless a file has that name; or the path of a video or a folder of images. `drop_frames` is
-    `drop` of `LiveSource`. Raises `UserError` if the source cannot be opened, and if frames of a file are to
-    be dropped.
+    `drop` of `LiveSource`. Raises `UserError` if the source cannot be opened, or if `drop_frames` is set for
+    a file.
     """
     name = str(name)
     if name == "-":
@@ -38,7 +38,7 @@ def open_source(name: str | Path, drop_frames: bool = False) -> "VideoFile | Fra
 
 
 class LiveSource:
-    """A source with a speed of its own, read by a separate thread.
+    """A source with its own frame rate, read by a separate thread.
 
     The constructor waits for the first frame and raises `UserError` if there is none. If the source fails
     later, its frames end there and the error is logged.
@@ -47,10 +47,10 @@ class LiveSource:
       name: used in messages.
       frames: iterator over (H, W, 3) uint8 RGB, which may block.
       fps: frames per second, as the source states them.
-      drop: replace a frame that was not taken by the next one and count it in `dropped`. Otherwise the thread
-        waits until the frame is taken, and so does the source if it can.
+      drop: replace a frame that was not taken by the next one, and count it in `dropped`. Otherwise the
+        thread waits until the frame is taken, and so does the source if it can.
     Attributes:
-      height, width: of the first frame.
+      height, width: size of the first frame.
       length: None.
       live: True.
     """
@@ -76,13 +76,13 @@ class LiveSource:
             self.height, self.width = self._held[1].shape[:2]
 
     def fingerprint(self) -> str:
-        """The name, since the frames are not known in advance."""
+        """The name of the source, since its frames are not known in advance."""
         return self.name
 
     def numbered(self, interruption: Interruption) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number, frame), at least once, until the source ends or a signal arrives; then stop reading.
 
-        Number 0 is the first frame of the source; dropped frames are counted too.
+        Numbers count from 0 at the first frame of the source, and include dropped frames.
         """
         try:
             while (taken := self._take()) is not None:
@@ -140,7 +140,7 @@ class LiveSource:
 
 
 def open_stream(address: str, name: str) -> tuple[Iterator[np.ndarray], float]:
-    """Frames and rate of a stream that FFmpeg opens; packets that cannot be decoded are skipped."""
+    """Open a stream with FFmpeg; returns frames and rate. Packets that cannot be decoded are skipped."""
     try:
         container = av.open(address)
     except FAILURES as error:
@@ -169,7 +169,7 @@ def _decoded(
 
 
 def open_camera(number: int) -> tuple[Iterator[np.ndarray], float]:
-    """Frames and rate of a local camera. OpenCV supports the cameras of every operating system."""
+    """Open a local camera with OpenCV, which supports every operating system; returns frames and rate."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below replaces its message
     try:

@@ -1,4 +1,4 @@
-"""Drawing of tracks on a frame: a tinted mask with its outline, a box, and "name id score"."""
+"""Draw tracks on a frame: a tinted mask with its outline, a box, and "name id score"."""
 
 import colorsys
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def overlay_scale(height: int, width: int) -> int:
 def track_color(track_id: int) -> Color:
     """The colour of a track, the same in every frame.
 
-    Hues advance by the golden ratio, so consecutive ids are far apart on the colour circle, however many
-    there are. Saturation and brightness alternate to separate similar hues.
+    Hues advance by the golden ratio, so consecutive ids are far apart on the colour circle for any number of
+    tracks. Saturation and brightness alternate to separate similar hues.
     """
     hue = (0.02 + GOLDEN_RATIO * track_id) % 1.0
     saturation, value = [(0.85, 1.0), (0.65, 0.95), (0.95, 0.8)][track_id % 3]
@@ -65,8 +65,8 @@ def draw_tracks(
       frame: (H, W, 3) uint8 RGB.
       masks: n RLE dicts, or an array (n, H, W) uint8.
       boxes: (n, 4) in pixels of the frame.
-      names, ids, scores: of the n tracks.
-      scale: enlarges frame and drawing together, see `overlay_scale`.
+      names, ids, scores: values of the n tracks.
+      scale: factor by which the frame and the drawing are enlarged, see `overlay_scale`.
     """
     height, width = frame.shape[:2]
     if not isinstance(masks, np.ndarray):
@@ -127,7 +127,7 @@ def _draw_label(
 def _place_label(
     box: Sequence[int], label_size: tuple[int, int], frame_size: tuple[int, int], taken: Sequence[_Rectangle]
 ) -> _Rectangle:
-    """Place of a label, of sizes (height, width): above the box, else inside it, else below other labels."""
+    """The place of a label: above the box, else inside it, else below other labels. Sizes are (h, w)."""
     (height, width), (frame_height, frame_width) = label_size, frame_size
     left = int(np.clip(box[0], 0, max(0, frame_width - width)))
     lowest = max(0, frame_height - height)

@@ -1,4 +1,4 @@
-"""A video written in parts: finished parts are complete files and survive if the process ends."""
+"""Write a video in parts; finished parts are complete files that survive the end of the process."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from masktrack_jax.video.files import FAILURES, VideoWriter, frame_rate, reason
 
 
 class PartWriter:
-    """Writes parts `overlay-TIME.mp4` into a folder; TIME is that of the first frame, in units of 1 / fps.
+    """Writes parts `overlay-TIME.mp4` to a folder; TIME is the time of the first frame, in units of 1 / fps.
 
     A context manager that finishes the open part, or deletes it after an error.
     """
@@ -32,7 +32,7 @@ class PartWriter:
         self._part.write(frame, time - self._start)
 
     def cut(self) -> None:
-        """Finish the open part; the next frame begins a new one."""
+        """Finish the open part; the next frame starts a new one."""
         part, self._part = self._part, None
         if part is not None:
             with part:
