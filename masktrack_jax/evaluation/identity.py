@@ -35,7 +35,7 @@ def evaluate_identity(
     score_threshold: float = 0.5,
     names: tuple[str, str] = ("ground truth", "results"),
 ) -> dict[str, Any]:
-    """Identity metrics of tracks with at least a score; see `compute_overlaps` and `identity_metrics`."""
+    """`identity_metrics` of the contents of two files; see `compute_overlaps` for the arguments."""
     return identity_metrics(compute_overlaps(ground_truth, results, names), score_threshold)
 
 
@@ -139,8 +139,8 @@ def _hota(matchable: Sequence[_Frame], gt_count: np.ndarray, track_count: np.nda
 def _clear(matchable: Sequence[_Frame], gt_count: np.ndarray) -> dict[str, Any]:
     """Counts of CLEAR: matching prefers the object's track of the previous frame, then maximises IoU.
 
-    An identity switch is a match to another track than the object's last match, however long ago. The
-    fragments of an object are the times its tracking starts again after a gap. Frames without a label or
+    An identity switch is a match to a track other than the object's last match, after a gap of any length.
+    The fragments of an object are the times its tracking starts again after a gap. Frames without a label or
     without a prediction are skipped and interrupt neither.
     """
     last, before = np.full(len(gt_count), _UNMATCHED), np.full(len(gt_count), _UNMATCHED)

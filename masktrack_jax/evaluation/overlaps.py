@@ -1,6 +1,6 @@
 """Overlap of every labelled track with every predicted track, the common input of all evaluators.
 
-The JSON is checked and the masks are read once, here. Tracks are compared within one video and one category.
+This module checks the JSON and reads the masks once. Tracks are compared within one video and one category.
 """
 
 import math
@@ -22,7 +22,7 @@ NO_LABELS = (
     "has no annotations; the labels of public validation and test sets stay on their server: upload "
     "results.json there, or score on videos with labels"
 )
-Id = int | str  # of a video or a category, as the file has it
+Id = int | str  # the id of a video or a category, as in the file
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Overlaps:
 
     Attributes:
       categories: id → name, sorted by id.
-      pairs: sorted by video id, then category id; only where there is a label or a prediction.
+      pairs: sorted by video id, then category id; only pairs with a label or a prediction.
       notes: lines to show to the user.
     """
 
@@ -77,7 +77,7 @@ class Overlaps:
 
 
 class _Located(NamedTuple):
-    """A record of a file, and the file and place that error messages name."""
+    """A record of a file, and its file and place for error messages."""
 
     where: str
     record: dict[str, Any]
@@ -107,8 +107,8 @@ def compute_overlaps(
       UserError: duplicate video or category ids, a label or prediction of an unknown video, a label
         of an unknown category, missing keys, a score that is not a number, a broken mask.
 
-    Annotation ids are not used, so 0 and duplicates do no harm (the official code treats a match with
-    annotation 0 as no match, and scores the last of two equal ids twice). Predictions of an unknown category
+    Annotation ids are not used, so 0 and duplicates have no effect. The official code treats a match with
+    annotation 0 as no match, and scores the last of two equal ids twice. Predictions of an unknown category
     are left out, with a note; the official code leaves them out silently.
     """
     gt_name, result_name = names
@@ -160,7 +160,7 @@ def _index(ground_truth: dict[str, Any], key: str, name: str) -> dict[Id, dict[s
 
 
 def _sorted(index: Iterable[Id], name: str) -> list[Id]:
-    """The ids in rising order."""
+    """The ids in ascending order."""
     try:
         return sorted(index)  # type: ignore[type-var]  # all numbers or all strings, else a TypeError
     except TypeError:
@@ -208,7 +208,7 @@ def _field(record: dict[str, Any], key: str, where: str) -> Id:
 
 
 def _num_frames(video: dict[str, Any], predicted: Tracks, labelled: Tracks) -> int:
-    """Number of frames of the video: from its record, else that of its longest track."""
+    """The number of frames of the video, from its record or else from its longest track."""
     if isinstance(video.get("file_names"), list):
         return len(video["file_names"])
     if isinstance(video.get("length"), int):
@@ -238,7 +238,7 @@ def _read_tracks(
 
 
 def _tabulate(located: Sequence[_Located], areas: Sequence[np.ndarray], is_label: bool) -> Tracks:
-    """`Tracks` of records and the areas of their masks, one array for each record."""
+    """Build `Tracks` from records and the areas of their masks, one array per record."""
     lengths = np.array([len(row) for row in areas], int)
     table = np.full((len(areas), lengths.max(initial=0)), -1, np.int64)
     for row, values in zip(table, areas):
@@ -262,7 +262,7 @@ def _score(located: _Located) -> float:
 
 
 def _stated_areas(located: _Located, measured: np.ndarray) -> np.ndarray:
-    """The label's `areas` in the file, else those of its masks (the official code stops without `areas`)."""
+    """The label's `areas` in the file, else the areas of its masks (the official code requires `areas`)."""
     where, record = located
     stated = record.get("areas")
     if stated is None:

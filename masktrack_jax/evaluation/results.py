@@ -23,7 +23,7 @@ def write_results(path: str | Path, tracks: Sequence[Mapping[str, object]]) -> N
     """Write tracks atomically in the format of the servers.
 
     Args:
-      path: of the results file.
+      path: path of the results file.
       tracks: list of `{video_id, category_id, score, segmentations}`, with one compressed RLE or None for
         each frame, counts as str or bytes; NumPy numbers are allowed. Other keys, such as `track_id`, are
         written too; the servers and our scorer ignore them.
@@ -37,7 +37,7 @@ def write_metrics(path: str | Path, metrics: dict[str, Any]) -> None:
 
 
 def format_table(metrics: Mapping[str, Any]) -> str:
-    """Metrics as a table to print: the twelve numbers, identity metrics if any, a row for each category."""
+    """Format metrics as a table: the twelve numbers, identity metrics if any, and a row per category."""
     lines = ["  ".join(f"{name:>6}" for name in STATISTICS), _row(metrics, STATISTICS)]
     identity = metrics.get("identity")
     if identity:

@@ -28,11 +28,11 @@ def score_files(
       annotations_path: YouTube-VIS json with labels.
       results_path: results.json in the server's format.
       output_path: path of the metrics, or None to write nothing.
-      diagnosed: diagnose the errors too: `diagnosis` in the metrics, a second table, and `diagnosis.html`
-        beside the output.
-      frames_root: folder of the frames for the pictures of that page, by default where `read_vis` looks.
+      diagnosed: also diagnose the errors: add `diagnosis` to the metrics, print a second table, and write
+        `diagnosis.html` beside the output.
+      frames_root: folder of the frames for the pictures of that page; the default is that of `read_vis`.
     Returns:
-      The metrics, see `score`, with `diagnosis`.
+      The metrics, see `score`, with `diagnosis` if `diagnosed`.
     Raises:
       UserError: one line that names the file and record.
     """

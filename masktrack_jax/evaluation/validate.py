@@ -2,9 +2,9 @@
 
     python -m masktrack_jax.evaluation.validate results.json --annotations valid.json --zip results.zip
 
-reports all errors, with counts and the first examples, and writes the zip only if there is none. RESULTS may
-be the json or a zip that holds it; the annotations may be the public file without labels. The exit status is
-1 if there is an error; notes are not errors.
+reports all errors, with counts and the first examples, and writes the zip only if there are none. RESULTS may
+be the json or a zip that contains it. The annotations may be the public file without labels. The exit status
+is 1 if there are errors; notes are not errors.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def _check_segmentations(segmentations: object, video: VideoShape, where: str, f
 def _read_one_by_one(
     segmentations: Sequence[Any], size: tuple[int, int], where: str, findings: Findings
 ) -> masks.TrackMasks:
-    """`masks.read_track`, where masks that cannot be decoded are reported and have an area of -2."""
+    """`masks.read_track`, except that broken masks are reported and get an area of -2."""
     rles, areas = [], []
     for frame, segmentation in enumerate(segmentations):
         try:
@@ -180,7 +180,7 @@ def _check_repeated(
 ) -> None:
     """Report a track with the masks of an earlier one: an error if the scores are equal, else a note.
 
-    `seen` holds place and score of the tracks so far, by a hash of their ids and masks.
+    `seen` maps a hash of the ids and masks of earlier tracks to their place and score.
     """
     key = hash(repr([track.get(key) for key in ("video_id", "category_id", "segmentations")]))
     score = repr(track.get("score"))
@@ -214,7 +214,7 @@ def _note_counts(
 
 
 def _read_annotations(path: str | Path) -> tuple[dict[Id, VideoShape], set[Id]]:
-    """The shapes of the videos by id, and the category ids, of an annotations file."""
+    """Read the shapes of the videos by id, and the category ids, from an annotations file."""
     content = read_labels(path)
     for key in ("videos", "categories"):
         records = content.get(key)

@@ -27,11 +27,11 @@ MAX_PREDICTIONS = (1, 10, 100)
 # Both ends are inclusive: 128² is small and medium.
 AREA_RANGES = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
 
-Ranges = Callable[[Tracks], np.ndarray]  # N tracks → (A, N) bool, the ranges in which each track lies
+Ranges = Callable[[Tracks], np.ndarray]  # N tracks → (A, N) bool, the ranges that contain each track
 
 
 class Statistic(NamedTuple):
-    """A mean over `precision` or `recall`: of these thresholds, at an area range and a limit, by place."""
+    """A mean over part of `precision` or `recall`: indices of thresholds, area range and limit."""
 
     array: str
     thresholds: slice
@@ -61,7 +61,7 @@ class VisMetrics:
     """Result of an evaluation; T thresholds, R recalls, K categories, A area ranges, M limits.
 
     Attributes:
-      stats: the twelve official numbers by name, fractions, None without labels to average over.
+      stats: the twelve official numbers by name, as fractions; None if there are no labels to average over.
       per_category: category id → {"name", the same twelve names}.
       precision, scores: (T, R, K, A, M) float64, -1 where a category has no label of that size.
       recall: (T, K, A, M) float64, likewise.
@@ -127,7 +127,7 @@ def evaluate_vis(
     names: tuple[str, str] = ("ground truth", "results"),
     progress: bool = False,
 ) -> VisMetrics:
-    """Average precision of predicted tracks; see `compute_overlaps` and `average_precision`."""
+    """`average_precision` of the contents of two files; see `compute_overlaps` for the arguments."""
     return average_precision(compute_overlaps(ground_truth, results, names, progress))
 
 
@@ -144,7 +144,7 @@ def average_precision(overlaps: Overlaps, ranges: Ranges = in_area_ranges) -> Vi
     ious, matches = {}, {}
     by_category: dict[Id, list[Matches]] = {category_id: [] for category_id in overlaps.categories}
     for pair in overlaps.pairs:
-        # At most 100 predictions a video *and* category; equal scores keep the order of the file.
+        # At most 100 predictions per video *and* category; equal scores keep the order of the file.
         order = np.argsort(-pair.predicted.scores, kind="stable")[: MAX_PREDICTIONS[-1]]
         iou = track_iou(pair)[order]
         found = _match(pair, order, iou, ranges)
@@ -177,7 +177,7 @@ def track_iou(pair: ClassOverlap) -> np.ndarray:
     """
     predicted, labelled = pair.predicted, pair.labelled
     frames = pair.intersection.shape[-1]
-    if not pair.intersection.size:  # as for most pairs, whose category is only predicted
+    if not pair.intersection.size:  # most pairs: the category is only predicted
         return np.zeros(pair.intersection.shape[:2])
     last = np.minimum(predicted.lengths[:, None], labelled.lengths[None, :])
     counts = (np.arange(frames) < last[..., None]) & (pair.intersection >= 0)
@@ -224,10 +224,10 @@ def _rank(iou: np.ndarray, ignore: np.ndarray) -> np.ndarray:
 
 
 def _precision_recall(videos: Sequence[Matches], ranges: np.ndarray, limit: int) -> _Curves:
-    """Curves of one category in the area ranges (A,), at most `limit` predictions of each video.
+    """Curves of one category in the area ranges (A,), with at most `limit` predictions per video.
 
-    Precision is the highest at the recall or beyond it, 0 beyond the highest recall; the score is that of
-    the prediction that first reaches the recall. Each of the ranges must hold a label.
+    Precision at a recall is the highest one at that recall or above, and 0 beyond the highest recall. The
+    score is that of the prediction that first reaches the recall. Each of the ranges must contain a label.
     """
     scores = np.concatenate([video.scores[:limit] for video in videos])
     order = np.argsort(-scores, kind="stable")

@@ -1,12 +1,12 @@
 """Buckets of tracks, by size, length and occlusion, for which AP is reported separately.
 
-Labels are put into buckets, and so are predictions that match no label, by their own masks, as in the
-official area ranges:
+Labels are put into buckets. So are predictions that match no label, by their own masks, as in the official
+area ranges:
   * size: the official ranges, with limits at 128² and 256² pixels of mean area; terciles of the labels' mean
     areas if all labels lie in one of the ranges;
   * length: terciles of the labels by the number of frames in which they are visible;
-  * occlusion: the share of frames, from the first to the last in which the object is visible, in which it is
-    hidden: it has no mask, or one smaller than half of its median area. Leaving the frame for a while counts
+  * occlusion: the share of hidden frames between the first and the last visible one. An object is hidden in a
+    frame if it has no mask, or one smaller than half of its median area. An object outside the frame counts
     as hidden.
 """
 

@@ -1,8 +1,8 @@
 """Predicted tracks and labels of a video, all categories together, and the overlap of their masks.
 
-A track is a list of masks. The overlap of every mask with every label is kept in one table
-(`VideoComparison.source_intersection`), so tracks that are put together from other predicted or true masks
-are compared with the labels without reading a mask again.
+A track is a list of masks. One table holds the overlap of every mask with every label
+(`VideoComparison.source_intersection`). New tracks made of predicted or true masks can therefore be compared
+with the labels without reading a mask again.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from masktrack_jax.evaluation.overlaps import ClassOverlap, Id, Overlaps, Tracks, compute_overlaps
 
 ABSENT = -1  # index where there is no mask, no object or no track
-ANY_CATEGORY = 0  # category id of tracks and labels that are compared whatever their category
+ANY_CATEGORY = 0  # category id of tracks and labels that are compared across categories
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ def read_comparisons(
 ) -> tuple[dict[Id, str], list[VideoComparison]]:
     """Categories, id → name sorted by id, and the comparison of each video, sorted by video id.
 
-    Takes the arguments of `compute_overlaps` and raises its errors; but call that first, since only its
-    messages name the right record. Predictions of unknown categories are left out.
+    Arguments and errors are those of `compute_overlaps`. Call that function first, because only its messages
+    name the right record. Predictions of unknown categories are left out.
     """
     categories = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth["categories"]}
     categories = {key: categories[key] for key in sorted(categories)}
     index = {category_id: k for k, category_id in enumerate(categories)}
     labels = ground_truth["annotations"]
     known = [i for i, track in enumerate(results) if track["category_id"] in index]
-    # One category for all, and the labels once more as predictions: their overlap with each other is needed
-    # wherever a true mask replaces a predicted one.
+    # All records get one category, and the labels are also added as predictions: the overlap between labels
+    # is needed where a true mask replaces a predicted one.
     merged = {
         "videos": ground_truth["videos"],
         "categories": [{"id": ANY_CATEGORY}],
@@ -125,7 +125,7 @@ def read_comparisons(
 
 
 def _places_by_video(records: Sequence[dict[str, Any]], places: Sequence[int]) -> dict[Id, list[int]]:
-    """Video id → those of the `places` whose records belong to the video."""
+    """Group the `places` of records by video id."""
     by_video: dict[Id, list[int]] = {}
     for place in places:
         by_video.setdefault(records[place]["video_id"], []).append(place)
@@ -159,7 +159,7 @@ def _compare(
 
 
 def by_category(comparisons: Sequence[VideoComparison], categories: dict[Id, str]) -> Overlaps:
-    """The comparisons split by category again, as the evaluators take them."""
+    """Split the comparisons by category again, for the evaluators."""
     pairs = []
     for video in comparisons:
         for k, category_id in enumerate(categories):

@@ -1,17 +1,17 @@
-"""Corrections of predicted tracks, each of which removes one kind of error with the ground truth.
+"""Corrections of predicted tracks; each one uses the ground truth to remove one kind of error.
 
-A corrected track is put together frame by frame from existing masks, predicted or true. The method is that of
-TIDE (Bolya et al., ECCV 2020), extended from boxes in an image to tracks in a video; as in identity metrics
-(TrackEval), the masks of a track are examined frame by frame.
+A corrected track consists of existing masks, predicted or true. The method follows TIDE (Bolya et al., ECCV
+2020), extended from boxes in an image to tracks in a video. As in identity metrics (TrackEval), the masks of
+a track are examined frame by frame.
 
 Terms:
-  * The *assigned object* of a mask is the object with which it has the highest IoU in its frame, whatever the
-    classes. A mask whose highest IoU is below `BACKGROUND_IOU` = 0.1 is a *background mask* and has no
-    assigned object. 0.1 is TIDE's threshold between poor localisation and background; with 0.5 a poor mask
-    would count as a false mask and a missed object.
+  * The *assigned object* of a mask is the object of any class with which it has the highest IoU in its frame.
+    A mask whose highest IoU is below `BACKGROUND_IOU` = 0.1 is a *background mask* and has no assigned
+    object. 0.1 is TIDE's threshold between poor localisation and background; with 0.5, a poor mask would
+    count as a false mask and a missed object.
   * A *background track* is a track whose masks have a mean IoU below `BACKGROUND_IOU` with their assigned
-    objects, where a background mask counts 0. It hardly touches any object, so all its masks are treated as
-    background masks.
+    objects, where a background mask counts as 0. It hardly overlaps any object, so all its masks are treated
+    as background masks.
   * The *main object* of a track is the object with the largest sum of IoU over the masks assigned to it.
   * The *best track* of an object is one of the tracks whose main object it is: tracks of its class come
     first, then the highest spatio-temporal IoU, then the higher score.
@@ -94,13 +94,13 @@ def correct_identities(video: VideoComparison) -> VideoComparison:
     Split tracks are merged and mixed tracks are cut. No mask is added, removed or changed. If several masks
     of a frame are assigned to one object, the merged track takes one of them: from tracks of the object's
     class first, then from the track with the highest score. The others stay in their tracks, because they are
-    false detections and not identity switches. A background mask follows the masks assigned to its track's
+    false detections and not identity switches. A background mask moves with the masks assigned to its track's
     main object, unless the merged track has another mask in that frame. The score of a merged track is the
-    mean score of its masks. Its class is that with most votes; each mask votes with its track's score.
+    mean score of its masks. Its class is the one with the most votes; each mask votes with its track's score.
     """
     assigned, main = assign_objects(video)
     remaining = video.masks.copy()
-    tracks: list[tuple[int, CorrectedTrack]] = []  # with their places in the order of the file
+    tracks: list[tuple[int, CorrectedTrack]] = []  # (place in the order of the file, track)
     for g in np.flatnonzero(~video.labels.crowd).tolist():
         sources = np.flatnonzero((assigned == g).any(1))
         right_class = video.categories[sources] == video.label_categories[g]
@@ -158,9 +158,9 @@ def correct_masks(video: VideoComparison) -> VideoComparison:
 def add_missed(video: VideoComparison) -> VideoComparison:
     """Correct missed detections: objects, and frames of objects, without an assigned mask.
 
-    An object that is no track's main object, with assigned masks in less than half of the frames where it is
-    visible, becomes a perfect prediction with score 1. The best track of an object gets the true mask in the
-    frames where the object is visible, has no assigned mask, and the track has no mask.
+    An object becomes a perfect prediction with score 1 if it is no track's main object and has assigned masks
+    in less than half of its visible frames. The best track of an object gets the true mask in frames where
+    the object is visible, has no assigned mask, and the track has no mask.
     """
     assigned, main = assign_objects(video)
     best = best_tracks(video, main)

@@ -1,4 +1,4 @@
-"""The diagnosis as one self-contained HTML page: no network, no script, embedded pictures."""
+"""Write the diagnosis as one self-contained HTML page, without scripts or external files."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -76,12 +76,12 @@ def write_page(
     """Write the page atomically.
 
     Args:
-      path: of the page.
-      diagnosis: of the results.
+      path: path of the page.
+      diagnosis: the diagnosis of the results.
       ground_truth, results: the arguments of `diagnose`.
-      names: of the two files, shown on the page.
-      frames_root: folder of the frames; if an image is not found, masks are drawn on grey and a note on the
-        page says so.
+      names: names of the two files, shown on the page.
+      frames_root: folder of the frames. If an image is not found, masks are drawn on grey, and the page has a
+        note.
     """
     write_text(path, make_page(diagnosis, ground_truth, results, names, frames_root))
 

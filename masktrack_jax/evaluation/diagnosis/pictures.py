@@ -1,4 +1,4 @@
-"""Strips of frames for the diagnosis page: true masks above, predicted masks below."""
+"""Draw strips of frames for the diagnosis page, with true masks above and predicted masks below."""
 
 import base64
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _MISSING = 70  # grey level of a frame whose image is not found
 
 
 class Strip(NamedTuple):
-    """Data URI of a JPEG, number of frames it shows, and number of these whose image is missing."""
+    """Data URI of a JPEG, the number of frames it shows, and how many of them have no image."""
 
     uri: str
     shown: int
@@ -41,7 +41,7 @@ def draw_strip(
     """Draw labels and predicted tracks on a few frames of a video.
 
     Args:
-      video: its record in the annotations file.
+      video: the record of the video in the annotations file.
       labels, tracks: records of the labels and of the predicted tracks to draw; track i has the colour
         `track_color(i)`, so a change of colour is a change of identity.
       frames: at least one; at most `MAX_FRAMES` of them are drawn, evenly spaced.
@@ -74,7 +74,9 @@ def draw_strip(
         gap = np.full((_GAP, size[0], 3), 255, np.uint8)
         columns.append(np.concatenate([cells[0], gap, cells[1]]))
     gap = np.full((columns[0].shape[0], _GAP, 3), 255, np.uint8)
-    blank = [np.full_like(columns[0], 255)] * (MAX_FRAMES - len(columns))  # so that all strips have one scale
+    blank = [np.full_like(columns[0], 255)] * (
+        MAX_FRAMES - len(columns)
+    )  # so that all strips have the same scale
     strip = np.concatenate([part for column in columns + blank for part in (column, gap)][:-1], axis=1)
     return Strip(_data_uri(strip), len(chosen), missing)
 
@@ -135,6 +137,6 @@ def _read_frame(
 
 
 def _data_uri(image: np.ndarray) -> str:
-    """An image (H, W, 3) uint8 RGB as the value of an `src` attribute."""
+    """Encode an image (H, W, 3) uint8 RGB as the value of an `src` attribute."""
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -59,9 +59,9 @@ def diagnose(
     progress: bool = False,
     worst: int = 6,
 ) -> Diagnosis:
-    """Diagnose results that `score` has scored (and thereby checked), with the `worst` objects and tracks.
+    """Diagnose results that `score` has checked; `worst` is the number of worst objects and worst tracks.
 
-    The report holds
+    The report contains
       AP, AP50: as scored;
       corrected: AP after each of `CORRECTIONS` alone and after all of them;
       gains, gains50: dAP of each, over all IoU thresholds and at IoU 0.5;
@@ -71,7 +71,7 @@ def diagnose(
       calibration: list of {low, high, tracks, mean_score, right} by score, `right` the share of tracks that
         match a label at IoU ≥ 0.5;
       notes: lines to show to the user.
-    Values are None without labels to average over.
+    Values are None if there are no labels to average over.
     """
     categories, comparisons = read_comparisons(ground_truth, results, names, progress)
     buckets = make_buckets(comparisons)
@@ -144,7 +144,7 @@ _WISH = {
 
 
 def format_diagnosis(report: dict[str, Any]) -> str:
-    """The report as a table to print, one row for all labels, each bucket and each category."""
+    """Format the report as a table, with a row for all labels, each bucket and each category."""
     rows = [("all", report)]
     rows += [(f"{bucket['kind']}: {bucket['name']}", bucket) for bucket in report["buckets"]]
     rows += list(report["per_category"].items())
@@ -164,7 +164,7 @@ def _text(value: float | None, form: str) -> str:
 
 
 def _ap(metrics: VisMetrics, category: int | None = None, area_range: int = 0) -> float | None:
-    """AP of one category (by index) or all, and one range of tracks; None if it holds no labels."""
+    """AP of one category (by index) or all, in one range of tracks; None if it contains no labels."""
     values = metrics.precision[:, :, slice(None) if category is None else category, area_range, 2]
     values = values[values > -1]
     return float(values.mean()) if len(values) else None
@@ -197,7 +197,7 @@ def _notes(after: Mapping[str, VisMetrics]) -> list[str]:
 
 
 def _calibration(metrics: VisMetrics) -> list[dict[str, Any]]:
-    """The share of tracks in each bin of scores that match a label at IoU 0.5, without ignored tracks."""
+    """For each bin of scores, the share of tracks that match a label at IoU 0.5, without ignored tracks."""
     counted = [(match, ~match.ignored[0, 0]) for match in metrics.matches.values()]
     scores = np.concatenate([np.zeros(0), *(match.scores[rows] for match, rows in counted)])
     hits = np.concatenate([np.zeros(0, bool), *(match.hit[0, 0][rows] for match, rows in counted)])
