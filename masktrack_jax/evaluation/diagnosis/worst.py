@@ -92,11 +92,11 @@ def worst_objects(
     """The labels with the lowest IoU with any track of their class; among equals, larger ones first.
 
     Args:
-      comparisons: of all videos.
+      comparisons: the comparisons of all videos.
       before: `best_ious` of the predicted tracks.
       after: correction → `best_ious` after it.
-      names: of the categories, in their order.
-      count: how many labels, at most two of one video.
+      names: names of the categories, in order.
+      count: number of labels to return, at most two per video.
     """
     found = []
     for video in comparisons:
@@ -120,7 +120,7 @@ def worst_objects(
 
 
 def _assigned_tracks(video: VideoComparison, assigned: np.ndarray) -> list[int]:
-    """Places in the results of tracks with a true value in (N, T), by descending number times score."""
+    """Indices into the results of tracks with masks in `assigned` (N, T), by descending count × score."""
     weights = assigned.sum(1) * video.scores
     order = np.argsort(-weights, kind="stable")
     return [int(video.track_places[n]) for n in order if assigned[n].any()]
@@ -129,7 +129,7 @@ def _assigned_tracks(video: VideoComparison, assigned: np.ndarray) -> list[int]:
 def _error_of_object(
     video: VideoComparison, g: int, assigned: np.ndarray, gains: Mapping[str, float], names: Sequence[str]
 ) -> str:
-    """The error of label g whose correction raises its highest IoU most."""
+    """The error of label g whose correction raises the highest IoU of the label most."""
     frames, covered = int(video.visible[g].sum()), int((assigned == g).any(0).sum())
     if not covered:
         return "missed: no mask in any frame"
@@ -159,11 +159,11 @@ def worst_tracks(
     """The tracks with the highest scores among those that match no label at IoU 0.5.
 
     Args:
-      comparisons: of all videos.
-      metrics: of the same tracks.
+      comparisons: the comparisons of all videos.
+      metrics: metrics of the same tracks.
       categories: id → name, in order.
       names: unique names of the categories, in the same order.
-      count: how many tracks, at most two of one video.
+      count: number of tracks to return, at most two per video.
     """
     found = []
     for video in comparisons:
@@ -220,7 +220,7 @@ def _error_of_track(
 
 
 def _at_most_two_per_video(cases: Sequence[Case], count: int) -> list[Case]:
-    """The first `count` cases, at most two of one video."""
+    """The first `count` cases, at most two per video."""
     chosen: list[Case] = []
     taken: dict[Id, int] = {}
     for case in cases:
