@@ -1,9 +1,9 @@
-"""Weights of other implementations, in and out.
+"""Import the weights of other implementations, and export ours.
 
-`python -m masktrack_jax.interop` makes a checkpoint from a `.safetensors` or PyTorch file.
+`python -m masktrack_jax.interop` converts a `.safetensors` or PyTorch file to a checkpoint.
 `python -m masktrack_jax.interop.export` writes a checkpoint to a `.safetensors` file with mmtracking's names.
 
-A tensor passes through `files` (reading), `sources` (from the source's names and forms to mmdet's), `names`
-(from mmdet's names and layouts to ours) and `convert` (into a network; what the file lacks stays at its
-initialisation).
+Steps of an import: `files` reads the tensors, `sources` converts them to mmdet's names and forms, `names`
+converts these to our names and layouts, and `convert` builds the network. Parameters that the file lacks keep
+their initial values.
 """

@@ -1,11 +1,11 @@
-"""Make a checkpoint from the weights of another implementation.
+"""Convert the weights of another implementation to a checkpoint.
 
     python -m masktrack_jax.interop --input mask_rcnn.pth --source torchvision --output weights/coco
 
 Then train from it (`--config.train.init_from=weights/coco`), or run it if it has a track head. The sources:
-`original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of every version, pytorch style; `torchvision`
-is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride in the 1×1),
-and `detectron2-pytorch` the style of its networks trained from torchvision's ResNet.
+`original` is the authors' MaskTrackRCNN; `mmdet` is Mask R-CNN of any version in pytorch style; `torchvision`
+is maskrcnn_resnet50_fpn or a ResNet classifier; `detectron2` is its default style (BGR, stride in the 1×1);
+`detectron2-pytorch` is the style of its networks trained from torchvision's ResNet.
 """
 
 import argparse
@@ -28,19 +28,19 @@ def _parser() -> argparse.ArgumentParser:
     lists = f"{', '.join(LISTS)}, or a JSON file: annotations or a list of names"
     add = parser.add_argument
     add("--input", required=True, help=".safetensors, .pth or .pt file")
-    add("--source", required=True, choices=SOURCES, help="what wrote the file")
+    add("--source", required=True, choices=SOURCES, help="implementation that wrote the file")
     add("--output", required=True, help="folder of the checkpoint; must not exist")
-    add("--categories", help=f"what to detect (default: the file's categories): {lists}")
+    add("--categories", help=f"categories to detect (default: the file's categories): {lists}")
     add(
         "--file-categories",
-        help="the file's categories, if it does not name them (default: by their number)",
+        help="the file's categories, if it does not name them (default: guessed from their number)",
     )
     add(
         "--batch-norm-epsilon",
         type=float,
-        help="of the file (default: 0 for torchvision's detectors with frozen batch norm, else 1e-5)",
+        help="of the file's batch norm (default: 0 for torchvision's frozen detectors, else 1e-5)",
     )
-    add("--seed", type=int, default=0, help="for weights that the file lacks (default: %(default)s)")
+    add("--seed", type=int, default=0, help="seed of weights that the file lacks (default: %(default)s)")
     return parser
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if Path(options.output).exists():
         raise UserError(f"{options.output}: exists; remove it or choose another --output")
-    # Not at the top: --help need not wait for JAX.
+    # Not at the top, so that --help does not load JAX.
     from masktrack_jax.checkpoints import store
     from masktrack_jax.interop.convert import import_weights
 

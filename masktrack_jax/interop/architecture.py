@@ -14,7 +14,7 @@ from masktrack_jax.interop.source_names import BOX, MASK
 from masktrack_jax.models.resnet import DEPTHS
 from masktrack_jax.runtime.errors import UserError
 
-# Key of `config.model`, and the tensor (mmdet's name) whose first axis has this length.
+# Key of `config.model`: name in mmdet of the tensor whose first axis has this length.
 WIDTHS = {
     "backbone.width": "backbone.conv1.weight",
     "fpn.channels": "neck.lateral_convs.0.conv.weight",
@@ -26,9 +26,9 @@ WIDTHS = {
 
 
 def config_of(path: Path, tensors: Tensors) -> ConfigDict:
-    """Return `base_config` with the depths and widths of `tensors` (by mmdet's names) of the file at `path`.
+    """Return `base_config` with the depths and widths of `tensors`, which have mmdet's names.
 
-    What cannot be inferred from the tensors stays at its default.
+    Values that cannot be inferred keep their defaults. `path` is used in error messages.
     """
     config = base_config()
     config.model.backbone.depth = _depth(path, tensors)

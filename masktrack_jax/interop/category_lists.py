@@ -1,4 +1,4 @@
-"""Category lists: the well-known ones, and those of files named on the command line."""
+"""Category lists of well-known data sets, and category lists read from files."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ LISTS: dict[str, list[Category]] = {
     "ovis": list(enumerate(OVIS, start=1)),
     "coco": [(i, name.replace("_", " ")) for i, name in zip(COCO_IDS, COCO, strict=True)],
 }
-# The list that a file with this number of classes was most likely trained on.
+# The list that a network with this number of classes was most likely trained on.
 LIKELY = {40: "youtubevis2019", 25: "ovis", 80: "coco"}
 
 
 def read_categories(choice: str) -> list[Category]:
-    """Return the categories of a known list, by its name, or of a JSON file (annotations, or names).
+    """Return the categories of a known list, by its name, or of a JSON file (annotations or a list of names).
 
     Raises a UserError for any other file.
     """
@@ -80,7 +80,7 @@ def read_categories(choice: str) -> list[Category]:
 
 
 def with_ids(names: Sequence[str]) -> list[Category]:
-    """Return names with ids: those of the known list with the same names, else 1, 2, …"""
+    """Return names with ids: the ids of the known list with the same names, else 1, 2, …"""
     if not all(isinstance(name, str) for name in names):
         raise TypeError("not a name")
     for categories in LISTS.values():

@@ -1,4 +1,4 @@
-"""From a file's tensors to a checkpoint's variables, with a report on each part."""
+"""Convert the tensors of a file to the variables of a checkpoint, with a report on each part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USUAL = "only Mask R-CNN with ResNet and FPN in its usual form can be read"
 
 
 class Imported(NamedTuple):
-    """A network made from a file; lines: what was loaded, what was not, and why."""
+    """A network imported from a file. `lines` report which parts were loaded, which were not, and why."""
 
     metadata: Metadata
     variables: dict[str, Any]
@@ -41,16 +41,15 @@ def import_weights(
     epsilon: float | None = None,
     seed: int = 0,
 ) -> Imported:
-    """Read the weights in a file that one of `source_names.SOURCES` wrote.
+    """Import the weights in a file.
 
     Args:
       path: a .safetensors, .pth or .pt file.
-      source: what wrote it.
-      categories: what the network is to detect, by default the file's categories.
-      file_categories: those of the file, if it does not name them. Both are names of known lists or JSON
-        files, see `category_lists.read_categories`.
-      epsilon: of the file's batch norms, by default the source's own.
-      seed: for the initialisation of parameters that the file lacks.
+      source: the implementation that wrote it, one of `source_names.SOURCES`.
+      categories: the categories to detect; default: the file's. See `category_lists.read_categories`.
+      file_categories: the categories of the file, if it does not name them, given in the same way.
+      epsilon: epsilon of the file's batch norms; default: the source's usual one.
+      seed: seed for the initialisation of parameters that the file lacks.
     Raises:
       UserError: the file cannot be read, is of another source, or does not fit the network.
     """
@@ -87,7 +86,7 @@ def import_weights(
 
 
 def variable_shapes(file: files.WeightsFile, model: MaskTrackRCNN) -> dict[str, Any]:
-    """Return the shapes of the variables of `model`, whose config may come from the file."""
+    """Return the shapes of the variables of `model`; its config may come from the header of the file."""
     try:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except Exception as error:  # a wrong value can raise anything
@@ -115,9 +114,9 @@ def source_config(file: files.WeightsFile, tensors: files.Tensors, source: str) 
 def file_labels(
     file: files.WeightsFile, num_classes: int | None, choice: str | None, wanted: list[Category] | None
 ) -> tuple[list[Category] | None, str]:
-    """Return the categories of the file, None if unknown, and words that say where they are from.
+    """Return the categories of the file, or None if unknown, and a text that says where they come from.
 
-    `choice` is --file-categories; `wanted` are the categories of --categories.
+    `choice` is the value of --file-categories; `wanted` are the categories of --categories.
     """
     labels: list[Category] | None
     if num_classes is None:
@@ -148,7 +147,7 @@ def read_values(
     shapes: Mapping[str, tuple[int, ...]],
     num_classes: int,
 ) -> dict[str, np.ndarray]:
-    """Return {our name: array} of the network's parameters in the file; class layers have `num_classes`.
+    """Return {our name: array} of the parameters in the file, whose class layers have `num_classes`.
 
     Raises a UserError for a tensor of another shape, or with values that are not finite.
     """
@@ -173,7 +172,7 @@ def check_whole(
 ) -> None:
     """Raise a UserError if a part of the network (backbone, fpn, …) is neither complete nor absent.
 
-    Class-dependent layers may be missing. The backbone must be there.
+    Class-dependent layers may be missing. The backbone must be present.
     """
     there = {part_of(path) for path in values} | {"backbone"}
     for path, (name, _) in table.items():

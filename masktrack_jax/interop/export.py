@@ -3,9 +3,9 @@
     python -m masktrack_jax.interop.export --checkpoint runs/r50 --output r50.safetensors
 
 mmtracking loads the file as the state dict of a network with the same config. It cannot represent all of our
-networks: group norm has other groups there, and the command says where weights were trained in another form
-than mmtracking's. `python -m masktrack_jax.interop --source mmtracking` gives the same checkpoint back, bit
-for bit: the config and the categories are in the file's header.
+networks: its group norm has other groups. The command prints the settings of the weights that differ from
+mmtracking's. `python -m masktrack_jax.interop --source mmtracking` restores the same checkpoint, bit for bit,
+since the file's header contains the config and the categories.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from masktrack_jax.runtime import cli
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command. Prints the file's path."""
+    """Run the command; print the path of the file."""
     parser = argparse.ArgumentParser(
         prog="python -m masktrack_jax.interop.export", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--checkpoint", required=True, help="training folder, or one of its steps")
     parser.add_argument("--output", required=True, help=".safetensors file to write; must not exist")
     options = parser.parse_args(arguments)
-    # Not at the top: --help need not wait for JAX.
+    # Not at the top, so that --help does not load JAX.
     from masktrack_jax.checkpoints.metadata import read_metadata
     from masktrack_jax.config.base import base_config
     from masktrack_jax.config.presets import form_differences

@@ -1,4 +1,4 @@
-"""From a checkpoint to a `.safetensors` file with mmtracking's names."""
+"""Convert a checkpoint to a `.safetensors` file with mmtracking's names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from masktrack_jax.runtime.files import whole
 
 
 def mmtracking_name(name: str) -> str:
-    """Return mmtracking's name of a tensor, given mmdet's."""
+    """Return mmtracking's name of a tensor from mmdet's name."""
     return name if name.startswith("track_head.") else f"detector.{name}"
 
 
@@ -52,5 +52,5 @@ def export_weights(checkpoint: str | Path, output: str | Path) -> None:
     with whole(output) as partial:
         try:
             save_file(export_tensors(variables), partial, header)
-        except SafetensorError as error:  # raised for a full disk, too
+        except SafetensorError as error:  # also raised for a full disk
             raise OSError(str(error)) from error

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, np.ndarray]  # by name, in PyTorch's layout
 
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # where a training run's file holds its parameters
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys of the parameters in the file of a training run
 OURS = "masktrack_jax"  # key of a checkpoint's metadata in the header of an exported file
 
 
 class WeightsFile(NamedTuple):
     """The content of a file.
 
-    class_names: of the categories, if the file names them. caffe: the config in the file has the caffe style.
-    metadata: of the exported checkpoint, if `interop.export` wrote the file.
+    class_names: names of the categories, if the file has them. caffe: whether the config in the file has the
+    caffe style. metadata: metadata of the exported checkpoint, if `interop.export` wrote the file.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class WeightsFile(NamedTuple):
 
 
 def read(path: str | Path) -> WeightsFile:
-    """Read a file. Raises a UserError if it is damaged or holds anything but tensors."""
+    """Read a file. Raises a UserError if it is damaged or contains anything but tensors."""
     path = Path(path)
     readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
     if path.suffix == ".pkl":
@@ -107,7 +107,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _without_module(tensors: Tensors) -> Tensors:
-    """Remove the prefix `module.`, which training on several devices adds."""
+    """Remove the prefix `module.` that PyTorch's data parallelism adds."""
     if all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): x for name, x in tensors.items()}
     return tensors

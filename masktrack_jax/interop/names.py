@@ -1,8 +1,8 @@
-"""Our parameters and mmdet's: one table of names and memory layouts.
+"""One table that maps the names and memory layouts of our parameters to mmdet's.
 
 mmdet's names are those of mmtracking's files without `detector.`. PyTorch's layouts are (out, in, height,
-width) for convolutions, (in, out, height, width) for transposed ones, (out, in) for linear layers; ours are
-those of models/: (height, width, in, out) and (in, out), a 1×1 convolution being a matrix too.
+width) for convolutions, (in, out, height, width) for transposed ones and (out, in) for linear layers. Ours
+are (height, width, in, out) for convolutions, and (in, out) for linear layers and 1×1 convolutions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from flax.traverse_util import flatten_dict
 
 from masktrack_jax.interop.source_names import BOX, MASK
 
-BINS = 7  # on each side of the RoI features that the fully connected layers see
+BINS = 7  # bins along each side of the RoI features of the fully connected layers
 
 BLOCK = r"backbone/stage(\d)_block(\d+)"
-# Our module, mmdet's name of it, layout of its kernel. "norm" stands for bn or gn.
+# Our module, its name in mmdet, and the layout of its kernel. "norm" stands for bn or gn.
 MODULES: tuple[tuple[str, Callable[..., str], str | None], ...] = (
     (r"backbone/stem", lambda: "backbone.conv1", "conv"),
     (r"backbone/stem/norm", lambda: "backbone.norm1", None),
@@ -48,7 +48,7 @@ MODULES: tuple[tuple[str, Callable[..., str], str | None], ...] = (
     (r"mask_head/logits", lambda: f"{MASK}.conv_logits", "conv"),
     (r"track_head/fc1", lambda: "track_head.embed_head.fcs.0", "roi"),
     (r"track_head/fc2", lambda: "track_head.embed_head.fcs.1", "linear"),
-    # Ours: no published file has these layers.
+    # Our own layers, which no published file has.
     (r"track_head/conv/conv", lambda: "track_head.embed_head.conv", "conv"),
     (r"track_head/fc", lambda: "track_head.embed_head.fc", "linear"),
 )
@@ -56,14 +56,14 @@ LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "runnin
 
 
 class Entry(NamedTuple):
-    """A parameter in mmdet's files. layout: None for a vector, which is the same in both."""
+    """A parameter in mmdet's files. layout: None for a vector, which has the same layout in both."""
 
     name: str
     layout: str | None
 
 
 def table(variables: Mapping[str, Any]) -> dict[str, Entry]:
-    """Return {our name, as params/fpn/…: `Entry`} of all variables (arrays or shapes) of a network."""
+    """Return {our name (params/fpn/…): `Entry`} for all variables of a network (arrays or shapes)."""
     paths = flatten_dict(variables, sep="/")
     return {path: _entry(path, paths) for path in paths}
 
@@ -88,14 +88,14 @@ def to_torch(x: np.ndarray, layout: str | None) -> np.ndarray:
         return x.transpose(2, 3, 0, 1)
     if layout == "linear":
         return x.T
-    if layout == "roi":  # inputs are ordered by row, column, channel here, and by channel, row, column there
+    if layout == "roi":  # our inputs are ordered (row, column, channel), PyTorch's (channel, row, column)
         x = x.reshape(BINS, BINS, -1, x.shape[-1])
         return x.transpose(3, 2, 0, 1).reshape(x.shape[-1], -1)
     return x
 
 
 def from_torch(x: np.ndarray, layout: str | None, shape: Sequence[int]) -> np.ndarray:
-    """Convert PyTorch's array to ours of this `shape`: the inverse of `to_torch`."""
+    """Convert PyTorch's array to our layout and `shape`, the inverse of `to_torch`."""
     if layout == "conv":
         return x.transpose(2, 3, 1, 0).reshape(shape)
     if layout == "transposed":
@@ -108,6 +108,6 @@ def from_torch(x: np.ndarray, layout: str | None, shape: Sequence[int]) -> np.nd
 
 
 def torch_shape(shape: Sequence[int], layout: str | None) -> tuple[int, ...]:
-    """Return the shape in PyTorch's layout of our array of this shape."""
+    """Return the shape in PyTorch's layout of an array with our `shape`."""
     x = jax.ShapeDtypeStruct(tuple(shape), "float32")
     return jax.eval_shape(partial(to_torch, layout=layout), x).shape

@@ -1,4 +1,4 @@
-"""How each source names its parameters, and mmdet's names of them."""
+"""Rules that translate each source's parameter names to mmdet's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BOX, MASK = "roi_head.bbox_head", "roi_head.mask_head"  # in mmdet
 Rules = tuple[tuple[str, Callable[..., str]], ...]
 D2 = r"backbone\.bottom_up\."
 
-# How a name begins in the source, and in mmdet. The first rule that matches applies.
+# Prefix of a name in the source, and in mmdet. The first rule that matches applies.
 OPENMMLAB: Rules = (
     (r"detector\.", lambda: ""),
     (r"bbox_head\.", lambda: f"{BOX}."),
@@ -62,7 +62,7 @@ SOURCES = tuple(RULES)
 
 
 def mmdet_name(name: str, source: str) -> str:
-    """Return mmdet's name of a tensor; the name itself if no rule of the source matches."""
+    """Return mmdet's name of a tensor, or the same name if no rule of the source matches."""
     for pattern, make in RULES[source]:
         if found := re.match(pattern, name):
             return make(*found.groups()) + name[found.end() :]

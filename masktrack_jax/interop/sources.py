@@ -1,4 +1,4 @@
-"""Converts the tensors of each source to mmdet's names and forms.
+"""Convert the tensors of each source to mmdet's names and forms.
 
 mmdet's form: normalised RGB input, the background class last, boxes and masks without the background, and a
 batch norm epsilon of 1e-5.
@@ -18,7 +18,7 @@ from masktrack_jax.interop.source_names import BOX, MASK, guess_source, mmdet_na
 from masktrack_jax.models.masktrack_rcnn import STD
 from masktrack_jax.runtime.errors import UserError
 
-EPSILON = 1e-5  # of every batch norm here, and nearly everywhere else
+EPSILON = 1e-5  # epsilon of every batch norm here, and of nearly all published networks
 LOGITS, DELTAS, MASKS = f"{BOX}.fc_cls", f"{BOX}.fc_reg", f"{MASK}.conv_logits"
 STEM = "backbone.conv1.weight"
 
@@ -34,7 +34,7 @@ class Translated(NamedTuple):
     """A file in mmdet's names and forms.
 
     tensors, origin: by mmdet's names. num_classes: without the background; None if no layer depends on it.
-    epsilon: of the file's batch norm.
+    epsilon: epsilon of the file's batch norm.
     """
 
     tensors: Tensors
@@ -44,7 +44,7 @@ class Translated(NamedTuple):
 
 
 def translate(file: WeightsFile, source: str, epsilon: float | None = None) -> Translated:
-    """Convert a file. `epsilon`: of its batch norm, None for the source's usual one.
+    """Convert the tensors of a file. `epsilon`: epsilon of its batch norm; None: the source's usual one.
 
     Raises a UserError for a file of another source, or if its class layers do not have the source's form.
     """
@@ -59,7 +59,7 @@ def translate(file: WeightsFile, source: str, epsilon: float | None = None) -> T
         drop_background(tensors, coco_ids=coco_ids)
         num_classes = 80 if coco_ids else num_classes
     if source == "detectron2" and tensors[STEM].shape[1:] == (3, 7, 7):
-        # Its input is BGR minus the mean, ours is RGB minus the mean over STD.
+        # detectron2's input is BGR minus the mean; ours is RGB minus the mean, divided by STD.
         tensors[STEM] = tensors[STEM][:, ::-1] * np.asarray(STD, np.float32)[:, None, None]
     if epsilon is None:
         epsilon = usual_epsilon(file.tensors)
@@ -69,7 +69,7 @@ def translate(file: WeightsFile, source: str, epsilon: float | None = None) -> T
 
 
 def check_source(file: WeightsFile, source: str) -> None:
-    """Raise a UserError if the file is recognisably of another source."""
+    """Raise a UserError if the file is clearly from another source."""
     likely = guess_source(file.tensors)
     if likely is None:
         some = ", ".join(sorted(file.tensors)[:2])
@@ -92,9 +92,9 @@ def background_first(file: WeightsFile, source: str) -> bool:
 def count_classes(
     file: WeightsFile, tensors: Tensors, origin: dict[str, Origin], background: bool
 ) -> int | None:
-    """Return the number of classes by the class logits, else by the mask logits; None if there are neither.
+    """Return the number of classes from the class logits, else from the mask logits; None without either.
 
-    `background`: boxes and masks have outputs for it too. Raises a UserError if the layers disagree.
+    `background`: whether boxes and masks have outputs for it too. Raises a UserError if the layers disagree.
     """
     logits, masks = (f"{name}.weight" for name in (LOGITS, MASKS))
     if logits not in tensors and masks not in tensors:
@@ -128,19 +128,20 @@ def drop_background(tensors: Tensors, *, coco_ids: bool) -> None:
 
 
 def usual_epsilon(tensors: Tensors) -> float:
-    """Return the batch norm epsilon that a file most likely has, by its tensors.
+    """Return the most likely batch norm epsilon of a file, from its tensors.
 
-    torchvision sets the epsilon of frozen batch norm, which counts no batches, to 0 for its COCO weights and
-    for networks trained from them.
+    torchvision sets the epsilon of frozen batch norm, which has no `num_batches_tracked`, to 0 for its COCO
+    weights and for networks trained from them.
     """
     frozen = "backbone.body.bn1.num_batches_tracked" not in tensors
     return 0.0 if frozen and "backbone.body.conv1.weight" in tensors else EPSILON
 
 
 def move_epsilon(path: Path, tensors: Tensors, epsilon: float) -> None:
-    """Change batch norms with this epsilon to `EPSILON` with the same output, in place.
+    """Convert batch norms from this epsilon to `EPSILON` with the same output, in place.
 
-    The variance absorbs the difference. Where it would become negative, and lose its digits, the scale does.
+    The difference is added to the variance. Where the variance would become negative, the scale is changed
+    instead.
     """
     for name in [name for name in tensors if name.endswith(".running_var")]:
         var, scale = tensors[name].astype(np.float64), name.replace("running_var", "weight")

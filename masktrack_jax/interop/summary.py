@@ -1,4 +1,4 @@
-"""The report of an import: what was loaded, what stayed at its initialisation and why, what was not used."""
+"""Report on an import: tensors loaded, parameters left at initialisation and why, and unused tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from masktrack_jax.interop.files import WeightsFile
 from masktrack_jax.interop.names import Entry
 from masktrack_jax.interop.sources import EPSILON, Translated
 
-SHOWN = 8  # names of unused tensors
+SHOWN = 8  # most names of unused tensors to list
 
 
 class Labels(NamedTuple):
-    """The categories of the network and those of the file.
+    """The categories of the network (`ours`) and of the file (`theirs`, None if unknown).
 
-    theirs: None if they are unknown. places: of each of `ours` the place among `theirs`, or None.
+    places: the index in `theirs` of each of `ours`, or None.
     """
 
     ours: list[Category]
@@ -34,7 +34,7 @@ def part_of(path: str) -> str:
 
 
 def depends_on_classes(path: str) -> bool:
-    """Return whether a parameter has rows for each class."""
+    """Return whether a parameter has values for each class."""
     return path.startswith(tuple(PER_CLASS))
 
 
@@ -45,7 +45,7 @@ def report(
     values: Mapping[str, np.ndarray],
     labels: Labels,
 ) -> Iterator[str]:
-    """Yield lines on the import of `values` {our name: array}; `table` covers the whole network."""
+    """Yield the report on the import of `values` {our name: array}; `table` covers the whole network."""
     whole = set(map(part_of, table))
     counts = {part: sum(part_of(path) == part for path in values) for part in PARTS if part in whole}
     yield "loaded: " + ", ".join(f"{part} ({count} tensors)" for part, count in counts.items() if count)
@@ -73,7 +73,7 @@ def report(
 
 
 def _report_categories(labels: Labels) -> Iterator[str]:
-    """Yield which categories the class layers were taken for, if the file has others than the network."""
+    """Yield the categories whose class layers were loaded, if those of file and network differ."""
     ours = [name for _, name in labels.ours]
     if not labels.theirs or plain_names(ours) == plain_names([name for _, name in labels.theirs]):
         return
