@@ -1,4 +1,4 @@
-"""Anchors of feature levels: NumPy constants of the padded image size."""
+"""Anchors of feature levels, NumPy constants that depend only on the padded image size."""
 
 import math
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ class Anchors(NamedTuple):
     origins: Float[np.ndarray, "anchors 2"]  # upper left corners `y, x` of their cells, pixels
 
     def valid(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
-        """Whether the cell lies in the image padded to a multiple of 32, not in the rest of a bucket."""
+        """Whether the cell is inside the image padded to a multiple of 32; the bucket may be larger."""
         return jnp.all(self.origins < -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE, axis=-1)
 
     def inside(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
-        """Whether the whole anchor lies in the image."""
+        """Whether the whole anchor is inside the image."""
         return jnp.all((self.boxes[:, :2] >= 0) & (self.boxes[:, 2:] <= image_size[::-1]), axis=-1)
 
 
@@ -42,8 +42,9 @@ def base_anchors(
 ) -> Float[np.ndarray, "anchors 4"]:
     """Anchors of the cell at the origin: area (stride · scale · size)², height / width = ratio.
 
-    Ordered (size, ratio). `centre` places them in the cell: 0 at its corner (mmdet 2), 0.5 in its middle.
-    `rounded` rounds them to whole pixels. mmdet before version 2, and so the authors, do both.
+    Ordered (size, ratio). `centre` is their position in the cell: 0 its corner (mmdet 2), 0.5 its centre.
+    `rounded` rounds them to whole pixels. mmdet before version 2, and therefore the authors' code, uses 0.5
+    and rounds.
     """
     roots = np.tile(np.sqrt(np.asarray(ratios, np.float64)), len(sizes))
     half = 0.5 * stride * scale * np.repeat(np.asarray(sizes, np.float64), len(ratios))

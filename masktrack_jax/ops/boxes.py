@@ -1,8 +1,8 @@
-"""Boxes are `x1, y1, x2, y2` in pixels, continuous: width = x2 - x1.
+"""Operations on boxes `x1, y1, x2, y2` in pixels, with continuous coordinates: width = x2 - x1.
 
-The authors' code names the last pixel inside instead: width = x2 - x1 + 1. With one added to its x2 and y2,
-all its arithmetic (IoU, deltas, levels) equals the one below, so nothing here has a second form. Only its
-clipping differs, see `clip`.
+In the authors' code x2 and y2 are the last pixel inside: width = x2 - x1 + 1. With 1 added to its x2 and y2,
+its IoU, deltas and levels equal those below, so they need no second form. Only its clipping differs, see
+`clip`.
 """
 
 import math
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-# |log(w / w_anchor)| is limited so that exp() of an untrained delta stays finite; the constant of
-# Fast R-CNN and its successors.
+# Limit of |log(w / w_anchor)|, so that exp() of an untrained delta stays finite. The constant is from Fast
+# R-CNN and its successors.
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
 
@@ -43,9 +43,9 @@ def clip(
 ) -> Float[Array, "*boxes 4"]:
     """Boxes clipped to [0, width] × [0, height] of `image_size` = height, width.
 
-    The upper left corner stays at least `margin` pixels before the far border, the lower right one at least
-    `margin` pixels after the near border. 1 is the authors' form: every box names a first and a last pixel of
-    the image.
+    The upper left corner stays at least `margin` pixels from the right and lower borders, and the lower right
+    corner at least `margin` pixels from the left and upper ones. `margin` 1 is the authors' form, in which
+    every box contains at least one pixel of the image.
     """
     height, width = image_size[0], image_size[1]
     limit = jnp.stack([width, height, width, height]).astype(boxes.dtype)
@@ -75,7 +75,7 @@ def decode(
     deltas: Float[Array | np.ndarray, "*#boxes 4"],
     stds: Sequence[float],
 ) -> Float[Array, "*_boxes 4"]:
-    """Boxes from `anchors` and their `deltas` in units of `stds`: undoes `encode`. Does not clip."""
+    """Boxes from `anchors` and their `deltas` in units of `stds`, the inverse of `encode`. Does not clip."""
     deltas = deltas * jnp.asarray(stds)
     width, height = sizes(anchors)
     x = (anchors[..., 0] + anchors[..., 2]) * 0.5 + deltas[..., 0] * width

@@ -11,10 +11,10 @@ Residuals = tuple[Float[Array, "*rows inputs"], Float[Array, "inputs outputs"]]
 def product(
     x: Float[Array, "*rows inputs"], kernel: Float[Array, "inputs outputs"]
 ) -> Float[Array, "*rows outputs"]:
-    """`x @ kernel`, with the same numbers as JAX's own, in the gradient too.
+    """`x @ kernel`, with the same values and gradients as JAX's.
 
-    The gradient of the kernel is a product of two factors as they lie in memory. JAX's own comes out
-    transposed: XLA first copies the gradient of the output, and the product runs at half its rate.
+    The gradient of the kernel is a product of two arrays in their own memory layouts. JAX computes it
+    transposed: XLA first copies the gradient of the output, and the product runs at half the speed.
     """
     return x @ kernel
 

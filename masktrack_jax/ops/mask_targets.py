@@ -1,4 +1,4 @@
-"""Mask targets: the part of an object's mask that lies in a proposal, at the mask head's resolution."""
+"""Mask targets: crop an object's mask to a proposal, at the mask head's resolution."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from masktrack_jax.ops.roi_align import bin_samples
 
 
 def unpack_bits(packed: UInt8[Array, "*rows bytes"]) -> UInt8[Array, "*rows width"]:
-    """Bits 0 and 1 from the bytes of `numpy.packbits` along the last axis."""
+    """Unpack the bytes of `numpy.packbits` along the last axis to values 0 and 1."""
     bits = (packed[..., None] >> jnp.arange(7, -1, -1, dtype=jnp.uint8)) & 1
     return bits.reshape(*packed.shape[:-1], -1)
 
@@ -16,7 +16,7 @@ def unpack_bits(packed: UInt8[Array, "*rows bytes"]) -> UInt8[Array, "*rows widt
 def _axis_weights(
     start: Float[Array, " boxes"], end: Float[Array, " boxes"], bins: int, cells: int
 ) -> Float[Array, "boxes bins {cells}"]:
-    """Weights of every pixel in the averages over the bins of [start, end]."""
+    """The weight of every pixel in the average over each bin of [start, end]."""
     limit = jnp.full(start.shape, cells)
     reach = -(-cells // bins) + 1
     position, weight = bin_samples(start - 0.5, end - start, bins, limit, 0, reach)
@@ -27,10 +27,11 @@ def _axis_weights(
 def _two_taps(
     start: Float[Array, " boxes"], end: Float[Array, " boxes"], bins: int, whole_border: bool
 ) -> tuple[Int[Array, "2 boxes bins"], Int[Array, "2 boxes bins"]]:
-    """The two pixels that each bin of [start, end] reads and their weights in 1/2048.
+    """The two pixels that each bin of [start, end] samples, and their weights in 1/2048.
 
-    OpenCV's bilinear resize of 8-bit images, of the box's whole pixels. Outside the first and last pixel's
-    centre both taps are the same pixel; with `whole_border` one of them has all the weight there.
+    This is OpenCV's bilinear resize of 8-bit images, applied to the box's whole pixels. Beyond the centres of
+    the first and last pixels both taps are the same pixel; with `whole_border` one tap has all the weight
+    there.
     """
     first, last = start.astype(jnp.int32)[:, None], (end - 1).astype(jnp.int32)[:, None]
     length = jnp.maximum(last - first + 1, 1)
@@ -51,9 +52,9 @@ def resize_masks(
     indices: Int[Array, " boxes"],
     bins: int,
 ) -> Float[Array, "boxes {bins} {bins}"]:
-    """Targets like those of `crop_masks` in the authors' form: whole pixels, resized as an 8-bit image.
+    """`crop_masks` in the authors' form: whole pixels, resized as an 8-bit image.
 
-    Bit for bit OpenCV's fixed-point arithmetic, whose borders differ between the axes.
+    Equals OpenCV's fixed-point arithmetic bit for bit, including its different borders on the two axes.
     """
     y, wy = _two_taps(boxes[:, 1], boxes[:, 3], bins, whole_border=False)
     x, wx = _two_taps(boxes[:, 0], boxes[:, 2], bins, whole_border=True)
@@ -75,11 +76,11 @@ def crop_masks(
     indices: Int[Array, " boxes"],
     bins: int,
 ) -> Float[Array, "boxes {bins} {bins}"]:
-    """Binary targets: RoIAlign of the object's mask in the box, at least 0.5.
+    """Binary targets: whether RoIAlign of the object's mask in the box is at least 0.5.
 
-    `masks` are packed bits at the scale of `boxes`, and `indices` name each box's mask. The numbers are those
-    of mmdet's BitmapMasks.crop_and_resize (aligned, adaptive samples), computed as two matrix products,
-    because one bin of a large box averages over hundreds of pixels.
+    `masks` are packed bits at the scale of `boxes`; `indices` are the index of each box's mask. The values
+    equal mmdet's BitmapMasks.crop_and_resize (aligned, adaptive samples). They are computed as two matrix
+    products, because one bin of a large box averages over hundreds of pixels.
     """
     height, width = masks.shape[1], masks.shape[2] * 8
     rows = _axis_weights(boxes[:, 1], boxes[:, 3], bins, height)
@@ -90,5 +91,5 @@ def crop_masks(
         mask = unpack_bits(masks[index]).astype(jnp.float32)
         return rows @ mask @ columns.T
 
-    # One box at a time: the masks of all of them would take hundreds of MiB at video sizes.
+    # One box at a time, since the masks of all boxes would take hundreds of MiB at video sizes.
     return (jax.lax.map(one, (indices, rows, columns)) >= 0.5).astype(jnp.float32)

@@ -14,14 +14,14 @@ def nms(
     iou_threshold: float | Float[Array, ""],
     groups: Int[Array | np.ndarray, " boxes"] | None = None,
 ) -> Bool[Array, " boxes"]:
-    """Which boxes greedy NMS keeps. `boxes` are sorted by falling score.
+    """Whether greedy NMS keeps each box. `boxes` are sorted by descending score.
 
-    A box goes when an earlier kept box of the same group (all are one group without `groups`) overlaps it by
-    more than `iou_threshold`.
+    A box is suppressed if its IoU with an earlier kept box of the same group exceeds `iou_threshold`. Without
+    `groups`, all boxes are one group.
 
-    Greedy NMS is the fixpoint of "a box stays if no kept earlier box hits it". Iterating from "all
-    stay" settles the k-th layer of the order of suppression after k rounds. A handful of parallel rounds
-    gives exactly the result of the sequential algorithm.
+    Greedy NMS is the fixpoint of the rule "keep a box if no kept earlier box suppresses it". Starting with
+    all boxes kept, k rounds settle all boxes at the first k levels of the suppression order. So a few
+    parallel rounds give exactly the result of the sequential algorithm.
     """
     n, valid = boxes.shape[0], jnp.asarray(valid)
     order = jnp.arange(n)

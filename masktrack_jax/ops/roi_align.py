@@ -1,10 +1,10 @@
-"""RoIAlign over a feature pyramid: exact, bounded memory, forward and backward.
+"""Exact RoIAlign over a feature pyramid, in bounded memory, forward and backward.
 
-Every output bin is a weighted sum over a small rectangle of feature cells, and the weights are a product
-of a row part and a column part. A chunk of boxes is pooled by walking over the rows and columns of the
-largest rectangle in it, STEP by STEP cells at a time, and adding a gathered, weighted array of all bins for
-each cell: nothing larger is ever stored. The backward pass is the same walk with scatter-adds, one for all
-cells of a step.
+Every output bin is a weighted sum over a small rectangle of feature cells. Each weight is the product of a
+row weight and a column weight. A chunk of boxes is pooled in a loop over the rows and columns of its largest
+rectangle, STEP by STEP cells at a time. For each of these cells, an array of all bins is gathered, weighted
+and added to the output, so no larger array is stored. The backward pass is the same loop with scatter-adds,
+one for all cells of a step.
 """
 
 import math
@@ -24,26 +24,26 @@ STEP = 2  # cells along an axis that are summed in one pass over the output
 class RoIAlignOptions(NamedTuple):
     """A config's `model.roi_align`, and the size of the largest box."""
 
-    finest_scale: float  # boxes whose side is below twice this are read from the finest level
-    sampling: int  # samples a bin and axis; 0 is the adaptive grid of mmcv's RoIAlign
-    # Pixels and cells share one grid. Without it everything is read half a cell too far to the lower right,
-    # as in the first implementations and in the authors' (with 2 samples).
+    finest_scale: float  # boxes with a side below twice this value use the finest level
+    sampling: int  # samples per bin and axis; 0 is the adaptive grid of mmcv's RoIAlign
+    # Pixels and cells share one grid. Otherwise samples are half a cell too far to the lower right, as in the
+    # first implementations and in the authors' code (with 2 samples).
     aligned: bool
-    min_size: float  # in cells: smaller boxes are taken as that large (torchvision: 1)
-    extent: float = 1.0  # the largest box, in sides of the padded image; 1 for boxes clipped to it
+    min_size: float  # in cells; smaller boxes are enlarged to it (torchvision: 1)
+    extent: float = 1.0  # size of the largest box relative to the padded image; 1 for boxes clipped to it
 
 
 class Axis(NamedTuple):
-    """The cells along one axis that each box reads."""
+    """The cells along one axis that each box uses."""
 
     first: Int[Array, "boxes bins"]
-    weights: Float[Array, "boxes bins cells"]  # of the cells from `first` on
-    used: Int[Array, " boxes"]  # how many of these cells are in use
-    limit: Int[Array, " boxes"]  # cells of the level
+    weights: Float[Array, "boxes bins cells"]  # weights of the cells from `first` on
+    used: Int[Array, " boxes"]  # number of these cells that are used
+    limit: Int[Array, " boxes"]  # number of cells of the level
 
 
 class Plan(NamedTuple):
-    """Where each box reads the table of all cells."""
+    """The positions in the table of all cells that each box uses."""
 
     base: Int[Array, " boxes"]  # the first cell of the box's level and image
     rows: Axis
@@ -60,10 +60,10 @@ def bin_samples(
 ) -> tuple[Float[Array, "*boxes {bins} {max_samples}"], Float[Array, "*boxes {bins} {max_samples}"]]:
     """Positions and weights of the samples of the `bins` parts of an interval.
 
-    `start`, `length` and the number of cells, `limit`, are in cells. Each bin has `sampling` samples, or with
-    0 as many as the length of a bin rounded up (mmcv's adaptive grid; at most `max_samples`). A sample more
-    than one cell outside weighs nothing; others outside are moved to the border cell, as in the published
-    kernels.
+    `start`, `length` and `limit`, the number of cells, are in cells. Each bin has `sampling` samples; with 0
+    the number is the length of a bin rounded up (mmcv's adaptive grid; at most `max_samples`). A sample more
+    than one cell outside has weight 0. Other samples outside are moved to the border cell, as in the
+    published kernels.
     """
     size = length / bins
     count = jnp.ceil(size) if sampling == 0 else jnp.full_like(size, sampling)
@@ -85,7 +85,7 @@ def _axis_taps(
     sampling: int,
     reach: int,
 ) -> Axis:
-    """The cells that each box reads, at most `reach` + 2 from the first cell of a bin on."""
+    """The cells that each box uses, at most `reach` + 2 from the first cell of a bin on."""
     max_samples = reach if sampling == 0 else sampling
     position, weight = bin_samples(start, length, bins, limit, sampling, max_samples)
     used = weight > 0
@@ -117,7 +117,7 @@ def _plan(
     bins: int,
     options: RoIAlignOptions,
 ) -> Plan:
-    """Where the boxes read the table of all cells, ordered (level, image, row, column)."""
+    """The `Plan` of the boxes; the table of all cells is ordered (level, image, row, column)."""
     shapes = tuple(level.shape[1:3] for level in levels)
     sizes = np.array([h * w for h, w in shapes])
     starts = levels[0].shape[0] * (np.cumsum(sizes) - sizes)
@@ -137,18 +137,18 @@ def _plan(
         return _axis_taps(*flat, options.sampling, reach)
 
     def inside(axis: Axis, limit: Int[Array, "groups boxes"]) -> Axis:
-        """The axis with its first cells before `limit`."""
+        """Limit the first cells of the axis to less than `limit`."""
         return axis._replace(first=jnp.minimum(axis.first, limit.reshape(-1, 1) - 1), limit=limit.reshape(-1))
 
     columns, rows = taps(0, width), taps(1, height)
-    # A fixed number of samples reads even an empty box.
+    # With a fixed number of samples even an empty box has weights.
     rows = rows._replace(weights=rows.weights * valid.reshape(-1, 1, 1))
     rows, columns = inside(rows, height), inside(columns, width)
     return Plan(base.reshape(-1), rows, columns)
 
 
 def _chunks(tree: PyTree, count: int, chunk: int) -> PyTree:
-    """A tree of arrays of `count` rows, padded with zeros and cut into chunks of at most `chunk` rows."""
+    """Pad a tree of arrays of `count` rows with zeros, and split it into chunks of at most `chunk` rows."""
     n = min(chunk, count)
 
     def cut(array: Array) -> Array:
@@ -162,8 +162,8 @@ def _chunks(tree: PyTree, count: int, chunk: int) -> PyTree:
 def _walk(plan: Plan, visit: Callable[[Array, Array, Array], Array], carry: Array) -> Array:
     """Fold `visit(index, weight, carry)` over the cells that a chunk of boxes needs.
 
-    A visit gets the indices and weights (boxes, bins, bins, STEP²) of STEP² cells of every bin; cells beyond
-    a box's own weigh nothing.
+    `visit` receives the indices and weights (boxes, bins, bins, STEP²) of STEP² cells of every bin; cells
+    outside a box have weight 0.
     """
     base, (y, wy, ny, height), (x, wx, nx, width) = plan
     n, bins = y.shape
@@ -196,11 +196,11 @@ def _pool(
 ) -> Float[Array, "boxes {bins} {bins} channels"]:
     """Pooled features from the table of all cells of all levels of all images."""
     m, channels = plan.base.shape[0], table.shape[1]
-    wide = jnp.promote_types(table.dtype, jnp.float32)  # sums are not of bfloat16
+    wide = jnp.promote_types(table.dtype, jnp.float32)  # never sum in bfloat16
 
     def pool_chunk(part: Plan) -> Array:
         def visit(index: Array, weight: Array, out: Array) -> Array:
-            for k in range(index.shape[-1]):  # as one array the cells would be stored before they are summed
+            for k in range(index.shape[-1]):  # a single gather would store all cells before they are summed
                 cells = table.at[index[..., k]].get(mode="promise_in_bounds")
                 out += cells.astype(wide) * weight[..., k, None].astype(wide)
             return out
@@ -214,7 +214,7 @@ def _pool(
 class _Residuals(NamedTuple):
     plan: Plan
     cells: int
-    like: Float[Array, "0"]  # has the type of the table
+    like: Float[Array, "0"]  # has the dtype of the table
 
 
 def _pool_forward(
@@ -261,10 +261,10 @@ def roi_align(
 ) -> Float[Array, "groups boxes {bins} {bins} channels"]:
     """RoI features of boxes, each from the level that fits its size (Mask R-CNN, section 3).
 
-    `levels` have one padded image size, and cells of `strides` pixels. Invalid boxes give zeros. Gradients
-    flow to `levels` only: boxes are constants here, as in the paper. `images` name the image that each box
-    reads; by default group i reads image i. Boxes are pooled `chunk` at a time: the numbers are the same for
-    all sizes of chunks, time is not (a chunk walks as far as its largest box needs).
+    All `levels` belong to the same padded image size; their cells have `strides` pixels. Invalid boxes give
+    zeros. Gradients flow only to `levels`, since boxes are constants, as in the paper. `images` are the index
+    of each box's image; by default group i uses image i. Boxes are pooled `chunk` at a time. The chunk size
+    changes only the time: the loop over a chunk covers its largest box.
     """
     batch, channels = levels[0].shape[0], levels[0].shape[-1]
     boxes = lax.stop_gradient(boxes)

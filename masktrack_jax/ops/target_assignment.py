@@ -1,4 +1,4 @@
-"""Which proposal learns from which object, and which proposals are drawn: fixed sizes, under jit."""
+"""Assign candidate boxes to objects and sample them for training, with fixed sizes under jit."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from masktrack_jax.ops.boxes import pairwise_iou
 
 
 class Assignment(NamedTuple):
-    """The object that each candidate learns from. Candidates may be neither positive nor negative."""
+    """The object assigned to each candidate. Candidates may be neither positive nor negative."""
 
     target: Int[Array, " candidates"]  # indices of objects
     positive: Bool[Array, " candidates"]
@@ -38,10 +38,10 @@ def assign(
 ) -> Assignment:
     """Max-IoU assignment of candidates to objects (mmdet's MaxIoUAssigner).
 
-    Positive: best IoU at least `positive_iou`; negative: best IoU below `negative_iou`. In addition, every
-    object takes the candidates that share its own best IoU if that is at least `min_positive_iou`
-    ("low-quality matches"; where two objects claim a candidate, the later one takes it). Without objects
-    every valid candidate is negative.
+    A candidate is positive if its best IoU is at least `positive_iou`, and negative if it is below
+    `negative_iou`. In addition, the candidates with an object's highest IoU are positive if that IoU is at
+    least `min_positive_iou` ("low-quality matches"; if two objects claim a candidate, it is assigned to the
+    later one). Without objects every valid candidate is negative.
     """
     iou = jnp.where(targets_valid[None] & valid[:, None], pairwise_iou(boxes, targets), -1.0)
     best = jnp.max(iou, axis=1)
@@ -62,10 +62,11 @@ def sample(
     size: int,
     max_positive: int,
 ) -> Sample:
-    """Draw `size` candidates: up to `max_positive` positives, negatives for the rest.
+    """Sample `size` candidates: up to `max_positive` positives, then negatives.
 
-    `priority` orders the candidates, highest first: uniform noise for a random draw. Fewer candidates than
-    `size` leave the last slots invalid. A positive always sits in the first `max_positive` slots.
+    Candidates are taken by descending `priority`; uniform noise gives a random sample. If there are fewer
+    candidates than `size`, the last slots are invalid. Positives are always in the first `max_positive`
+    slots.
     """
     n = priority.shape[0]
     _, positives = lax.top_k(jnp.where(positive, priority, -jnp.inf), min(max_positive, n))

@@ -1,4 +1,4 @@
-"""Work on the valid rows of padded arrays, in time that goes with their number."""
+"""Map functions over the valid rows of padded arrays, in time proportional to their number."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,16 +15,18 @@ def map_valid(
     arrays: PyTree,
     chunks: Sequence[int],
 ) -> PyTree:
-    """`function` of the valid rows of `arrays`; zeros elsewhere.
+    """Apply `function` to the valid rows of `arrays`; other rows of the result are zero.
 
     `function` takes a chunk of rows of `arrays` and a mask of those that exist. It returns a tree of arrays,
-    each row computed from its own row alone. Chunks have the first size of `chunks` as long as enough valid
-    rows are left, then the next size. The last size is used for the remainder, padded. The number of chunks
-    is known on the device only, so there are no reverse-mode gradients.
+    in which each row depends only on its own input row. Chunks have the first size of `chunks` while enough
+    valid rows are left, then the next size; the last size is used for the padded remainder. The number of
+    chunks is known only on the device, so reverse-mode gradients are not supported.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)
-    order = jnp.concatenate([order, jnp.full(max(chunks), m, order.dtype)])  # M is no row: never written
+    order = jnp.concatenate(
+        [order, jnp.full(max(chunks), m, order.dtype)]
+    )  # m is not a row, so it is never written
     count = jnp.sum(valid)
 
     def part(first: Int[Array, ""] | int, chunk: int) -> tuple[Int[Array, " chunk"], PyTree]:
@@ -52,10 +54,10 @@ def map_valid(
 def map_present(
     function: Callable[[PyTree], PyTree], valid: Bool[Array | np.ndarray, " rows"], arrays: PyTree, chunk: int
 ) -> PyTree:
-    """`map_valid` with reverse-mode gradients; `function` takes a chunk of `chunk` rows alone.
+    """`map_valid` with reverse-mode gradients; `function` takes only a chunk of `chunk` rows.
 
-    All rows are cut into chunks, the valid ones first. A chunk without a valid row is skipped, in the
-    gradient too. It keeps the memory of all rows for the gradient.
+    All rows are split into chunks, valid rows first. Chunks without a valid row are skipped, in the gradient
+    too. The memory for the gradient is that of all rows.
     """
     m = valid.shape[0]
     order = jnp.argsort(~valid, stable=True)

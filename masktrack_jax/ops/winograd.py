@@ -1,8 +1,8 @@
-"""3×3 convolutions with half the multiplications (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", 2016), along the rows only.
+"""3×3 convolutions with half the multiplications, by Winograd's algorithm along the rows only.
 
-Four rows of the output take six products instead of twelve: F(4, 3). Along one axis the sums before and
-after the products are few and go over whole rows of memory, so they cost little beside the products.
+See Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016. Four rows of the output need
+six products instead of twelve: F(4, 3). Along a single axis, there are few sums before and after the
+products, and they run over whole rows of memory, so they cost little compared with the products.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "3 3 channels features"]
 Outputs = Float[Array, "batch height width features"]
 
-ROWS = 4  # of the output at a time
-POINTS = (0.0, 1.0, -1.0, 1 / 2, -2.0)  # and infinity: a small set with little rounding
+ROWS = 4  # rows of the output computed at a time
+POINTS = (0.0, 1.0, -1.0, 1 / 2, -2.0)  # and infinity; this set has small rounding errors
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -36,7 +36,7 @@ class Matrices(NamedTuple):
 
 
 def matrices(rows: int, taps: int, points: Sequence[float]) -> Matrices:
-    """Toom and Cook's interpolation at the n - 1 `points` and infinity."""
+    """Toom-Cook interpolation at the n - 1 `points` and infinity."""
 
     def powers(count: int) -> Float[np.ndarray, "n {count}"]:
         infinity = np.arange(count) == count - 1
@@ -55,10 +55,10 @@ TO_OUTPUT, TO_KERNEL, TO_INPUT = matrices(ROWS, 3, POINTS)
 def conv3x3(x: Images, kernel: Kernel, exact: bool = False) -> Outputs:
     """3×3 convolution with zero padding of 1.
 
-    In float32 its rounding error is about three times the plain sum's. With `exact`, and whenever gradients
-    are computed, the output is the plain sum: the rounding would show in the recorded course of a training.
-    The gradients use few products in any case. XLA's own gradient of the kernel, whose sums run over whole
-    images, is the slowest part of a training step on a CPU.
+    In float32 its rounding error is about three times that of the plain sum. With `exact`, and whenever
+    gradients are computed, the output is the plain sum, because the rounding would be visible in the recorded
+    training runs. The gradients always use fewer products: XLA's own gradient of the kernel sums over whole
+    images and is the slowest part of a training step on a CPU.
     """
     return plain_conv3x3(x, kernel) if exact else _fewer_products(x, kernel)
 
@@ -80,7 +80,7 @@ def _fewer_products(x: Images, kernel: Kernel) -> Outputs:
 
 
 def plain_conv3x3(x: Images, kernel: Kernel) -> Outputs:
-    """`conv3x3` as one convolution of XLA."""
+    """`conv3x3` as a single XLA convolution."""
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=LAYOUT)
 
 
@@ -95,10 +95,10 @@ def _backward(exact: bool, residuals: tuple[Images, Kernel], gradient: Outputs) 
 
 
 def _kernel_gradient(x: Images, gradient: Outputs) -> Kernel:
-    """Gradient of the kernel as matrix products: six instead of twelve for every four rows.
+    """The gradient of the kernel as matrix products, six instead of twelve for every four rows.
 
-    XLA's own gradient is a convolution: no faster, and on a CPU 18 times slower within a conditional.
-    `stored` keeps XLA from merging an array into the products, which would read it again and again.
+    XLA's own gradient is a convolution, which is no faster, and 18 times slower in a conditional on a CPU.
+    `stored` prevents XLA from fusing an array into the products, which would read it repeatedly.
     """
     _, height, width, channels = x.shape
     strips, stored = -(-height // ROWS), lax.optimization_barrier
@@ -123,5 +123,5 @@ conv3x3.defvjp(_forward, _backward)
 
 
 def _weighted(weights: Float[np.ndarray, " n"], arrays: Iterable[Array]) -> Array:
-    """Sum of arrays with constant weights; skips weights of 0."""
+    """The sum of arrays with constant weights; weights of 0 are skipped."""
     return cast(Array, sum(float(weight) * array for weight, array in zip(weights, arrays) if weight))
