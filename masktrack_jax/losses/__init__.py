@@ -1,5 +1,4 @@
-"""Every loss as (sum, count), so that a mean over all devices is psum(sum) / psum(count).
+"""Losses, each as (sum, count), so that a mean over all devices is psum(sum) / psum(count).
 
-Rows that are not `valid` (or not `positive`, where a loss is about objects) count for nothing, whatever they
-hold.
+Rows that are not `valid` (or not `positive`, for losses on objects) have no effect, whatever their values.
 """

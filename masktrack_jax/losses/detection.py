@@ -18,20 +18,20 @@ def sum_valid(
 def binary_cross_entropy(
     logits: Float[Array | np.ndarray, "*shape"], targets: Shaped[Array | np.ndarray, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Elementwise, on logits, stable for both signs. Targets are 0 and 1 of any type, or between."""
+    """Elementwise loss on logits, numerically stable for both signs. Targets are in [0, 1], of any type."""
     return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
 def cross_entropy(
     logits: Float[Array | np.ndarray, "*shape classes"], targets: Int[Array | np.ndarray, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Negative log likelihood of the classes `targets`."""
+    """The negative log likelihood of the classes `targets`."""
     log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
 
 
 def smooth_l1(difference: Float[Array | np.ndarray, "*shape"], beta: float) -> Float[Array, "*shape"]:
-    """Elementwise: quadratic up to `beta`, linear beyond (Girshick 2015); beta 0 is plain L1."""
+    """Elementwise loss, quadratic up to `beta` and linear beyond (Girshick 2015); `beta` 0 is plain L1."""
     distance = jnp.abs(difference)
     if beta == 0:
         return distance
@@ -46,10 +46,10 @@ def rpn_losses(
     valid: Bool[Array | np.ndarray, "*samples"],
     beta: float,
 ) -> dict[str, Term]:
-    """Objectness and box loss of sampled anchors, both over the number of samples.
+    """Objectness and box loss of sampled anchors, both divided by the number of samples.
 
-    Boxes of positives are compared by `smooth_l1` with `beta` (Ren et al. 2015; mmtracking 0, the authors
-    1/9).
+    The box loss of positives is `smooth_l1` with `beta` (Ren et al. 2015; 0 in mmtracking, 1/9 in the
+    authors' code).
     """
     count = jnp.sum(valid)
     objectness = sum_valid(binary_cross_entropy(logits, positive), valid)
@@ -66,10 +66,10 @@ def box_losses(
     valid: Bool[Array | np.ndarray, "*samples"],
     beta: float,
 ) -> dict[str, Term]:
-    """Class and box loss of sampled RoIs, both over the number of samples.
+    """Class and box loss of sampled RoIs, both divided by the number of samples.
 
-    The label of background is the number of classes. Only the deltas of the RoI's own class are compared, by
-    `smooth_l1` with `beta` (Girshick 2015; mmtracking 0, the authors 1).
+    The label of background is the number of classes. The box loss uses only the deltas of the RoI's own
+    class; it is `smooth_l1` with `beta` (Girshick 2015; 0 in mmtracking, 1 in the authors' code).
     """
     count = jnp.sum(valid)
     own = jnp.minimum(labels, deltas.shape[-2] - 1)[..., None, None]

@@ -1,7 +1,7 @@
-"""Losses of the track head: what embeddings of the objects of two frames should look like.
+"""Losses of the track head, on the embeddings of RoIs in a key and a reference frame.
 
-A loss takes the `Samples` of a key and of a reference frame with embeddings, and its options; it returns a
-`TrackLoss`. Samples of different pairs are never compared.
+A loss takes the `Samples` of both frames, with embeddings, and its options. It returns a `TrackLoss`. Samples
+of different pairs are never compared.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from masktrack_jax.losses.detection import Term, cross_entropy, sum_valid
 
-FAR = 1e9  # a distance, or minus a logit, that loses against every other one and is finite
+FAR = 1e9  # a finite distance, or minus a logit, beyond all real ones
 
 
 class Samples(NamedTuple):
@@ -22,27 +22,29 @@ class Samples(NamedTuple):
 
     features: Float[
         Array, "pairs samples embedding"
-    ]  # before the head RoI features (pairs, samples, 7, 7, C)
-    identity: Int[Array, "pairs samples"]  # equal for one object in both frames; arbitrary where not positive
+    ]  # before the track head: RoI features (pairs, samples, 7, 7, C)
+    identity: Int[
+        Array, "pairs samples"
+    ]  # the same for an object in both frames; arbitrary where not positive
     positive: Bool[Array, "pairs samples"]  # on an object
     valid: Bool[Array, "pairs samples"]  # on an object or on background
 
 
 class TrackLoss(NamedTuple):
-    """Terms of a loss by name, and scores: the higher, the more alike are a key and a reference sample."""
+    """Terms of a loss by name, and scores, which are higher for more similar key and reference samples."""
 
     terms: dict[str, Term]
-    scores: Float[Array, "pairs key reference"]  # or with a column for "new object" in front
+    scores: Float[Array, "pairs key reference"]  # or with a first column for "new object"
 
 
 def same_object(key: Samples, reference: Samples) -> Bool[Array, "pairs key reference"]:
-    """Whether a key and a reference sample are on one object."""
+    """Whether a key and a reference sample are on the same object."""
     equal = key.identity[..., :, None] == reference.identity[..., None, :]
     return jnp.asarray(equal & key.positive[..., :, None] & reference.positive[..., None, :])
 
 
 def unit(x: Float[Array | np.ndarray, "*samples embedding"]) -> Float[Array, "*samples embedding"]:
-    """Vectors scaled to length 1; finite, with a finite gradient, for the zero vector."""
+    """Scale vectors to length 1; for the zero vector, value and gradient are finite."""
     x = jnp.asarray(x)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-12))
 
@@ -57,7 +59,7 @@ def products(
 def distances(
     a: Float[Array | np.ndarray, "*pairs n embedding"], b: Float[Array | np.ndarray, "*pairs m embedding"]
 ) -> Float[Array, "*pairs n m"]:
-    """Euclidean distances of every vector of `a` to every vector of `b`; gradient 0 where they are equal."""
+    """Euclidean distances of every vector of `a` to every vector of `b`; the gradient is 0 at distance 0."""
     square = jnp.sum((a[..., :, None, :] - b[..., None, :, :]) ** 2, axis=-1)
     apart = square > 0
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
@@ -67,18 +69,18 @@ def match_logits(
     embeddings: Float[Array | np.ndarray, "*pairs n embedding"],
     references: Float[Array | np.ndarray, "*pairs m embedding"],
 ) -> Float[Array, "*pairs n m+1"]:
-    """Logits of "new object", which is 0, and of being each of the references."""
+    """Logits of "new object", which is 0, and of each reference."""
     logits = products(embeddings, references)
     return jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(1, 0)])
 
 
 def match_targets(same: Bool[Array, "pairs key reference"]) -> Int[Array, "pairs key"]:
-    """Columns of the right logits of `match_logits`, from the result of `same_object`."""
+    """The correct column of `match_logits` for each key sample, from the result of `same_object`."""
     return jnp.where(same.any(-1), 1 + jnp.argmax(same, axis=-1), 0)
 
 
 def softmax_loss(key: Samples, reference: Samples, *, over: str) -> TrackLoss:
-    """The paper's loss (Yang, Fan, Xu 2019, equations 1 and 2): which object of the reference frame, or new?
+    """The paper's loss (Yang, Fan, Xu 2019, equations 1 and 2): is a key RoI a reference object or new?
 
     Cross-entropy of softmax(0, v·r₁, …, v·r_M) for each key RoI v on an object. Each object of the reference
     frame has one sample r. `over`: see `match_loss`. Published weight: 1.
@@ -95,11 +97,11 @@ def match_loss(
     reference_valid: Bool[Array | np.ndarray, "pairs objects"],
     over: str,
 ) -> dict[str, Term]:
-    """Cross-entropy of "new" (column 0) or which reference object for valid RoIs, a mean over images.
+    """Cross-entropy of valid RoIs over "new" (column 0) and the reference objects, a mean over images.
 
-    An image's sum over all its RoIs is divided by the number of RoIs that have a match (`over` "matched",
-    mmtracking's RoIEmbedHead) or of all RoIs ("positives", the authors'; there an image with a single one
-    counts as 0).
+    The sum over an image's RoIs is divided by the number of RoIs that have a match (`over` "matched", as in
+    mmtracking's RoIEmbedHead), or by the number of all its RoIs ("positives", as in the authors' code, where
+    the loss of an image with a single RoI is 0).
     """
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     masked = jnp.where(exists[:, None], logits, -FAR)
@@ -118,10 +120,10 @@ def triplet_loss(
     """Batch-hard triplet loss (Hermans, Beyer, Leibe 2017, "In Defense of the Triplet Loss", equation 5).
 
     [margin + max d(a, p) − min d(a, n)]₊ for each anchor a, over the other samples p of its object and the
-    samples n of other objects in either frame; d is the Euclidean distance. A mean over the anchors that
-    have both. `soft` uses log(1 + exp(max d − min d)) instead, which needs no margin. `unit_length` divides
-    embeddings by their lengths, as a tracker by cosine similarity sees them; the paper does not.
-    Published: margins of 0.1 to 1 and soft (later work mostly uses 0.3), weight 1.
+    samples n of other objects in either frame; d is the Euclidean distance. The loss is the mean over the
+    anchors that have both. `soft` uses log(1 + exp(max d − min d)) instead, which needs no margin.
+    `unit_length` divides embeddings by their lengths, as tracking by cosine similarity does; the paper does
+    not. Published: margins of 0.1 to 1 and soft (later work mostly uses 0.3), weight 1.
     """
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=key.positive.ndim - 1), key, reference)
     x = unit(both.features) if unit_length else both.features
@@ -141,8 +143,8 @@ def contrastive_loss(key: Samples, reference: Samples, *, margin: float, unit_le
     """Pairwise contrastive loss (Hadsell, Chopra, LeCun 2006, equation 4).
 
     ½ d² for a key and a reference sample of one object, ½ [margin − d]₊² for two of different objects; d is
-    the Euclidean distance. A mean over all pairs of samples on objects. `unit_length`: as in `triplet_loss`.
-    Published: margin 1, weight 1.
+    the Euclidean distance. The loss is the mean over all pairs of samples on objects. `unit_length`: as in
+    `triplet_loss`. Published: margin 1, weight 1.
     """
     x, y = (unit(s.features) if unit_length else s.features for s in (key, reference))
     distance = distances(x, y)
@@ -155,16 +157,16 @@ def contrastive_loss(key: Samples, reference: Samples, *, margin: float, unit_le
 def quasi_dense_loss(
     key: Samples, reference: Samples, *, weight: float, cosine_margin: float, negatives_per_positive: int
 ) -> TrackLoss:
-    """Multi-positive contrastive loss of QDTrack (Pang et al. 2021, section 3.2), also IDOL's.
+    """Multi-positive contrastive loss of QDTrack (Pang et al. 2021, section 3.2), also used by IDOL.
 
     log(1 + Σ_k⁺ Σ_k⁻ exp(v·k⁻ − v·k⁺)) for each key RoI v whose object is in the reference frame, over the
-    reference samples k⁺ of its object and all others k⁻, background too. A mean over an image's v, then over
-    images; published weight 0.25. Adds `cosine_loss` with weight 1.
+    reference samples k⁺ of its object and all other ones k⁻, with background. The loss is the mean over an
+    image's v, then over images; published weight 0.25. Adds `cosine_loss` with weight 1.
     """
     scores = products(key.features, reference.features)
     same = same_object(key, reference)
     negative = key.positive[..., :, None] & reference.valid[..., None, :] & ~same
-    # The double sum is a product of two.
+    # The double sum is a product of two sums.
     pulled, pushed = _log_sum_exp(-scores, same), _log_sum_exp(scores, negative)
     losses = weight * jax.nn.softplus(pulled + pushed)
     cosines = products(unit(key.features), unit(reference.features))
@@ -181,9 +183,9 @@ def cosine_loss(
 ) -> dict[str, Term]:
     """QDTrack's auxiliary loss (section 3.2): cosines approach 1 where `same`, and 0 where `negative`.
 
-    (1 − [c]₊)² of `same`, and [c − margin]₊² of only the largest `negative`, `negatives_per_positive` for
-    each `same`. A mean over an image's pairs, then over images. Published (their code): margin 0.1, 3
-    negatives a positive.
+    (1 − [c]₊)² for pairs in `same`, and [c − margin]₊² for the hardest pairs in `negative`,
+    `negatives_per_positive` for each pair in `same`. The loss is the mean over an image's pairs, then over
+    images. Published (their code): margin 0.1, 3 negatives per positive.
     """
     batch = len(cosines)
     attracted = jnp.where(same, (1 - jnp.clip(cosines, 0, 1)) ** 2, 0.0).sum((1, 2))
@@ -215,7 +217,7 @@ LOSSES: dict[str, Callable[..., TrackLoss]] = {
     "contrastive": contrastive_loss,
     "quasi_dense": quasi_dense_loss,
 }
-# The losses that compare RoIs drawn in both frames. The others compare RoIs of the key frame with the objects
+# Losses that compare sampled RoIs of both frames. The others compare RoIs of the key frame with the objects
 # of the reference frame.
 OVER_ROIS = ("quasi_dense",)
 
@@ -223,10 +225,10 @@ OVER_ROIS = ("quasi_dense",)
 def accuracy(
     scores: Float[Array | np.ndarray, "pairs key _columns"], key: Samples, reference: Samples
 ) -> Term:
-    """(right, count) by a loss's scores: is a key RoI's most similar reference object its own?
+    """(right, count) of key RoIs: is the reference sample with the highest score on the same object?
 
-    With a column for "new" all RoIs on objects count. Without one only those count whose object is in the
-    reference frame, since no score says that an object is new.
+    With a column for "new", all RoIs on objects are counted. Without it, only RoIs whose object is in the
+    reference frame are counted, since no score can say that an object is new.
     """
     same = same_object(key, reference)
     if scores.shape[-1] > same.shape[-1]:
@@ -242,7 +244,7 @@ def match_accuracy(
     valid: Bool[Array | np.ndarray, "pairs rois"],
     reference_valid: Bool[Array | np.ndarray, "pairs objects"],
 ) -> Term:
-    """(right, count) of the valid RoIs: does the right object, or "new", have the highest logit?"""
+    """(right, count) of valid RoIs whose correct column, an object or "new", has the highest logit."""
     exists = jnp.pad(reference_valid, ((0, 0), (1, 0)), constant_values=True)
     right = jnp.argmax(jnp.where(exists[:, None], logits, -jnp.inf), axis=-1) == targets
     return sum_valid(right, valid), jnp.sum(valid)
