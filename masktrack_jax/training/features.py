@@ -1,4 +1,4 @@
-"""What the losses of a batch are computed from: feature levels of both frames of each pair, and proposals."""
+"""Inputs of the losses of a batch: feature levels of both frames of each pair, and proposals."""
 
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from masktrack_jax.training.targets import Proposals
 
 
 class PairFeatures(NamedTuple):
-    """Feature levels of the frames of `pairs`, and a key for each pair."""
+    """Feature levels of the frames of `pairs`, and a random key for each pair."""
 
     key: Pyramid
     reference: Pyramid
@@ -32,8 +32,8 @@ class RPNOutputs(NamedTuple):
 def pair_features(model: MaskTrackRCNN, pairs: FramePairs, keys: Key[Array, " batch"]) -> PairFeatures:
     """Feature levels of all frames of `pairs`.
 
-    If the reference frames have targets too, the reversed pairs are appended: every frame is key and
-    reference in turn, which gives twice the pairs from the features of the same frames.
+    If the reference frames have targets too, the reversed pairs are appended. Every frame is then used both
+    as key and as reference, which gives twice the pairs from the same features.
     """
     n = len(pairs.key.image)
     key, reference = (frames._replace(targets=None) for frames in pairs)
@@ -53,7 +53,7 @@ def _concatenate(first: Frames, second: Frames) -> Frames:
 
 
 def frame_proposals(model: MaskTrackRCNN, rpn: RPNOutputs, frames: Frames) -> Proposals:
-    """Proposals for `frames` from outputs of the RPN, to which no gradient flows back."""
+    """Proposals for `frames` from the outputs of the RPN, without a gradient to these."""
     anchors = model.anchors(*frames.image.shape[1:3])
     logits, deltas = map(lax.stop_gradient, rpn)
     return Proposals(*model.propose(logits, deltas, anchors, frames.image_size))

@@ -1,4 +1,4 @@
-"""Metrics of a run: `WORKDIR/metrics.jsonl`, TensorBoard, and a progress bar or lines."""
+"""Write the metrics of a run to `WORKDIR/metrics.jsonl`, to TensorBoard, and to the terminal."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ Row = dict[str, int | float | None]
 class MetricsLog:
     """Collects the metrics of steps and writes their means every `every` steps.
 
-    `rate` gives the learning rate, and `frames` is the number of frames a step reads. `pending` are the
-    metrics that the resumed run had collected but not written.
+    `rate` is the learning rate schedule, and `frames` the number of frames in a step. `pending` are metrics
+    that the resumed run had collected but not written.
     """
 
     def __init__(
@@ -52,27 +52,27 @@ class MetricsLog:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """A block in which the step waits for data; its time counts as `data_wait`."""
+        """Context for waiting on data; its time counts as `data_wait`."""
         started = time.perf_counter()
         yield
         self._waited += time.perf_counter() - started
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """A block whose time does not count as training."""
+        """Context whose time does not count as training."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Add the metrics of a step, counted from 1; they are read only when they are written."""
+        """Add the metrics of a step, counted from 1. They are fetched from the device only to be written."""
         self._steps.append((step, metrics))
         self._bar.update()
         if step % self._every == 0 or step == self._total:
             self._write(step)
 
     def pending(self, last: int) -> list[dict[str, float]]:
-        """The metrics of each step up to `last` that is not written yet."""
+        """The metrics of each step up to `last` that have not been written yet."""
         steps = jax.device_get([metrics for step, metrics in self._steps if step <= last])
         return self._before + [{name: float(value) for name, value in s.items()} for s in steps]
 
@@ -99,7 +99,7 @@ class MetricsLog:
 
 
 class SilentLog:
-    """A `MetricsLog` that writes nothing, for all processes but the first."""
+    """A `MetricsLog` that writes nothing, for all processes except the first."""
 
     def waiting(self) -> contextlib.nullcontext[None]:
         return contextlib.nullcontext()
@@ -118,9 +118,9 @@ class SilentLog:
 
 
 def means(steps: Sequence[dict[str, float]]) -> Row:
-    """The row of some steps: the means over the good ones, and the numbers of skipped steps and pairs.
+    """Average the metrics of steps into a row, with the numbers of skipped steps and pairs.
 
-    A mean is None if all steps are bad.
+    Bad steps are left out of the means. A mean is None if all steps are bad.
     """
     good = [metrics for metrics in steps if not metrics["bad"]]
     names = sorted(steps[0].keys() - {"bad", "skipped_pairs", "signal"})
@@ -134,7 +134,7 @@ SHOWN = (("loss", "loss", ".3f"), ("class", "cls_accuracy", ".2f"), ("match", "m
 
 
 def summary(row: Row) -> str:
-    """A row as one line for the terminal."""
+    """Format a row as one line for the terminal."""
     words = [f"{word} {row[name]:{form}}" for word, name, form in SHOWN if row.get(name) is not None]
     words.append(f"{row['frames_per_second']:.0f} frames/s")
     words += [
@@ -144,7 +144,7 @@ def summary(row: Row) -> str:
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Remove rows after `step`, which the resumed run will write again, and a last line that was cut off."""
+    """Remove rows after `step`, which the resumed run will write again, and a truncated last line."""
     if path.exists():
         kept = "".join(f"{line}\n" for line in path.read_text().splitlines() if _step_of(line) <= step)
         with whole(path, "choose another --workdir") as partial:

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: how a run notices and names them."""
+"""Detect and report training steps with a non-finite loss or gradient."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.signals import Interruption
 from masktrack_jax.training.step import Metrics
 
-IN_A_ROW = 50  # bad steps after which "skip" gives up too
+IN_A_ROW = 50  # bad steps in a row after which "skip" stops the run too
 
 
 class BadStep(UserError):
@@ -32,7 +32,7 @@ class Watch:
         self._bad_in_a_row = 0
 
     def add(self, step: int, provenance: Provenance, metrics: Metrics) -> None:
-        """Remember a step and check the one before it. Raises a `BadStep` if that one must stop the run."""
+        """Record a step and check the previous one. Raises a `BadStep` if the previous one stops the run."""
         last, self._last = self._last, (step, provenance, metrics)
         if last is not None:
             self._check(*last)
@@ -60,14 +60,14 @@ class Watch:
         logging.getLogger(__name__).warning("step skipped: %s", problem)
 
     def _pairs(self, provenance: Provenance) -> str:
-        """The videos and frames of a batch, in words."""
+        """The videos and frames of a batch, as text."""
         columns = (column.tolist() for column in provenance[:3])
         pairs = (f"{self._videos[v].name} {key} and {reference}" for v, key, reference in zip(*columns))
         return f"its videos and frames (from 0): {', '.join(pairs)}"
 
 
 def _not_finite(metrics: Metrics) -> list[str]:
-    """Which losses of a step are not finite, or else its gradient, in words."""
+    """Describe the non-finite losses of a step, or else its total loss and gradient."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     parts = [name for name in values if name.startswith("loss_") and not np.isfinite(values[name])]
     return [f"{name} is {values[name]}" for name in parts or ("loss", "gradient_norm")]

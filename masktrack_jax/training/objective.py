@@ -1,4 +1,4 @@
-"""The training objective: from a batch of labelled frame pairs to the sums and counts of every loss."""
+"""The training objective: compute the sum and count of every loss from a batch of labelled frame pairs."""
 
 from functools import partial
 from typing import NamedTuple
@@ -26,10 +26,10 @@ from masktrack_jax.training.track_samples import RoIFeatures, Terms, track_rois,
 
 
 def sample_keys(key: PRNGKeyArray, n: int, offset: int | Int[Array, ""]) -> Key[Array, " n"]:
-    """Keys of the samples `offset` … `offset + n - 1` of the global batch.
+    """Random keys of the samples `offset` … `offset + n - 1` of the global batch.
 
-    The random draws of a sample depend only on its place in the global batch, not on how the batch is split
-    over devices.
+    The random numbers of a sample depend only on its index in the global batch, not on how the batch is
+    split over devices.
     """
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(offset + jnp.arange(n))
 
@@ -37,9 +37,9 @@ def sample_keys(key: PRNGKeyArray, n: int, offset: int | Int[Array, ""]) -> Key[
 def pair_losses(
     model: MaskTrackRCNN, pairs: FramePairs, keys: Key[Array, " batch"], options: ConfigDict
 ) -> tuple[Terms, Terms]:
-    """Losses and other metrics, each as a sum and a count, of a bound model: `nn.apply(pair_losses, model)`.
+    """Losses and other metrics of a bound model, each as (sum, count); use `nn.apply(pair_losses, model)`.
 
-    `options` is a config's `train`. If only the track head learns (`options.only`), only its loss is
+    `options` is a config's `train`. If only the track head is trained (`options.only`), only its loss is
     computed.
     """
     if options.only == "track_head":
@@ -64,7 +64,7 @@ def pair_losses(
 def pair_rois(
     model: MaskTrackRCNN, pairs: FramePairs, keys: Key[Array, " batch"], options: ConfigDict
 ) -> tuple[Samples, Samples]:
-    """The `Samples` of RoI features of both frames that the tracking loss of `pair_losses` compares."""
+    """The RoI features of both frames for the tracking loss of `pair_losses`, as `Samples`."""
     found = propose_and_draw(model, pairs, keys, options)
     return track_rois(model, found.features, found.proposals, found.rois, options)
 
@@ -74,7 +74,7 @@ class Proposed(NamedTuple):
 
     features: PairFeatures
     rpn: RPNOutputs
-    rpn_keys: Key[Array, " batch"]  # to sample anchors with
+    rpn_keys: Key[Array, " batch"]  # for the sampling of anchors
     proposals: Proposals
     rois: RoITargets
 
@@ -82,7 +82,7 @@ class Proposed(NamedTuple):
 def propose_and_draw(
     model: MaskTrackRCNN, pairs: FramePairs, keys: Key[Array, " batch"], options: ConfigDict
 ) -> Proposed:
-    """The first stage of the detector, and the RoIs that the second one learns from."""
+    """Run the first stage of the detector, and sample the RoIs that train the second stage."""
     features = pair_features(model, pairs, keys)
     rpn = RPNOutputs(*model.rpn_head(features.key))
     proposals = frame_proposals(model, rpn, features.pairs.key)
@@ -115,7 +115,7 @@ def draw_rois(
     proposals: Proposals,
     options: ConfigDict,
 ) -> RoITargets:
-    """Sample the RoIs of every image that the box and mask heads learn from."""
+    """Sample the RoIs of every image that train the box and mask heads."""
     count = frames.boxes.shape[1] + proposals.boxes.shape[1]
     objects = Objects(frames.boxes, frames.labelled.labels, frames.valid)
     draw = partial(targets.roi_targets, num_classes=model.num_classes, options=options)
@@ -126,8 +126,8 @@ class HeadTerms(NamedTuple):
     """Losses of the box and mask heads."""
 
     terms: Terms
-    accuracy: Term  # of the class of foreground RoIs
-    pooled: RoIFeatures  # of the box head
+    accuracy: Term  # classification accuracy of foreground RoIs
+    pooled: RoIFeatures  # RoI features of the box head
 
 
 def box_and_mask_terms(
@@ -139,7 +139,7 @@ def box_and_mask_terms(
     terms = detection.box_losses(
         classes, deltas, rois.labels, rois.positive, rois.deltas, rois.valid, options.roi.beta
     )
-    # Positives sit in the first slots, and only they have a mask.
+    # Only positives have masks, and they are in the first slots.
     terms |= mask_terms(model, frames, levels, rois.first(targets.max_positives(options.roi)))
     right = (jnp.argmax(classes, -1) == rois.labels) & rois.positive
     accuracy = right.sum(), rois.positive.sum()  # without background, which is easy

@@ -1,4 +1,4 @@
-"""The training run, top to bottom."""
+"""The training loop, from reading batches to saving checkpoints."""
 
 import contextlib
 from pathlib import Path
@@ -26,11 +26,11 @@ from masktrack_jax.training.validation import Evaluate, Validation
 def train(
     config: ConfigDict, dataset: VisDataset, workdir: str | Path, evaluate: Evaluate | None = None
 ) -> TrainState:
-    """Train on `dataset` as `config` says, resuming from the newest checkpoint in `workdir` if there is one.
+    """Train on `dataset`, resuming from the newest checkpoint in `workdir` if there is one.
 
-    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` there and returns the final state. SIGTERM and
-    SIGINT save the state and raise SystemExit. `evaluate` scores variables during the run, see `Validation`.
-    All processes of a run (see runtime/processes.py) call this.
+    Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` to `workdir`, and returns the final state. At
+    SIGTERM or SIGINT it saves the state and raises SystemExit. `evaluate` scores variables during the run,
+    see `Validation`. All processes of a run (see runtime/processes.py) call this function.
     """
     total = total_steps(config, dataset)
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
@@ -65,15 +65,17 @@ def train(
                         state, split_batch(batch, len(devices), step - 1, interruption.noted)
                     )
                     if devices[0].platform == "cpu":
-                        jax.block_until_ready(metrics)  # else forced host devices can deadlock in a reduction
+                        jax.block_until_ready(
+                            metrics
+                        )  # otherwise, simulated CPU devices can deadlock in a reduction
                     watch.add(step, batch.provenance, metrics)
                     if step % config.train.log_every == 0 or step == total:
                         watch.finish()
                     log.add(step, metrics)
                     if interruption.signal is None and validation.due(step):
                         watch.finish()
-                        save(state)  # first: nothing is lost if scoring is interrupted
-                        if interruption.signal is None:  # else the evaluation is due when the run resumes
+                        save(state)  # before scoring, so that an interruption loses nothing
+                        if interruption.signal is None:  # otherwise the evaluation runs after resuming
                             with log.paused():
                                 validation.score(state)
                     if interruption.signal is not None:
@@ -82,7 +84,7 @@ def train(
                         save(state)
                 watch.finish()
             except BadStep:
-                save(state)  # which the bad step has not changed
+                save(state)  # the bad step has not changed it
                 raise
             if interruption.signal is not None:
                 save(state)
@@ -91,10 +93,10 @@ def train(
 
 
 class Batches:
-    """The rows of each batch that this process takes, from step `start` on.
+    """This process's rows of each batch, from step `start` on.
 
-    A signal may end the processes of the loader too, while this one still has a few steps to run. Batch k is
-    the same whoever loads it, so the remaining batches are then loaded by threads of this process.
+    A signal may also end the loader's processes, while this process still has a few steps to run. The
+    remaining batches are then loaded by threads of this process, which load the same batches.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Batches:
 def open_log(
     config: ConfigDict, workdir: Path, start: int, total: int, pending: list[dict[str, float]]
 ) -> MetricsLog | SilentLog:
-    """The log of metrics from step `start` on; only the first process writes."""
+    """Open the log of metrics at step `start`; only the first process writes."""
     if not is_first():
         return SilentLog()
     return MetricsLog(
@@ -150,8 +152,8 @@ def open_log(
 
 
 def end_if_asked(interruption: Interruption, checkpoints: store.Checkpoints, state: TrainState) -> None:
-    """Raise SystemExit, once everything is written, if a signal ended the run."""
-    # A signal that was noted in the last steps came too late to be agreed upon: the other processes end too.
+    """If a signal ended the run, wait for the checkpoint and raise SystemExit."""
+    # A signal received in the last steps is too late for an agreement, but the other processes end anyway.
     if (signal := interruption.signal or interruption.noted) is not None:
         checkpoints.wait()
         print(f"{signal.name}: step {state.step} is saved; the same command resumes from there")
@@ -159,7 +161,7 @@ def end_if_asked(interruption: Interruption, checkpoints: store.Checkpoints, sta
 
 
 def total_steps(config: ConfigDict, dataset: VisDataset) -> int:
-    """Steps of the whole run: `train.steps`, or `train.epochs` passes over the labelled frames."""
+    """The number of steps of the run: `train.steps`, or `train.epochs` passes over the labelled frames."""
     if config.train.steps > 0:
         return config.train.steps
     options = PairOptions.from_config(config.data)
@@ -167,7 +169,7 @@ def total_steps(config: ConfigDict, dataset: VisDataset) -> int:
 
 
 def check_divides(batch_size: int, devices: int, parts: int = 1) -> None:
-    """Check that the devices can share the batch equally, and each its share in equal `parts`."""
+    """Check that the batch can be divided equally among devices, and each share into equal `parts`."""
     if batch_size % devices:
         raise UserError(
             f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; make it one"

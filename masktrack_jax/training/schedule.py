@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.runtime.errors import UserError
 
-DECAY_FACTOR = 0.1  # of the schedule "steps", at each of `decay_at`
+DECAY_FACTOR = 0.1  # factor of the schedule "steps" at each of `decay_at`
 
 Rate = Callable[[int | Int[Array, ""]], float | Float[Array, ""]]
 
 
 def learning_rate(options: ConfigDict, total_steps: int) -> Rate:
-    """Learning rate by step: linear warm-up from `warmup_factor`, then steps (÷ 10) or cosine to 0."""
+    """The learning rate as a function of the step: linear warm-up, then steps (÷ 10) or a cosine to 0."""
 
     def warmed(step: int | Int[Array, ""]) -> Float[Array, ""]:
         start = options.warmup_factor
@@ -35,9 +35,9 @@ def learning_rate(options: ConfigDict, total_steps: int) -> Rate:
 
 
 def trainable(params: dict[str, Any], frozen: tuple[str, ...], only: str = "") -> dict[str, Any]:
-    """Tree of bool: False for backbone parameters whose name starts with one of `frozen`.
+    """A tree of bools: False for backbone parameters whose name starts with one of `frozen`.
 
-    Also False for the parts of the network that `only` (`train.only`: comma-separated names) leaves out.
+    Parts of the network that are not in `only` (`train.only`, comma-separated names) are False too.
     """
 
     def is_trainable(path: jax.tree_util.KeyPath, _: object) -> bool:
@@ -52,10 +52,10 @@ def trainable(params: dict[str, Any], frozen: tuple[str, ...], only: str = "") -
 def make_optimizer(
     options: ConfigDict, total_steps: int, mask: dict[str, Any]
 ) -> optax.GradientTransformation:
-    """Gradient transformation; parameters outside `mask` stay unchanged (no decay, no moments)."""
+    """The gradient transformation. Parameters outside `mask` do not change (no decay, no moments)."""
     rate = learning_rate(options, total_steps)
     if options.name == "sgd":
-        # Decay before momentum, on every parameter: PyTorch's SGD, the reference's choice.
+        # Decay before momentum, on every parameter, like PyTorch's SGD in the reference.
         update = optax.chain(
             optax.add_decayed_weights(options.weight_decay), optax.sgd(rate, options.momentum)
         )

@@ -1,4 +1,4 @@
-"""How a run starts: anew, from other weights, or from its newest checkpoint."""
+"""Start a run from random weights or other weights, or resume it from its newest checkpoint."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,7 +26,7 @@ class Start(NamedTuple):
 
     step: Callable
     state: TrainState
-    pending: list[dict[str, float]]  # metrics before that state that are not written yet
+    pending: list[dict[str, float]]  # metrics of earlier steps that are not written yet
 
 
 def start_run(
@@ -60,7 +60,7 @@ def start_run(
     return Start(step, state, pending)
 
 
-# Keys that may differ when a run resumes: they do not change what it learns, or only say where the data are.
+# Keys that may differ when a run resumes: they do not change the training, or only locate the data.
 FREE = (
     "inference.",
     "model.remat",
@@ -86,7 +86,7 @@ FREE = (
 
 
 def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, categories: Categories) -> None:
-    """Refuse to resume another run than the one in `workdir`, which `metadata` describes."""
+    """Raise a UserError if the run in `workdir`, described by `metadata`, differs in a relevant setting."""
     if metadata.categories != categories:
         raise UserError(
             f"{workdir}: holds a run on other categories than "
@@ -102,7 +102,7 @@ def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, catego
 
 
 def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted key, value) of every entry; lists as tuples, since a checkpoint's JSON has only lists."""
+    """Yield (dotted key, value) of every entry; lists become tuples, since JSON has only lists."""
     if hasattr(config, "items"):
         for key, value in config.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
@@ -114,23 +114,23 @@ def _plain(value: object) -> object:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-# Parts that depend on the classes, or that a plain detector lacks: they may keep their initial values.
+# Parts that depend on the classes, or that a plain detector lacks. They may keep their initial values.
 REPLACEABLE = (
     "params/box_head/logits",
     "params/box_head/deltas",
     "params/mask_head/logits",
     "params/track_head",
 )
-# Parts that may keep them too if the checkpoint has another neck: everything that reads its features.
+# Parts that may also keep their initial values if the checkpoint has another neck: they use its features.
 AFTER_BACKBONE = ("params/fpn", "params/rpn_head", "params/box_head", "params/mask_head")
 
 
 def start_variables(config: ConfigDict, variables: dict[str, Any], categories: Categories) -> dict[str, Any]:
-    """`variables`, replaced by those of the checkpoint `train.init_from` where they fit.
+    """Load the checkpoint `train.init_from` into `variables`, where it fits.
 
-    Layers with rows for each class take, by name, the rows of the `categories` that the checkpoint has too.
-    Only these layers and the track head may be missing there or have another shape; between a network with
-    and one without a pyramid, everything but the backbone.
+    Class-dependent layers are loaded by category name, for `categories` that the checkpoint has too. Only
+    these layers and the track head may be missing from the checkpoint or have another shape. If just one of
+    the two networks has a pyramid, this holds for everything except the backbone.
     """
     if path := config.train.init_from:
         other_neck = read_metadata(path).config.model.neck != config.model.neck
@@ -144,10 +144,10 @@ def start_variables(config: ConfigDict, variables: dict[str, Any], categories: C
 
 
 def check_form(path: str, config: ConfigDict) -> None:
-    """Print the settings with which the weights at `path` were trained and which differ from ours.
+    """Print the settings in which the training of the weights at `path` differs from `config`.
 
-    Shapes do not show these. The weights adapt to other boxes and RoIs, but not to strides in other layers:
-    that raises a UserError.
+    The shapes of parameters do not show these. Weights adapt to other boxes and RoIs, but not to strides in
+    other layers, which raise a UserError.
     """
     for key, ours, theirs in form_differences(config, read_metadata(path).config):
         if key == "backbone.stride_in_1x1":

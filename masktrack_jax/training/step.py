@@ -1,4 +1,4 @@
-"""One training step on one device, and its run on all of them."""
+"""The training step on one device, and its parallel execution on all devices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ Metrics = dict[str, Num[Array, ""]]
 
 
 class TrainState(NamedTuple):
-    """What a step changes, and what a checkpoint holds to resume the run."""
+    """The state of a run, which a step updates and a checkpoint stores."""
 
     step: Int[Array, ""]
     key: PRNGKeyArray  # the same for the whole run
@@ -40,13 +40,13 @@ class StepBatch(NamedTuple):
     pairs: FramePairs
     skipped: Int[Any, "*batch"]  # unreadable pairs, see `Provenance`
     step: Int[Any, "*devices"]  # steps before this one
-    signal: Int[Any, "*devices"]  # to end the run, received by this process; or 0
+    signal: Int[Any, "*devices"]  # termination signal that this process received, or 0
 
 
 def create_train_state(
     key: PRNGKeyArray, variables: Mapping[str, Any], optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """State at step 0."""
+    """The state at step 0."""
     params = variables["params"]
     stats = variables.get("batch_stats", {})
     return TrainState(jnp.zeros((), jnp.int32), key, params, stats, optimizer.init(params))
@@ -60,11 +60,11 @@ def train_step(
     optimizer: optax.GradientTransformation,
     options: ConfigDict,
 ) -> tuple[TrainState, Metrics]:
-    """New state and metrics from this device's part of the batch. `options` is a config's `train`.
+    """Compute the new state and metrics from this device's part of the batch.
 
-    A loss is its sum over all devices divided by its count over all devices, and so is its gradient: neither
-    the number of devices that share the batch changes the step, nor the number of micro-batches
-    (`options.accumulate`) on each device.
+    Losses and gradients are sums over all devices divided by counts over all devices. So the step depends
+    neither on the number of devices that share the batch, nor on the number of micro-batches
+    (`options.accumulate`) on each device. `options` is a config's `train`.
     """
     n = len(pairs.key.image)
     keys = sample_keys(jax.random.fold_in(state.key, state.step), n, lax.axis_index(AXIS) * n)
@@ -91,18 +91,18 @@ def train_step(
 
 
 def accumulated(losses: Callable, parts: int) -> Callable:
-    """`losses(variables, pairs, keys)`, computed in `parts` micro-batches, one after the other, and summed.
+    """Compute `losses(variables, pairs, keys)` in `parts` sequential micro-batches and sum the results.
 
-    The sums are divided by the counts of the whole batch, which are known only when all micro-batches have
-    drawn their samples. So the forward pass keeps only sums, and each micro-batch is computed again for its
-    gradient. That is exact, with the memory of one micro-batch and one more forward pass.
+    The sums are divided by the counts of the whole batch, which are known only after all micro-batches have
+    drawn their samples. So the forward pass keeps only sums, and each micro-batch is recomputed for its
+    gradient. This is exact, and needs the memory of one micro-batch and one additional forward pass.
     """
     if parts == 1:
         return losses
 
     def run(variables: dict[str, Any], *arrays: object) -> tuple[Terms, Terms]:
         cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), arrays)
-        again = jax.checkpoint(losses, prevent_cse=False)  # the body of a loop has nothing to be merged with
+        again = jax.checkpoint(losses, prevent_cse=False)  # unnecessary in the body of a loop
         _, sums = lax.scan(lambda _, part: (None, again(variables, *part)), None, cut)
         return jax.tree.map(lambda x: x.sum(0), sums)
 
@@ -110,9 +110,9 @@ def accumulated(losses: Callable, parts: int) -> Callable:
 
 
 def without_gradient(params: dict[str, Any], only: str) -> dict[str, Any]:
-    """`params`, with no gradient to the parts of the network that `only` (`train.only`) leaves out.
+    """Stop the gradient to all parts of the network that are not in `only` (`train.only`).
 
-    The gradients of frozen parts, and of all layers below the learning ones, are then not computed.
+    Gradients of these parts, and of all layers below the trained ones, are then not computed.
     """
     learning = only.split(",") if only else params.keys()
     return {name: p if name in learning else lax.stop_gradient(p) for name, p in params.items()}
@@ -121,12 +121,12 @@ def without_gradient(params: dict[str, Any], only: str) -> dict[str, Any]:
 def guarded(
     step: Callable[[TrainState, FramePairs], tuple[TrainState, Metrics]], on_nan: str
 ) -> Callable[[TrainState, StepBatch], tuple[TrainState, Metrics]]:
-    """A step that changes no parameter if its loss or gradient is not finite.
+    """Wrap `step` so that it changes no parameter if its loss or gradient is not finite.
 
-    With `on_nan` "skip" a bad step counts as a step. With "stop" it does not, and later steps change nothing
-    either, because their batches are meant for another state: the host may learn of the bad step late and
-    still has the last good state. Adds the metrics `bad`, 0 or 1, and over all processes `signal`, the
-    highest one, and the sum `skipped_pairs`.
+    With `on_nan` "skip", a bad step is counted as a step. With "stop" it is not counted, and later steps
+    change nothing either, because their batches belong to later states. The host can therefore detect a bad
+    step late and still has the last good state. Adds three metrics: `bad` (0 or 1), and over all processes
+    the highest `signal` and the sum of `skipped_pairs`.
     """
 
     def run(state: TrainState, batch: StepBatch) -> tuple[TrainState, Metrics]:
@@ -150,10 +150,10 @@ def guarded(
 
 
 def parallel(step: Callable, devices: Sequence[jax.Device] | None = None) -> Callable:
-    """`step(state, batch)` over `devices`, by default those of all processes, by `pmap`.
+    """Run `step(state, batch)` on `devices` with `pmap`; default: the devices of all processes.
 
-    Each process gives the parts of its own devices, (local devices, batch of one device, …). The state is the
-    same on all devices, and donated.
+    Each process passes the parts of its own devices, (local devices, batch of one device, …). The state is
+    replicated on all devices, and donated.
     """
     devices = devices or all_devices()
     return jax.pmap(
@@ -162,7 +162,7 @@ def parallel(step: Callable, devices: Sequence[jax.Device] | None = None) -> Cal
 
 
 def split_batch(batch: PairBatch, devices: int, step: int, signal: int | None = None) -> StepBatch:
-    """The `StepBatch` after `step` steps of a batch that `devices` devices share."""
+    """Split a batch among `devices` devices, as the `StepBatch` after `step` steps."""
 
     def split(array: np.ndarray) -> np.ndarray:
         return np.reshape(array, (devices, -1, *array.shape[1:]))

@@ -1,4 +1,4 @@
-"""Training targets of one image: which anchors and proposals learn what. `vmap` them over a batch."""
+"""Training targets of anchors and proposals in one image; use `vmap` for a batch."""
 
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class RoITargets(NamedTuple):
 
 
 def max_positives(options: ConfigDict) -> int:
-    """The quota of positives among `options.samples`."""
+    """The largest number of positives among `options.samples`."""
     return int(options.samples * options.positive_fraction)
 
 
@@ -92,7 +92,7 @@ def anchor_targets(
     objects_valid: Bool[Array, " objects"],
     options: ConfigDict,
 ) -> AnchorTargets:
-    """Sample anchors and assign objects to them. The highest `priority` (uniform noise) is drawn first."""
+    """Sample anchors by descending `priority` (uniform noise), and assign objects to them."""
     target, positive, negative = _assign(anchors, valid, objects, objects_valid, options)
     drawn = _sample(priority, positive, negative, options)
     mine = objects[target[drawn.rows]]
@@ -107,10 +107,11 @@ def roi_targets(
     num_classes: int,
     options: ConfigDict,
 ) -> RoITargets:
-    """Sample RoIs among the objects themselves and the proposals, in this order, and assign objects to them.
+    """Sample RoIs among the objects' own boxes and the proposals, and assign objects to them.
 
-    The objects join after the assignment, as in mmdet: each is assigned to itself, and its best real proposal
-    stays assigned to it too. The highest `priority` (uniform noise) is drawn first.
+    The objects' boxes are added after the assignment, as in mmdet: each is assigned to its object, whose best
+    proposal stays assigned to it too. `priority` (uniform noise) is ordered (objects, proposals); RoIs are
+    sampled by descending priority.
     """
     assigned = _assign(*proposals, objects.boxes, objects.valid, options)
     boxes = jnp.concatenate([objects.boxes, proposals.boxes])

@@ -1,7 +1,7 @@
-"""The tracking loss: which RoIs of a pair of frames it compares, and its terms.
+"""The RoIs of a frame pair that the tracking loss compares, and the terms of the loss.
 
-`track_rois` gives RoI features (`Samples` of both frames), and `track_terms` needs only these and a head: the
-features of a frozen detector can be stored between the two (benchmarks/frozen.py).
+`track_rois` returns RoI features as `Samples` of both frames. `track_terms` needs only these and a track
+head, so the features of a frozen detector can be stored (benchmarks/frozen.py).
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ RoIFeatures = Float[Array, "batch rois 7 7 channels"]
 
 
 def track_terms(head: Head, key: Samples, reference: Samples, options: ConfigDict) -> tuple[Terms, Term]:
-    """Terms and accuracy of the tracking loss that `options`, a config's `train.track`, name.
+    """Terms and accuracy of the tracking loss selected by `options`, a config's `train.track`.
 
-    `key` and `reference` hold RoI features, which `head` turns into embeddings.
+    `key` and `reference` hold RoI features, which `head` converts to embeddings.
     """
 
     def embed(samples: Samples) -> Samples:
@@ -50,16 +50,16 @@ def track_rois(
     options: ConfigDict,
     pooled: RoIFeatures | None = None,
 ) -> tuple[Samples, Samples]:
-    """`Samples` of the key and the reference frames with RoI features: `drawn_samples` for the losses of
-    `tracking.OVER_ROIS`, `object_samples` for the others.
+    """`Samples` of the key and reference frames with RoI features.
 
-    `proposals` and `rois` (the box head's) belong to the key frames; `pooled` are the RoI features of `rois`,
-    if known; `options` is a config's `train`.
+    Uses `drawn_samples` for the losses in `tracking.OVER_ROIS`, and `object_samples` for the others.
+    `proposals` and `rois` (of the box head) belong to the key frames. `pooled` are the RoI features of
+    `rois`, if known. `options` is a config's `train`.
     """
     track = options.track
     if track.loss in tracking.OVER_ROIS:
         return drawn_samples(model, features, proposals, track.roi)
-    quota = targets.max_positives(options.roi)  # positives sit in the first slots
+    quota = targets.max_positives(options.roi)  # positives are in the first slots
     pooled = None if pooled is None else pooled[:, :quota]
     return object_samples(model, features, rois.first(quota), pooled)
 
@@ -67,10 +67,10 @@ def track_rois(
 def object_samples(
     model: MaskTrackRCNN, features: PairFeatures, rois: RoITargets, pooled: RoIFeatures | None
 ) -> tuple[Samples, Samples]:
-    """The positive RoIs of the box head, and the objects of the reference frames (the paper).
+    """The positive RoIs of the box head, and the objects of the reference frames (the paper's samples).
 
-    `pooled`, the features of the box head, are used again if given, as by the authors; mmtracking draws a
-    second sample of the same distribution.
+    If given, `pooled`, the features of the box head, are reused, as in the authors' code. mmtracking draws a
+    second sample from the same distribution instead.
     """
     reference = features.pairs.reference
     if pooled is None:
@@ -85,9 +85,9 @@ def object_samples(
 def drawn_samples(
     model: MaskTrackRCNN, features: PairFeatures, proposals: Proposals, options: ConfigDict
 ) -> tuple[Samples, Samples]:
-    """The positives of a second draw in the key frames, and all RoIs of such a draw in the reference frames.
+    """The positives of a second sample in the key frames, and all RoIs of a sample in the reference frames.
 
-    `options` (`train.track.roi`) configure both draws. QDTrack also balances its draw over the objects.
+    `options` (`train.track.roi`) configure both samples. QDTrack also balances its samples over the objects.
     """
     pairs = features.pairs
     rpn = RPNOutputs(*model.rpn_head(features.reference))
@@ -110,7 +110,7 @@ def drawn_samples(
 def key_identity(pairs: FramePairs, target: Int[Array, "batch rois"]) -> Int[Array, "batch rois"]:
     """Identities of RoIs on the objects `target` of the key frames.
 
-    An object in the reference frame has its row there as identity; the others are numbered after those.
+    The identity of an object is its row in the reference frame; other objects are numbered after these rows.
     """
     match = jnp.take_along_axis(pairs.key.labelled.matches, target, axis=1)
     return jnp.where(match > 0, match - 1, pairs.reference.boxes.shape[1] + target)
@@ -119,7 +119,7 @@ def key_identity(pairs: FramePairs, target: Int[Array, "batch rois"]) -> Int[Arr
 def _draw(
     frames: Frames, proposals: Proposals, keys: Key[Array, " batch"], options: ConfigDict
 ) -> RoITargets:
-    """A draw among the objects and proposals of `frames`."""
+    """Sample RoIs among the objects and proposals of `frames`."""
     labels = jnp.zeros(frames.valid.shape, jnp.int32)  # classes do not matter
     objects = Objects(frames.boxes, labels, frames.valid)
     count = frames.boxes.shape[1] + proposals.boxes.shape[1]

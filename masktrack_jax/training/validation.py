@@ -1,4 +1,4 @@
-"""Scores on the validation split during a run, and the parameters that scored best."""
+"""Score the validation split during a run, and keep the parameters with the best score."""
 
 import json
 import numbers
@@ -18,16 +18,16 @@ from masktrack_jax.training.metrics import drop_rows_after
 from masktrack_jax.training.start import Categories
 from masktrack_jax.training.step import TrainState
 
-Evaluate = Callable[[dict[str, Any]], Mapping[str, Any]]  # metrics of variables, among them AP
+Evaluate = Callable[[dict[str, Any]], Mapping[str, Any]]  # variables → metrics, including AP
 
 
 class Validation:
-    """Evaluates every `train.evaluate_every` steps and after the last one, if that is positive.
+    """Evaluates every `train.evaluate_every` steps and after the last one; 0 disables it.
 
-    The numbers among the metrics are a row of `WORKDIR/validation.jsonl` and appear in TensorBoard. With
-    `train.keep_best` the parameters of the highest AP are kept in `WORKDIR/best`, for inference and as a
-    start for other runs. `start` is the step at which the run starts or resumes; an evaluation that a signal
-    prevented there is still due. All processes of a run evaluate, and the first one writes.
+    Numeric metrics are written to a row of `WORKDIR/validation.jsonl` and to TensorBoard. With
+    `train.keep_best`, the parameters of the highest AP are stored in `WORKDIR/best`, for inference or to
+    start other runs. `start` is the step at which the run starts or resumes; an evaluation at that step that
+    a signal prevented is still due. All processes of a run evaluate, and the first one writes.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Validation:
             barrier()
             if self._rows.exists():
                 self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
-        # Another run in this folder may have left its own.
+        # A new run ignores the scores that another run left in this folder.
         self._highest = read_scores(self._best).get("AP") if start else None
 
     def due(self, step: int) -> bool:
-        """Whether the state after `step` steps must be scored and has not been."""
+        """Whether the state after `step` steps must be scored and has not been scored yet."""
         wanted = self._every and (step % self._every == 0 or step == self._total)
         return bool(wanted) and step > self._last
 
     def score(self, state: TrainState) -> None:
-        """Score `state`, write the row, and keep its parameters if they score higher than all before."""
+        """Score `state`, write the row, and store its parameters if their AP is the highest so far."""
         assert self._evaluate is not None
         step = int(state.step)
         variables = jax.device_get(store.variables_of(state))
@@ -80,7 +80,7 @@ class Validation:
             metadata = Metadata(self._config, self._categories, step)
             replace_variables(self._best, variables, metadata, scores)
             self._highest = scores["AP"]
-        # Written last: a row says that everything above is done.
+        # Written last, because a row means that everything above is complete.
         with open(self._rows, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **scores}) + "\n")
         self._show(step, scores)
@@ -95,7 +95,7 @@ class Validation:
 
 
 def temporary_paths(path: Path) -> tuple[Path, Path]:
-    """Where `replace_variables` writes the new files, and where it moves the old ones until it is done."""
+    """Paths of `replace_variables`: for the new files until they are complete, and for the old ones."""
     return path.with_name(f".{path.name}-new"), path.with_name(f".{path.name}-old")
 
 
@@ -109,7 +109,7 @@ def recover_variables(path: Path) -> None:
 def replace_variables(
     path: Path, variables: dict[str, Any], metadata: Metadata, scores: dict[str, float]
 ) -> None:
-    """`store.write_variables` to `path`, replacing what is there once all is written.
+    """`store.write_variables` to `path`; an existing checkpoint is replaced once the new one is complete.
 
     Raises a UserError if it cannot be written.
     """
@@ -122,6 +122,6 @@ def replace_variables(
             path.rename(old)
         new.rename(path)
         shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:  # Orbax and the operating system have many kinds
+    except Exception as error:  # Orbax and the operating system raise many types
         reason = store.system_reason(error)
         raise UserError(f"{path}: cannot be written ({reason}); make room") from None
