@@ -1,1 +1,1 @@
-"""Flax Linen modules, NHWC: parameters and arrays in, arrays out. No data, no training."""
+"""The network as Flax Linen modules, in NHWC layout, without data loading or training."""

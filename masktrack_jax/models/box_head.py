@@ -1,4 +1,4 @@
-"""Box head: two fully connected layers, class logits and class-specific deltas; and its detections."""
+"""Box head (two fully connected layers, class logits, class-specific deltas), and selection of detections."""
 
 from functools import partial
 from typing import NamedTuple
@@ -16,21 +16,21 @@ from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.nms import nms
 
 STDS = (0.1, 0.1, 0.2, 0.2)
-BINS = 7  # of the RoI features along each side
-FIRST = 1024  # boxes of all classes that NMS looks at first
+BINS = 7  # bins along each side of the RoI features
+FIRST = 1024  # boxes of all classes that NMS processes first
 
 
 class BoxHead(nn.Module):
     """Class logits, background last, and deltas of every class.
 
-    Two fully connected layers; or with `convs` > 0, that many 3×3 convolutions and one fully connected layer,
-    which learns faster from scratch (Wu and He, "Group Normalization", 2018, section 4.2).
+    It has two fully connected layers. With `convs` > 0, it has that many 3×3 convolutions and one fully
+    connected layer, which learns faster from scratch (Wu and He, "Group Normalization", 2018, section 4.2).
     """
 
     num_classes: int
     features: int
     convs: int
-    norm: str  # of the convolutions
+    norm: str  # normalisation of the convolutions
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -52,14 +52,14 @@ class BoxHead(nn.Module):
 
 
 class SelectedDetections(NamedTuple):
-    """Padded detections of a batch, by falling score, without masks and embeddings."""
+    """Padded detections of a batch, by descending score, without masks and embeddings."""
 
     boxes: Float[Array, "batch detections 4"]
     scores: Float[Array, "batch detections"]
     labels: Int[Array, "batch detections"]
-    probabilities: Float[Array, "batch detections classes"]  # without the background's
+    probabilities: Float[Array, "batch detections classes"]  # without the background
     valid: Bool[Array, "batch detections"]
-    cut: Bool[Array, " batch"]  # there were more, and these are the best
+    cut: Bool[Array, " batch"]  # whether these are only the best of more detections
 
 
 def select_detections(
@@ -76,8 +76,8 @@ def select_detections(
 ) -> SelectedDetections:
     """The best `max_detections` of each image.
 
-    NMS runs within each class over all boxes, so nothing is lost before the best are taken. `clip_margin`:
-    see `boxes.clip`.
+    NMS runs within each class over all boxes, so no detection is lost before the best are selected.
+    `clip_margin`: see `boxes.clip`.
     """
     n, num_classes = deltas.shape[1:3]
     probabilities = jax.nn.softmax(logits)[..., :-1]
@@ -95,11 +95,11 @@ def select_detections(
 
 
 class Best(NamedTuple):
-    """The best boxes of an image, or with a leading axis of a batch."""
+    """The best boxes of an image; with a leading axis, of a batch."""
 
-    scores: Float[Array, "*batch detections"]  # -1 where there are fewer
-    places: Int[Array, "*batch detections"]  # in the flat (classes · boxes)
-    cut: Bool[Array, "*batch"]  # there were more
+    scores: Float[Array, "*batch detections"]  # -1 for padding
+    places: Int[Array, "*batch detections"]  # indices into the flat (classes · boxes)
+    cut: Bool[Array, "*batch"]  # whether there were more
 
 
 def best_of_classes(
@@ -108,10 +108,10 @@ def best_of_classes(
     nms_iou: float,
     count: int,
 ) -> Best:
-    """The best `count` boxes that NMS within each class leaves. Scores of absent boxes are -1.
+    """The best `count` boxes after NMS within each class. Scores of absent boxes are -1.
 
-    NMS looks at the best FIRST boxes of all classes of an image, since the fate of a box does not depend on
-    worse ones. It looks at the others only where these are not enough.
+    NMS first processes only the best FIRST boxes of all classes of an image, since boxes with lower scores
+    cannot suppress them. It processes all boxes only if these are not enough.
     """
     n, total = scores.shape[-1], scores[0].size
     first = min(total, max(FIRST, count))

@@ -1,6 +1,6 @@
-"""Heads in chunks of boxes, in time that goes with the number of valid boxes: which chunks, and why.
+"""Run heads on chunks of boxes, in time proportional to the number of valid boxes.
 
-Arrays have room for the most boxes that a frame may have, and most frames have far fewer.
+Arrays are padded to the largest number of boxes that a frame may have, and most frames have far fewer.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from masktrack_jax.models import box_head, mask_head
 from masktrack_jax.models.forms import forms, uses_winograd
 from masktrack_jax.ops.valid_rows import map_present, map_valid
 
-# Detections get their masks and embeddings in large chunks, and the last ones in chunks of a quarter. A chunk
-# has at least LEAST_CHUNK rows, since a product of few rows is slow, and there are at most MOST_CHUNKS large
-# ones, since a GPU waits for each.
+# Masks and embeddings are computed in large chunks of detections, and the last ones in chunks of a quarter of
+# that size. A chunk has at least LEAST_CHUNK rows, since products of few rows are slow. There are at most
+# MOST_CHUNKS large chunks, since a GPU has to wait for each one.
 LEAST_CHUNK, MOST_CHUNKS, LARGER = 4, 25, 4
 LEAST_TRAINED, MOST_TRAINED_CHUNKS = 8, 8  # the same for positive RoIs in training
 
 
 def chunk_sizes(count: int) -> tuple[int, int]:
-    """Sizes of the large and of the last chunks of up to `count` detections."""
+    """Sizes of the large chunks and of the last chunks, for up to `count` detections."""
     small = min(count, max(LEAST_CHUNK, -(-count // (LARGER * MOST_CHUNKS))))
     return min(count, LARGER * small), small
 
@@ -55,7 +55,7 @@ def masks_and_embeddings(
         return track(roi)
 
     chunks = chunk_sizes(valid.size)
-    # The paper's track head spends its time on reading its parameters: invalid rows cost nothing, so all its
+    # The paper's track head spends its time reading its parameters, so invalid rows cost nothing and all its
     # chunks are large.
     parts = (masks, chunks), (embeddings, chunks[:1])
     found = [map_valid(part, valid.reshape(-1), rows, sizes) for part, sizes in parts]
@@ -71,11 +71,11 @@ def mask_logits(
 ) -> Float[Array, "rois _height _width"]:
     """Mask logits of the valid RoIs, each for its own label, with gradients; the others are arbitrary.
 
-    A large head takes time by the valid RoIs, in its gradient too.
+    The time of a large head, and of its gradient, depends on the number of valid RoIs.
     """
     chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
     kernel = (3, 3, roi.shape[-1], head.channels)
-    # Skipping a chunk takes a conditional.
+    # A chunk is skipped by a conditional.
     if not forms().conditional_gradient and not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
         return head(roi, labels)
     unbound = _unbound(head)
@@ -83,6 +83,6 @@ def mask_logits(
 
 
 def _unbound(head: nn.Module) -> Callable[..., Any]:
-    """A head as a function. Bound Flax modules cannot be called within a loop or conditional of JAX."""
+    """Convert a head to a function: bound Flax modules cannot be called in a JAX loop or conditional."""
     module, variables = head.unbind()
     return lambda *arrays: module.apply(variables, *arrays)

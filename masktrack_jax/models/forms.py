@@ -1,6 +1,6 @@
-"""Which form of a computation runs on which platform. No other module asks for the platform.
+"""Select the fastest form of a computation for the platform. No other model code depends on the platform.
 
-All forms of a computation give the same numbers up to rounding; they differ in time.
+All forms of a computation give the same result up to rounding; they differ in speed.
 """
 
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from masktrack_jax.ops.winograd import conv3x3
 
 
 class Forms(NamedTuple):
-    """The forms of one kind of platform."""
+    """The forms used on one kind of platform."""
 
-    winograd: bool  # large 3×3 convolutions by `winograd.conv3x3`
-    product_gradient: bool  # matrix products by `fast_matmul.product`
+    winograd: bool  # large 3×3 convolutions use `winograd.conv3x3`
+    product_gradient: bool  # matrix products use `fast_matmul.product`
     conditional_gradient: bool  # gradients of XLA's own convolutions are fast within a conditional
     roi_chunk: int  # boxes that `roi_align` pools at a time
 
 
-# A chunk of boxes had better stay in a CPU's cache. XLA's own gradient of a convolution is up to 18 times
-# slower on a CPU within a conditional than outside.
+# A chunk of boxes should fit in a CPU's cache. On a CPU, XLA's own gradient of a convolution is up to 18
+# times slower inside a conditional than outside.
 CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi_chunk=2)
-# The libraries of accelerators choose the form of a product themselves, and a GPU wants few large steps.
+# The libraries of accelerators select the form of a product themselves, and a GPU prefers few large steps.
 ACCELERATOR = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
 
 
@@ -40,9 +40,9 @@ def forms() -> Forms:
 def uses_winograd(
     shape: Sequence[int], dtype: DTypeLike, kernel: Sequence[int], strides: Sequence[int] = (1, 1)
 ) -> bool:
-    """Whether `convolve` takes `conv3x3` for images of `shape` (NHWC) and a kernel of shape `kernel` (HWIO).
+    """Whether `convolve` uses `conv3x3` for images of `shape` (NHWC) and a kernel of shape `kernel` (HWIO).
 
-    It halves the multiplications, which pays for large convolutions only.
+    It halves the multiplications, which is faster only for large convolutions.
     """
     batch, height, width, channels = shape
     plain = tuple(kernel[:2]) == (3, 3) and tuple(strides) == (1, 1) and dtype == jnp.float32

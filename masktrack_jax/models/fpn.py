@@ -11,7 +11,7 @@ from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 
 
 def upsample(x: Float[Array, "batch h w channels"]) -> Float[Array, "batch 2*h 2*w channels"]:
-    """Nearest neighbour, twice the size."""
+    """Nearest-neighbour upsampling to twice the size."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 

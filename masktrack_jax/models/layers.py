@@ -15,10 +15,10 @@ xavier_uniform = nn.initializers.xavier_uniform()
 
 
 class Conv(nn.Module):
-    """Convolution `size` × `size` with zero padding of half the size on every side, as PyTorch's.
+    """Convolution `size` × `size` with zero padding of half the size on every side, as in PyTorch.
 
-    A 1×1 is written as a matrix product: the same numbers, and on a CPU its gradient is several times
-    faster than a convolution's. `exact` rules out forms with more rounding than the plain sum.
+    A 1×1 convolution is computed as a matrix product, with the same result and on a CPU a gradient several
+    times faster. `exact` excludes forms with more rounding than the plain sum.
     """
 
     features: int
@@ -74,7 +74,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group norm over 32 groups, or groups of 8 channels where there are fewer than 256 channels."""
+    """Group norm with 32 groups, or with groups of 8 channels if there are fewer than 256 channels."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -101,7 +101,7 @@ NORMS = {"frozen_bn": FrozenBatchNorm, "group": GroupNorm}
 
 
 class ConvNorm(nn.Module):
-    """Convolution, normalisation by name ("none": a bias instead), and ReLU if asked."""
+    """Convolution, normalisation by name ("none": a bias instead), and optional ReLU."""
 
     features: int
     norm: str

@@ -1,4 +1,4 @@
-"""Mask head (He et al. 2017): convolutions, a deconvolution, one mask a class."""
+"""Mask head (He et al. 2017): convolutions, a deconvolution, and one mask per class."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ from jaxtyping import Array, Float, Int
 
 from masktrack_jax.models.layers import ConvNorm, kaiming_fan_out
 
-BINS = 14  # of the RoI features along each side
+BINS = 14  # bins along each side of the RoI features
 
 
 class Deconv(nn.Module):
-    """2×2 transposed convolution of stride 2 as one matrix product: its output tiles do not overlap."""
+    """2×2 transposed convolution of stride 2, as one matrix product, since output tiles do not overlap."""
 
     features: int
     dtype: DTypeLike = jnp.float32

@@ -19,12 +19,12 @@ from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import Anchors, anchor_grid
 from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
 
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet's red, green, blue
+MEAN = (123.675, 116.28, 103.53)  # red, green and blue of ImageNet
 STD = (58.395, 57.12, 57.375)
-POOLED_LEVELS = 4  # of the pyramid: P6 is for proposals only
+POOLED_LEVELS = 4  # levels of the pyramid for RoI features; P6 is only for proposals
 
 Images = Shaped[Array | np.ndarray, "batch height width 3"]
-ImageSizes = Int[Array | np.ndarray, "batch 2"]  # height, width of the contents, without padding
+ImageSizes = Int[Array | np.ndarray, "batch 2"]  # height, width without padding
 Pyramid = tuple[Float[Array, "batch _rows _columns channels"], ...]
 
 
@@ -34,7 +34,7 @@ def build_model(config: ConfigDict, num_classes: int) -> "MaskTrackRCNN":
 
 
 class Detections(NamedTuple):
-    """Padded detections of a batch, by falling score; boxes in pixels of the resized frame."""
+    """Padded detections of a batch, by descending score; boxes in pixels of the resized frame."""
 
     boxes: Float[Array, "batch detections 4"]
     scores: Float[Array, "batch detections"]
@@ -43,7 +43,7 @@ class Detections(NamedTuple):
     valid: Bool[Array, "batch detections"]
     masks: Float[Array, "batch detections 28 28"]  # probabilities of the detected class
     embeddings: Float[Array, "batch detections embedding"]
-    cut: Bool[Array, " batch"]  # there were more, and these are the best
+    cut: Bool[Array, " batch"]  # whether these are only the best of more detections
 
 
 def normalise(
@@ -57,9 +57,9 @@ def normalise(
 
 
 class MaskTrackRCNN(nn.Module):
-    """The network. `config` is the `model` section of a config, frozen; arrays in, arrays out.
+    """The network. `config` is the frozen `model` section of a config.
 
-    Inference runs `detect`. Training composes the other methods (see training/objective.py).
+    Inference calls `detect`. Training composes the other methods (see training/objective.py).
     """
 
     config: FrozenConfigDict
@@ -77,12 +77,12 @@ class MaskTrackRCNN(nn.Module):
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Type of the computation; parameters are float32."""
+        """The floating-point type of computations; parameters are float32."""
         return jnp.dtype(self.config.dtype)
 
     @property
     def anchors_per_cell(self) -> int:
-        """Number of anchors of a cell of a level."""
+        """The number of anchors per cell of a level."""
         return len(self.config.anchors.sizes) * len(self.config.anchors.ratios)
 
     @property
@@ -102,7 +102,7 @@ class MaskTrackRCNN(nn.Module):
         return Detections(**found._asdict(), masks=masks, embeddings=embeddings)
 
     def features(self, images: Images, image_sizes: ImageSizes) -> Pyramid:
-        """The pyramid's P2–P6, or without a neck the backbone's last level alone, C5."""
+        """The levels P2–P6 of the pyramid, or without a neck only the last level of the backbone, C5."""
         levels = self.backbone(normalise(images, image_sizes, self.dtype))
         return self.fpn(levels) if self.config.neck == "fpn" else levels[-1:]
 
@@ -135,7 +135,7 @@ class MaskTrackRCNN(nn.Module):
     ) -> Float[Array, "groups*boxes {bins} {bins} channels"]:
         """RoI features of boxes from the levels P2–P5, or from C5.
 
-        `images`: the image that each box reads, see `roi_align`.
+        `images`: the index of each box's image, see `roi_align`.
         """
         levels = features[:POOLED_LEVELS]
         strides = self.config.anchors.strides[: len(levels)]
@@ -177,12 +177,12 @@ class MaskTrackRCNN(nn.Module):
         labels: Int[Array, "batch boxes"],
         valid: Bool[Array, "batch boxes"],
     ) -> tuple[Float[Array, "batch boxes 28 28"], Float[Array, "batch boxes embedding"]]:
-        """Masks, as probabilities, and embeddings of the valid boxes; zeros for the others."""
+        """Mask probabilities and embeddings of the valid boxes; zeros for the others."""
         heads = self.mask_head, self.track_head
         return chunked.masks_and_embeddings(partial(self.pool, features), heads, boxes, labels, valid)
 
     def call_parts(self, images: Images, image_sizes: ImageSizes) -> None:
-        """Call every part once, for its parameters: the steps between them would only be traced."""
+        """Call every part once to create its parameters, without the operations between the parts."""
         features = self.features(images, image_sizes)
         self.rpn_head(features)
         bins = box_head.BINS, mask_head.BINS
@@ -193,6 +193,6 @@ class MaskTrackRCNN(nn.Module):
 
     @nn.nowrap
     def init_variables(self, key: PRNGKeyArray) -> dict[str, Any]:
-        """Variables {"params", "batch_stats"?} of the network. They do not depend on the size of images."""
+        """Initial variables {"params", "batch_stats"?}, which do not depend on the size of images."""
         images, sizes = jnp.zeros((1, 64, 64, 3), jnp.uint8), jnp.array([[64, 64]])
         return jax.jit(partial(self.init, method="call_parts"))(key, images, sizes)

@@ -18,10 +18,10 @@ DEPTHS = {
 
 
 class Block(nn.Module):
-    """Residual block: two 3×3, or a bottleneck 1×1, 3×3, 1×1 with four times `width` channels out.
+    """Residual block: two 3×3 convolutions, or a bottleneck 1×1, 3×3, 1×1.
 
-    The bottleneck's stride is in its 3×3, as in torchvision and mmdet, or with `stride_in_1x1` in its first
-    1×1, as in the paper and in detectron2's default.
+    The bottleneck has four times `width` output channels. Its stride is in its 3×3, as in torchvision and
+    mmdet. With `stride_in_1x1` it is in its first 1×1, as in the paper and in detectron2's default.
     """
 
     width: int
@@ -36,7 +36,7 @@ class Block(nn.Module):
         self, x: Float[Array, "batch _height _width _channels"]
     ) -> Float[Array, "batch _height _width _features"]:
         def conv(name: str, features: int, size: int, stride: int = 1, relu: bool = False) -> ConvNorm:
-            # Exact: rounding grows on its way through all the blocks.
+            # Exact, because rounding errors grow through the blocks.
             return ConvNorm(features, self.norm, size, stride, relu, dtype=self.dtype, exact=True, name=name)
 
         out = self.width * (4 if self.bottleneck else 1)
@@ -56,8 +56,9 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """7×7 convolution of stride 2, normalisation, ReLU, 3×3 max pooling of stride 2.
 
-    The convolution runs as a 4×4 of stride 1 on 2×2 blocks of pixels: the same products, on 12 channels
-    instead of 3, which all platforms compute several times faster. Height and width must be even.
+    The convolution is computed as a 4×4 of stride 1 on 2×2 blocks of pixels. The products are the same, but
+    with 12 channels instead of 3, which is several times faster on all platforms. Height and width must be
+    even.
     """
 
     features: int
@@ -86,10 +87,10 @@ class Stem(nn.Module):
 def max_pool(
     x: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height//2 width//2 channels"]:
-    """3×3 max pooling of stride 2 of x ≥ 0, with zero padding of 1. Height and width must be even.
+    """3×3 max pooling of stride 2 for x ≥ 0, with zero padding of 1. Height and width must be even.
 
-    Computed as maxima of slices, rows and then columns: on a CPU the gradient is several times faster than a
-    window reduction's. Equal maxima share the gradient.
+    It is computed as maxima of slices, first rows and then columns. On a CPU the gradient is several times
+    faster than that of a window reduction. Equal maxima share the gradient.
     """
     x = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)))
     x = jnp.maximum(jnp.maximum(x[:, :-1:2], x[:, 1::2]), x[:, 2::2])
@@ -101,7 +102,7 @@ class ResNet(nn.Module):
 
     `frozen_stages` counts from the stem: 1 is the stem and the first stage, as in the reference. No gradient
     flows into a frozen stage, so none is computed there. `stride_in_1x1`: see `Block`. With `remat` a block
-    keeps only its input for the gradient and computes the rest again.
+    stores only its input for the gradient and recomputes the rest.
     """
 
     depth: int
@@ -126,7 +127,7 @@ class ResNet(nn.Module):
                 name = f"stage{stage + 1}_block{block + 1}"
                 options = (stride, bottleneck, self.norm, self.stride_in_1x1, self.dtype)
                 x = kind(self.width * 2**stage, *options, name=name)(x)
-            if stage < self.frozen_stages:  # after every stage, since its output is also a level
+            if stage < self.frozen_stages:  # after every stage, since each output is also a level
                 x = lax.stop_gradient(x)
             levels.append(x)
         return tuple(levels)

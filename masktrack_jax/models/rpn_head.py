@@ -1,4 +1,4 @@
-"""Region proposal network (Ren et al. 2015): its head and its proposals."""
+"""Region proposal network (Ren et al. 2015): the head, and the selection of proposals."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ class RPNHead(nn.Module):
     """Objectness logits and box deltas of all anchors, ordered as in `Anchors`."""
 
     channels: int
-    per_cell: int  # anchors
+    per_cell: int  # anchors per cell
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -55,10 +55,10 @@ def select_proposals(
     nms_iou: float,
     clip_margin: float,
 ) -> tuple[Float[Array, "proposals 4"], Bool[Array, " proposals"]]:
-    """Proposals of one image by falling score, and their validity.
+    """Proposals of one image by descending score, and their validity.
 
     The best `pre_nms` boxes of each level are decoded, clipped to the image (by `clip_margin`, see
-    `boxes.clip`) and suppressed among themselves; the best `post_nms` of all levels remain.
+    `boxes.clip`) and filtered by NMS within the level. The best `post_nms` of all levels remain.
     """
     levels = anchors.levels
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)

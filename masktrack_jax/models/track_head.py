@@ -1,4 +1,4 @@
-"""Tracking heads: an embedding of each RoI, by kind (`model.track_head.kind`)."""
+"""Track heads, which compute an embedding of each RoI; `model.track_head.kind` selects one."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,17 +12,17 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.models.layers import Conv
 
-# PyTorch's default for linear layers and convolutions: products start small.
+# PyTorch's default for linear layers and convolutions, with which products are small initially.
 linear_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class TrackHead(nn.Module):
     """The paper's head (Yang et al. 2019, section 4): two fully connected layers.
 
-    `relu_last`: mmtracking puts a ReLU after both layers, the authors between them only. With it no product
-    is negative, so "new object" (logit 0) can win only through the other cues. `init_std`: standard deviation
-    of normal initial weights (the authors': 0.01); 0 is PyTorch's default for linear layers, which mmtracking
-    uses.
+    `relu_last`: whether a ReLU follows the last layer, as in mmtracking; the authors' code has none. With it
+    no product is negative, so "new object" (logit 0) can win only through the other cues. `init_std`:
+    standard deviation of normal initial weights (0.01 in the authors' code); 0 is PyTorch's default for
+    linear layers, as in mmtracking.
     """
 
     features: int
@@ -44,9 +44,9 @@ class TrackHead(nn.Module):
 
 
 class ConvTrackHead(nn.Module):
-    """A plain head: a 3×3 convolution, ReLU, the mean over all places, and a linear layer.
+    """A plain head: a 3×3 convolution, ReLU, the mean over all positions, and a linear layer.
 
-    It has far fewer parameters than two fully connected layers, and the place within the box matters less.
+    It has far fewer parameters than two fully connected layers, and depends less on positions in the box.
     """
 
     features: int
@@ -64,7 +64,7 @@ HEADS = {"fc": TrackHead, "conv": ConvTrackHead}
 
 
 def build_track_head(options: ConfigDict | Mapping[str, Any], dtype: DTypeLike) -> nn.Module:
-    """The head of a config's `model.track_head`. It takes the `options` that its kind has."""
+    """Build the head of a config's `model.track_head`; `options` that its kind lacks are ignored."""
     kind = HEADS[options["kind"]]
     known = {field.name for field in fields(kind)}
     return kind(**{key: value for key, value in options.items() if key in known}, dtype=dtype)
