@@ -3,8 +3,8 @@
 python evaluate.py --config configs/demo.py --checkpoint runs/demo [--output metrics.json]
 python evaluate.py --annotations GT.json --results results.json --output metrics.json
 
---diagnose says why the number is low: AP after correcting one kind of error at a time, as a table, in
-metrics.json, and with plots and pictures in diagnosis.html beside it.
+--diagnose reports AP after correcting one kind of error at a time: as a table, in metrics.json, and with
+plots and pictures in diagnosis.html beside it.
 """
 
 import os
@@ -24,14 +24,14 @@ RESULTS = flags.DEFINE_string("results", None, "Results file to score.")
 OUTPUT = flags.DEFINE_string(
     "output", "metrics.json", "File of the metrics; a checkpoint's results.json is written beside it."
 )
-DIAGNOSE = flags.DEFINE_bool("diagnose", False, "Tell the kinds of error apart, see above.")
+DIAGNOSE = flags.DEFINE_bool("diagnose", False, "Report AP for each kind of error, see above.")
 FRAMES = flags.DEFINE_string(
     "frames", None, "Folder of the frames for --diagnose's pictures; by default JPEGImages beside the labels."
 )
 
 
 def main(_: Sequence[str]) -> None:
-    """Score what the flags name."""
+    """Score a checkpoint or a results file, depending on the flags."""
     if FRAMES.value and not os.path.isdir(FRAMES.value):
         raise UserError(f"{FRAMES.value}: no such folder; check --frames")
     options = {"diagnosed": DIAGNOSE.value, "frames_root": FRAMES.value}

@@ -3,11 +3,11 @@
 python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
 python track.py [--checkpoint DIR] --input CAMERA_NUMBER_OR_URL_OR_- --output DIR [--drop_frames]
 
-DIR/partial holds the results so far; after an interruption the same command resumes, see docs/videos.md.
+DIR/partial holds the results so far. After an interruption the same command resumes, see docs/videos.md.
 
 Flags such as --config.inference.association.assignment=hungarian set keys of config.inference, see
-docs/tracking.md. --config.model.dtype=bfloat16 sets the type of the computation (float64 needs
-JAX_ENABLE_X64=1). All other values are those of the checkpoint.
+docs/tracking.md. --config.model.dtype=bfloat16 sets the floating-point type of computations (float64 needs
+JAX_ENABLE_X64=1). All other values come from the checkpoint.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "input",
     None,
-    "A video file; a folder of images, one a frame; a camera's number; a URL; or - for the standard input.",
+    "A video file; a folder with one image per frame; a camera's number; a URL; or - for standard input.",
     required=True,
 )
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
 flags.DEFINE_float(
     "score_threshold",
     None,
-    "Leave out detections that score no more than this; by default as in the checkpoint.",
+    "Drop detections with this score or less; by default as in the checkpoint.",
     lower_bound=0,
     upper_bound=1,
 )
@@ -42,15 +42,17 @@ flags.DEFINE_integer(
     "Most detections of a frame; by default as in the checkpoint.",
     lower_bound=1,
 )
-flags.DEFINE_float("draw_threshold", 0.3, "Do not draw detections that score less; the files hold them.")
+flags.DEFINE_float(
+    "draw_threshold", 0.3, "Do not draw detections with a lower score; the files contain them."
+)
 flags.DEFINE_bool("drop_frames", False, "Process only the latest frame of a live source, skip the others.")
 DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32"}}
 CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
 
 def main(_: Sequence[str]) -> None:
-    """Load the checkpoint, track the video and say where the results are."""
-    # Not at the top: --help and a mistyped flag need not wait for JAX.
+    """Load the checkpoint, track the video and print where the results are."""
+    # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 
     from masktrack_jax.checkpoints.metadata import fingerprint

@@ -3,7 +3,7 @@
 python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
 python train.py --config configs/demo.py --print_config
 
-Several processes act as one run if MASKTRACK_COORDINATOR is set, see masktrack_jax/runtime/processes.py.
+To train with several processes, set MASKTRACK_COORDINATOR, see masktrack_jax/runtime/processes.py.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from masktrack_jax.checkpoints.store import Tree
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run found there is resumed.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run is resumed.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print every key of the config and exit.")
 flags.mark_flag_as_required("config")
 
 
 def main(_: Sequence[str]) -> None:
-    """Train, as one of the processes of a run or alone; or print the config."""
+    """Train, or print the config."""
     if PRINT_CONFIG.value:
         print(*config_lines(CONFIG.value), sep="\n")
         return
@@ -39,7 +39,7 @@ def main(_: Sequence[str]) -> None:
 
 
 def train_and_score(config: ConfigDict, workdir: str) -> None:
-    """Train, and score the validation split: every `train.evaluate_every` steps, or once at the end."""
+    """Train, and score the validation split every `train.evaluate_every` steps, or once at the end."""
     from masktrack_jax.checkpoints.store import variables_of
     from masktrack_jax.config.base import validate
     from masktrack_jax.data.splits import training_split
@@ -47,7 +47,7 @@ def train_and_score(config: ConfigDict, workdir: str) -> None:
     from masktrack_jax.training.run import train
 
     dataset = training_split(validate(config))
-    # Opened before training: its errors show at once.
+    # Opened before training, so that its errors appear immediately.
     split = open_split(config, dataset.labels)
 
     def evaluate(variables: "Tree") -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The demo with five times as many generated videos and longer training: 98 minutes on 2 CPU cores.
+"""The demo with five times as many generated videos and longer training (98 minutes on 2 CPU cores).
 
     make generated
 

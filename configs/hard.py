@@ -1,4 +1,4 @@
-"""Generated videos with identities that are hard to keep, trained from the packaged checkpoint.
+"""Train on generated videos in which identities are hard to keep, from the packaged checkpoint.
 
     python -m masktrack_jax.data.generate --preset hard --output data/hard/train --videos 200 --seed 21
     python -m masktrack_jax.data.generate --preset hard --output data/hard/val --videos 40 --seed 22

@@ -4,8 +4,8 @@
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
 
 The published implementations reach 30.2–30.3 AP on the validation server, from COCO Mask R-CNN weights.
-Not trained here yet. Without `init_from` the network starts from random weights, and frozen batch norm and a
-frozen first stage then learn little: also set model.backbone.norm="group" and frozen_stages=0.
+Not trained here yet. Without `init_from` the network starts from random weights. It then learns little with
+frozen batch norm and a frozen first stage: also set model.backbone.norm="group" and frozen_stages=0.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A few labelled videos of your own, from scratch, for experiments: the network overfits them.
+"""Train from scratch on a few labelled videos of your own, for experiments: the network overfits them.
 
     python train.py --config configs/own_videos.py --workdir runs/own
 

@@ -3,7 +3,7 @@
     python train.py --config configs/recommended_r50_fpn_youtubevis2019.py --workdir runs/recommended \
         --config.train.init_from=CHECKPOINT_OF_COCO_WEIGHTS
 
-The detector is the one of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
+The detector is that of masktrack_r50_fpn_youtubevis2019. Not trained here yet.
 """
 
 from ml_collections import ConfigDict

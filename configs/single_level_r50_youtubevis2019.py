@@ -1,10 +1,10 @@
-"""MaskTrack R-CNN R50 without a feature pyramid on YouTube-VIS 2019: all heads read C5 (stride 32).
+"""MaskTrack R-CNN R50 without a feature pyramid on YouTube-VIS 2019: all heads use C5 (stride 32).
 
     python train.py --config configs/single_level_r50_youtubevis2019.py --workdir runs/r50_c5 \
         --config.train.init_from=CHECKPOINT_OF_COCO_OR_IMAGENET_WEIGHTS
 
-From a checkpoint with a pyramid only the backbone is loaded; the heads start from random weights. Not trained
-here yet.
+From a checkpoint with a pyramid, only the backbone is loaded; the heads start from random weights. Not
+trained here yet.
 """
 
 from ml_collections import ConfigDict

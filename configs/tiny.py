@@ -1,4 +1,4 @@
-"""The smallest network with every part, for tests: a step takes a fraction of a second on a CPU.
+"""The smallest network with all parts, for tests: a step takes a fraction of a second on a CPU.
 
     python -m masktrack_jax.data.generate --output data/tiny --videos 4 --frames 6 --height 64 --width 96
     python train.py --config configs/tiny.py --workdir runs/tiny
