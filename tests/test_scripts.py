@@ -230,7 +230,7 @@ def test_checkpoint_of_another_form(trained, tiny_data):
         *("--config", ROOT / "configs/tiny.py", "--config.model.anchors.centre=0.5"),
         *("--checkpoint", workdir, f"--config.data.val_annotations={tiny_data}"),
     )
-    assert_one_line(outcome, "give a --config of its form")
+    assert_one_line(outcome, "give a --config with that value")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "not a video"])

@@ -116,8 +116,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             raise UserError(
-                f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); make "
-                "room and run the same command again, it resumes from the previous checkpoint"
+                f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); free "
+                "disk space and run the same command again; it resumes from the previous checkpoint"
             ) from None
 
     def restore_newest(self, state: State, check: Callable[[Metadata], None]) -> tuple[State, list[Any]]:
@@ -168,7 +168,7 @@ class Checkpoints:
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: is damaged or of another run ({first_line(error)}); use another --workdir"
+                f"{folder}: is damaged or belongs to another run ({first_line(error)}); use another --workdir"
             ) from None
         stats = got.variables.get("batch_stats", {})
         restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)

@@ -66,7 +66,7 @@ def _objects(
             raise fail(where, f"has `image_id` {box['image_id']!r}, which is not among the images")
         video_id, frame = images[box["image_id"]]
         if video_id not in lengths:
-            raise fail(where, f"is of video {video_id!r}, which is not among the videos")
+            raise fail(where, f"belongs to video {video_id!r}, which is not among the videos")
         length = lengths[video_id]
         new = {
             "id": len(objects) + 1,
@@ -92,5 +92,5 @@ def _values(record: object, keys: Sequence[str], where: str, fail: Fail) -> dict
         if key not in record:
             raise fail(where, f"has no `{key}`")
         if key.endswith("id") and not isinstance(record[key], int):
-            raise fail(where, f"has `{key}` {record[key]!r:.40}, which is no integer")
+            raise fail(where, f"has `{key}` {record[key]!r:.40}, which is not an integer")
     return record

@@ -84,7 +84,7 @@ def open_results(path: str | Path) -> ResultsFile:
     except OSError as error:
         raise _unreadable(path, error) from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} anew") from None
+        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} again") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
     return ResultsFile(_parse(f"{path}:{member}", text), tuple(found), others)
@@ -149,7 +149,7 @@ def _parse(path: str | Path, text: bytes) -> Any:
 
 def _kind(content: object) -> str:
     """The kind of a JSON value, in words."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     return kinds.get(type(content), "a number")
 
 

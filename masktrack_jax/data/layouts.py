@@ -126,7 +126,7 @@ def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
     there = ", ".join(f"{one.folder}" + (f" ({one.name})" if one.name else "") for one in chosen or found)
     if chosen:
         raise UserError(f"{root}: holds several data sets: {there}; set config.data.root to one of them")
-    raise UserError(f"{root}: holds no {name} but {there}; set config.data.name, or root to its folder")
+    raise UserError(f"{root}: has no {name}, only {there}; set config.data.name, or root to its folder")
 
 
 def find_split(dataset: DatasetFiles, split: str) -> SplitFiles:
@@ -158,7 +158,7 @@ def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Pat
             return folder
     name = min(absent.values(), key=len, default=first_frames)[0]
     tried = ", ".join(map(str, absent)) or "the usual folders beside it"
-    raise UserError(f"{files.annotations}: frame {name} lies in none of {tried}; unpack the frames there")
+    raise UserError(f"{files.annotations}: frame {name} is in none of {tried}; unpack the frames there")
 
 
 def is_part(name: str) -> bool:

@@ -81,7 +81,7 @@ def held_out(dataset: VisDataset, holdout: str) -> list[Video]:
         found = [video for video in dataset.videos if zlib.crc32(folder_name(video).encode()) % 10 == 0]
         if not found:
             raise UserError(
-                f"config.data.holdout={TENTH}: takes none of the {len(dataset.videos)} videos of "
+                f"config.data.holdout={TENTH}: selects none of the {len(dataset.videos)} videos of "
                 f"{dataset.annotations_path}; name some in a file"
             )
         return found
@@ -101,7 +101,7 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
         lines = read_text(path).splitlines()
     except UserError as error:
         raise UserError(
-            f"config.data.holdout: {error}; give {TENTH!r} or a file with the name of one video a line"
+            f"config.data.holdout: {error}; give {TENTH!r} or a file with one video name per line"
         ) from None
     ids = {str(video.id): video.id for video in dataset.videos}
     for video in dataset.videos:  # a name overrides an equal id
@@ -116,7 +116,7 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
                 )
             found.add(ids[line])
     if not found:
-        raise UserError(f"{path}: names no video; give one a line")
+        raise UserError(f"{path}: names no video; give one per line")
     return found
 
 

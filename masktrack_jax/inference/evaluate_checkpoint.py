@@ -30,11 +30,13 @@ def evaluate_checkpoint(
     metadata = read_metadata(checkpoint)
     for key, ours, theirs in form_differences(validate(config), metadata.config):
         raise UserError(
-            f"{checkpoint}: has config.model.{key}={theirs}, not {ours}; give a --config of its form"
+            f"{checkpoint}: has config.model.{key}={theirs}, not {ours}; give a --config with that value"
         )
     dataset = open_split(config, metadata.categories)
     if dataset is None:
-        raise UserError("config.data: names nothing to evaluate; set val_annotations, or root and val_split")
+        raise UserError(
+            "config.data: names no videos to evaluate; set val_annotations, or root and val_split"
+        )
     model = build_model(config, len(metadata.categories))
     variables = store.load_variables(checkpoint, model)
     return evaluate_split(

@@ -106,7 +106,7 @@ class Progress:
             frames, sizes = about["frames"], about["sizes"]
         for file, size in zip((self._lines, self._detections), sizes, strict=True):
             if file.seek(0, os.SEEK_END) < size:
-                raise UserError(f"{file.name}: is cut off; delete {self.folder} to start again")
+                raise UserError(f"{file.name}: is truncated; delete {self.folder} to start again")
             file.truncate(size)
         later = [path for moment, path in parts_of(self.folder) if moment >= frames]
         for path in (*later, *self.folder.glob(".*.partial*"), *map(self.folder.joinpath, RESULTS[:2])):

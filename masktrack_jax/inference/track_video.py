@@ -42,7 +42,7 @@ class Summary:
     dropped: int = 0
 
     def __str__(self) -> str:
-        before = f" ({self.before} from before)" * (self.before > 0)
+        before = f" ({self.before} from an earlier run)" * (self.before > 0)
         dropped = f" and {self.dropped} dropped" * (self.dropped > 0)
         text = f"{self.frames} frames{before}{dropped}, {self.tracks} tracks, {self.seconds:.1f} s"
         now = self.frames - self.before

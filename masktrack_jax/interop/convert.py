@@ -128,9 +128,9 @@ def file_labels(
     elif file.class_names:
         labels, told = with_ids(file.class_names), "named in the file"
     elif wanted and len(wanted) == num_classes:
-        labels, told = wanted, "taken for those of --categories"
+        labels, told = wanted, "assumed to be those of --categories"
     elif num_classes in LIKELY:
-        labels, told = LISTS[LIKELY[num_classes]], f"taken for {LIKELY[num_classes]}'s"
+        labels, told = LISTS[LIKELY[num_classes]], f"assumed to be {LIKELY[num_classes]}'s"
     else:
         labels, told = None, "without names"
     if labels and len(labels) != num_classes:
@@ -159,7 +159,7 @@ def read_values(
         shape = class_shape(path, shapes[path], num_classes)
         wanted = names.torch_shape(shape, layout)
         if x.shape != wanted:
-            raise UserError(f"{file.path}: {theirs} is {x.shape}, where {wanted} fits the rest; {USUAL}")
+            raise UserError(f"{file.path}: {theirs} is {x.shape}, but the rest needs {wanted}; {USUAL}")
         x = np.asarray(x, np.float32)
         if not np.all(np.isfinite(x)):
             raise UserError(f"{file.path}: {theirs} has values that are not finite; get the file again")

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     export_weights(options.checkpoint, options.output)
     for key, ours, theirs in form_differences(read_metadata(options.checkpoint).config, base_config()):
-        print(f"these weights go with config.model.{key}={ours}; mmtracking has {theirs}")
+        print(f"these weights need config.model.{key}={ours}; mmtracking uses {theirs}")
     print(options.output)
 
 

@@ -45,7 +45,7 @@ def read(path: str | Path) -> WeightsFile:
     if path.suffix == ".pkl":
         raise UserError(f"{path}: pickled files could run code; save its state dict as .safetensors or .pth")
     if path.suffix not in readers:
-        raise UserError(f"{path}: of unknown kind; give a .safetensors, .pth or .pt file")
+        raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth or .pt file")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check --input")
     content, header = readers[path.suffix](path)

@@ -79,9 +79,9 @@ def check_source(file: WeightsFile, source: str) -> None:
     elif source.startswith(likely):
         likely = source
     if likely != source:
-        raise UserError(f"{file.path}: is of {likely}, not of {source}; give --source {likely}")
+        raise UserError(f"{file.path}: is from {likely}, not from {source}; give --source {likely}")
     if file.caffe:
-        raise UserError(f"{file.path}: its config has style='caffe', which can be read from detectron2 only")
+        raise UserError(f"{file.path}: its config has style='caffe', which is supported only for detectron2")
 
 
 def background_first(file: WeightsFile, source: str) -> bool:

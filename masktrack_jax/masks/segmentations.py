@@ -188,7 +188,7 @@ def _compress(rle: dict, height: int, width: int) -> Rle:
     counts = rle["counts"]
     if isinstance(counts, list):
         if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
-            raise ValueError("RLE `counts` that are no list of integers from 0 to the frame's pixels")
+            raise ValueError("RLE `counts` that are not a list of integers from 0 to the frame's pixels")
         return encode_runs(height, width, counts)
     if isinstance(counts, bytes):
         return {"size": [height, width], "counts": counts.decode("latin-1")}

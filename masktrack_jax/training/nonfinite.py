@@ -53,10 +53,10 @@ class Watch:
         if self._on_nan == "stop":
             raise BadStep(
                 f"{problem}; the state before this step is saved: correct these frames or the learning rate, "
-                "or resume without such steps by config.train.on_nan=skip"
+                "or skip such steps with config.train.on_nan=skip"
             )
         if self._bad_in_a_row == IN_A_ROW:
-            raise BadStep(f"{problem}; so were the {IN_A_ROW - 1} steps before; lower the learning rate")
+            raise BadStep(f"{problem}; so were the previous {IN_A_ROW - 1} steps; lower the learning rate")
         logging.getLogger(__name__).warning("step skipped: %s", problem)
 
     def _pairs(self, provenance: Provenance) -> str:

@@ -172,10 +172,10 @@ def check_divides(batch_size: int, devices: int, parts: int = 1) -> None:
     """Check that the batch can be divided equally among devices, and each share into equal `parts`."""
     if batch_size % devices:
         raise UserError(
-            f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; make it one"
+            f"config.train.batch_size={batch_size} is not a multiple of the {devices} devices; change it"
         )
     if batch_size // devices % parts:
         raise UserError(
             f"config.train.accumulate={parts} does not divide the {batch_size // devices} pairs of a device "
-            f"(config.train.batch_size={batch_size}, {devices} devices); let it divide them"
+            f"(config.train.batch_size={batch_size}, {devices} devices); use a divisor"
         )

@@ -136,7 +136,7 @@ def start_variables(config: ConfigDict, variables: dict[str, Any], categories: C
         other_neck = read_metadata(path).config.model.neck != config.model.neck
         replaceable = REPLACEABLE + AFTER_BACKBONE if other_neck else REPLACEABLE
         variables, left, matches = store.load_matching(path, variables, categories, replaceable)
-        loaded = f"loaded, but for {', '.join(left)}" if left else "loaded"
+        loaded = f"loaded, except {', '.join(left)}" if left else "loaded"
         new = [name for (_, name), place in zip(categories, matches) if place is None]
         print(f"{path}: {loaded}{'; new categories: ' * bool(new)}{', '.join(new)}")
         check_form(path, config)
@@ -152,6 +152,6 @@ def check_form(path: str, config: ConfigDict) -> None:
     for key, ours, theirs in form_differences(config, read_metadata(path).config):
         if key == "backbone.stride_in_1x1":
             raise UserError(
-                f"{path}: its backbone is of another kind; set config.model.{key}={theirs} (it is {ours})"
+                f"{path}: its backbone has another form; set config.model.{key}={theirs} (it is {ours})"
             )
         print(f"{path}: was trained with config.model.{key}={theirs}; training continues with {ours}")

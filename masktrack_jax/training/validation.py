@@ -47,8 +47,8 @@ class Validation:
         if self._every:
             if evaluate is None:
                 raise UserError(
-                    "config.train.evaluate_every: there is no validation split with labels; name one by "
-                    "config.data.val_annotations, or set it to 0"
+                    "config.train.evaluate_every: there is no validation split with labels; set "
+                    "config.data.val_annotations, or set evaluate_every to 0"
                 )
             if is_first():
                 drop_rows_after(self._rows, start)
@@ -124,4 +124,4 @@ def replace_variables(
         shutil.rmtree(old, ignore_errors=True)
     except Exception as error:  # Orbax and the operating system raise many types
         reason = store.system_reason(error)
-        raise UserError(f"{path}: cannot be written ({reason}); make room") from None
+        raise UserError(f"{path}: cannot be written ({reason}); free some disk space") from None

@@ -72,7 +72,7 @@ class LiveSource:
                 self._changed.wait(POLL)
             if self._held is None:
                 cause = f" ({reason(self._error)})" if self._error else ""
-                raise UserError(f"{name}: gives no frame{cause}")
+                raise UserError(f"{name}: returned no frame{cause}")
             self.height, self.width = self._held[1].shape[:2]
 
     def fingerprint(self) -> str:
@@ -177,7 +177,7 @@ def open_camera(number: int) -> tuple[Iterator[np.ndarray], float]:
     finally:
         cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
-        raise UserError(f"camera {number}: there is none, or it cannot be opened; give another --input")
+        raise UserError(f"camera {number}: does not exist or cannot be opened; give another --input")
     rate = capture.get(cv2.CAP_PROP_FPS)
     return _captured(capture), rate if rate > 0 else CAMERA_FPS  # 0, -1 or NaN if the rate is unknown
 

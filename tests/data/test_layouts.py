@@ -118,7 +118,7 @@ def test_one_of_several_is_chosen_by_name(tmp_path):
     assert find_dataset(tmp_path, "youtubevis2022").folder.name == "mine"
     (tmp_path / "mine" / "train.json").unlink()
     with pytest.raises(
-        UserError, match=r"holds no youtubevis2022 but .*OVIS \(ovis\), .*ytvis_2019"
+        UserError, match=r"has no youtubevis2022, only .*OVIS \(ovis\), .*ytvis_2019"
     ) as caught:
         find_dataset(tmp_path, "youtubevis2022")
     assert "\n" not in str(caught.value)
@@ -168,6 +168,6 @@ def test_nothing_found_lists_what_was_looked_for(tmp_path):
 def test_frames_that_are_not_there(tmp_path):
     put(tmp_path, "train.json", "train/JPEGImages", "train")
     (tmp_path / "train" / "JPEGImages" / "train12" / "0.jpg").unlink()
-    wanted = r"train\.json: frame train12/0\.jpg lies in none of .*train/JPEGImages, .*; unpack"
+    wanted = r"train\.json: frame train12/0\.jpg is in none of .*train/JPEGImages, .*; unpack"
     with pytest.raises(UserError, match=wanted):
         read_split(find_dataset(tmp_path).splits["train"])

@@ -105,7 +105,7 @@ def test_a_list_file_names_the_held_out_videos(config, tmp_path):
 
 def test_holding_out_none_or_all_is_refused(tiny_data, config, tmp_path):
     config.data.update({"train_annotations": str(tiny_data), "holdout": "tenth"})
-    with pytest.raises(UserError, match=r"holdout=tenth: takes none of the 4 videos"):
+    with pytest.raises(UserError, match=r"holdout=tenth: selects none of the 4 videos"):
         training_split(config)
     config.data.holdout = str(tmp_path / "all.txt")
     (tmp_path / "all.txt").write_text("00000\n00001\n00002\n00003\n")
@@ -236,5 +236,5 @@ def test_a_missing_frame_of_a_split_is_named(root, tmp_path):
     (tmp_path / "copy" / "valid" / "JPEGImages" / "00001" / "00000.jpg").unlink()
     config = load_config("tiny")
     config.data.update({"root": str(tmp_path / "copy"), "train_annotations": "", "val_annotations": ""})
-    with pytest.raises(UserError, match=r"valid/instances\.json: frame 00001/00000\.jpg lies in none of"):
+    with pytest.raises(UserError, match=r"valid/instances\.json: frame 00001/00000\.jpg is in none of"):
         validation_split(config)

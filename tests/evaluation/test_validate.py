@@ -131,7 +131,7 @@ FAULTS = {
     "counts empty": (
         track(segmentations=[MASK | {"counts": []}, None]),
         "masks that cannot be decoded",
-        "`counts` that are no list of integers",
+        "`counts` that are not a list of integers",
     ),
     "size of no frame": (
         track(segmentations=[MASK | {"size": [10**9, 10**9]}, None]),

@@ -142,7 +142,7 @@ FAULTS |= {
     "box negative": (
         change(bboxes=[[6, 4, -1, 8], None]),
         "boxes that are not x, y, width, height",
-        "of negative size",
+        "with negative size",
     ),
     "box null": (change(bboxes=[None, None]), "boxes that are not x, y, width, height", "frame 0: box None"),
     "box alone": (change(bboxes=[BOX, BOX]), "boxes or areas without a mask", "frame 1: box [6, 4, 11, 8]"),

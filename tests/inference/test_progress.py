@@ -146,7 +146,9 @@ def test_another_run_is_not_resumed(images: Path, interrupted: Path, tmp_path: P
 def test_damaged_progress_is_named(images: Path, interrupted: Path, name: str) -> None:
     path = interrupted / "partial" / name
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match=rf"{name}: (is cut off|cannot be read).*; delete .* to start again"):
+    with pytest.raises(
+        UserError, match=rf"{name}: (is truncated|cannot be read).*; delete .* to start again"
+    ):
         track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted)
 
 

@@ -97,7 +97,7 @@ def test_track_video_keeps_what_is_done_at_a_signal(
     segmenter.stream = stream
     assert done == segmenter.segment(first)
     summary = track_video(segmenter, clip, output)
-    assert (summary.frames, summary.before) == (6, 4) and "6 frames (4 from before)" in str(summary)
+    assert (summary.frames, summary.before) == (6, 4) and "6 frames (4 from an earlier run)" in str(summary)
     track_video(segmenter, clip, tmp_path / "whole")
     one, other = results_of(output), results_of(tmp_path / "whole")
     assert one["frames.jsonl"] == other["frames.jsonl"] and one["results.json"] == other["results.json"]

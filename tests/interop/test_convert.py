@@ -101,7 +101,7 @@ def test_classes_without_names(load: Load, tmp_path: Path) -> None:
     _, variables, lines = load(state, categories=str(tmp_path / "names.json"))
     biases = state[f"{MMDET.box[0]}.bias"]
     np.testing.assert_array_equal(variables["params"]["box_head"]["logits"]["bias"], biases)
-    assert "taken for those of --categories" in lines[0]
+    assert "assumed to be those of --categories" in lines[0]
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]", "[1]", '{"categories": [{"id": 1}]}'])

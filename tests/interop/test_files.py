@@ -66,7 +66,7 @@ def test_the_command_writes_a_checkpoint(
 ) -> None:
     output = run(tmp_path, whole)
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first == f"{whole}: mmtracking, ResNet-18, 40 classes taken for youtubevis2019's"
+    assert first == f"{whole}: mmtracking, ResNet-18, 40 classes assumed to be youtubevis2019's"
     assert last == str(output) and [p.name for p in output.parent.iterdir()] == ["checkpoint"]
     about = read_metadata(output)
     variables = store.load_variables(output, build_model(about.config, 40))

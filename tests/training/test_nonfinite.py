@@ -52,7 +52,7 @@ def test_bad_steps_can_be_skipped(run, whole, tmp_path, caplog):
 
 def test_bad_steps_in_a_row_end_the_run(run, tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "IN_A_ROW", 3)
-    with pytest.raises(UserError, match=r"step 4: .*so were the 2 steps before"):
+    with pytest.raises(UserError, match=r"step 4: .*so were the previous 2 steps"):
         run(tmp_path, poisoned(*range(2, 9)), on_nan="skip", steps=8)
 
 

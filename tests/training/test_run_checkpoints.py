@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, whole, tm
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 1, done.stderr[-3000:]
     folder = tmp_path / "run" / "checkpoints"
-    line = f"error: {folder}: a checkpoint cannot be written (File too large); make room"
+    line = f"error: {folder}: a checkpoint cannot be written (File too large); free"
     assert done.stderr.count(line) == 1, done.stderr[-3000:]
     assert read_metadata(tmp_path / "run").step == 2
     assert_same_end(tmp_path / "run", run(tmp_path / "run"), whole)

@@ -93,7 +93,7 @@ def test_a_source_that_fails_ends_with_a_warning(caplog):
     assert [number for number, _ in source.numbered(NO_SIGNAL)] == [0, 1, 2]
     (warning,) = caplog.records
     assert warning.getMessage() == "camera: failed (No such device)"
-    for how, words in (("end", "gives no frame$"), ("unplugged", r"gives no frame \(unplugged\)")):
+    for how, words in (("end", "returned no frame$"), ("unplugged", r"returned no frame \(unplugged\)")):
         camera = Camera()
         camera.end(how)
         with pytest.raises(UserError, match=words):
@@ -110,7 +110,7 @@ def test_inputs(tmp_path, monkeypatch):
         UserError, match=r"00000: frames of a file are never dropped; leave out --drop_frames"
     ):
         open_source("00000", drop_frames=True)
-    with pytest.raises(UserError, match=r"camera 73: there is none, or it cannot be opened"):
+    with pytest.raises(UserError, match=r"camera 73: does not exist or cannot be opened"):
         open_source("73")
     with pytest.raises(UserError, match=r"tcp://127.0.0.1:1: not a video that can be read \(.*refused"):
         open_source("tcp://127.0.0.1:1")

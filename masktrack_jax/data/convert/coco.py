@@ -34,7 +34,7 @@ def read(input_path: str | pathlib.Path, images: str | pathlib.Path, frames: int
     ):
         if record["image_id"] not in by_image or record["category_id"] not in known:
             where = f"annotation {record.get('id', f'number {place + 1}')}"
-            raise UserError(f"{path}: {where} is of an unknown image or category; correct the file")
+            raise UserError(f"{path}: {where} has an unknown image or category; correct the file")
         if record.get("segmentation"):
             by_image[record["image_id"]].append(record)
         else:

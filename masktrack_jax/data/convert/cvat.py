@@ -75,9 +75,9 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check --input") from None
     except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: is not valid XML ({error}); export it anew") from None
+        raise UserError(f"{path}: is not valid XML ({error}); export it again") from None
     if root.tag != "annotations" or root.find("image") is not None:
-        raise UserError(f"{path}: is not of a video; export the task as `CVAT for video 1.1`")
+        raise UserError(f"{path}: is not a video export; export the task as `CVAT for video 1.1`")
     if len({element.get("task_id") for element in root.findall("track")}) > 1:
         raise UserError(f"{path}: holds several tasks; export each task by itself")
     return root
@@ -110,10 +110,10 @@ def _frame_numbers(
         start = int(_meta(root, "start_frame") or 0)
         step = int((_meta(root, "frame_filter") or "step=1").removeprefix("step="))
     except ValueError as error:
-        raise UserError(f"{path}: its <meta> cannot be read ({error}); export it anew") from None
+        raise UserError(f"{path}: its <meta> cannot be read ({error}); export it again") from None
     if size != len(frames):
         raise UserError(
-            f"{path}: is of {size} frames but there are {len(frames)} images; give their folder as --images"
+            f"{path}: has {size} frames but there are {len(frames)} images; give their folder as --images"
         )
     return {start + place * step: place for place in range(size)}
 
@@ -126,7 +126,7 @@ def _attribute(
     except (KeyError, ValueError):
         found = repr(element.get(name))
         raise UserError(
-            f"{path}: a <{element.tag}> has {name}={found}, which is not valid; export it anew"
+            f"{path}: a <{element.tag}> has {name}={found}, which is not valid; export it again"
         ) from None
 
 
@@ -218,7 +218,9 @@ def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
             raise ValueError("not finite")
     except (KeyError, ValueError) as error:
         where = f"<{shape.tag}> of frame {shape.get('frame')}"
-        raise UserError(f"{path}: the points of a {where} cannot be read ({error}); export it anew") from None
+        raise UserError(
+            f"{path}: the points of a {where} cannot be read ({error}); export it again"
+        ) from None
     return points
 
 
@@ -244,7 +246,7 @@ def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: i
             raise ValueError(f"{runs.sum()} pixels in a box of {w}x{h} at {left}, {top}")
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error}); export it anew"
+            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error}); export it again"
         ) from None
     mask = np.zeros((height, width), bool)
     mask[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)

@@ -83,7 +83,9 @@ def _find(path: pathlib.Path, images: str | pathlib.Path | None) -> list[VideoFi
         if challenge and images is None:
             videos[name] = file, file.parent.parent / "img1"
         elif images is None:
-            raise UserError(f"{file}: its frames may lie anywhere; give the folder of <video>/ as --images")
+            raise UserError(
+                f"{file}: the folder of its frames is not known; give the parent of <video>/ as --images"
+            )
         else:
             folder = pathlib.Path(images) / name
             videos[name] = file, folder / "img1" if (folder / "img1").is_dir() else folder

@@ -58,7 +58,7 @@ def check_object(record: dict, video: dict | None, where: str, findings: Finding
             if isinstance(segmentation, list):
                 _check_polygons(segmentation, *size, here, findings)
             if pixels == 0:
-                findings.note("masks without a pixel", f"{here}: better null")
+                findings.note("masks without a pixel", f"{here}: write null instead")
             if boxes:
                 _check_box(boxes[frame], rle, pixels, here, findings)
             if areas:
@@ -107,7 +107,7 @@ def _check_box(box: object, rle: Rle, pixels: int, here: str, findings: Findings
         findings.error("boxes that are not x, y, width, height", f"{here}: box {box!r:.60}")
         return
     if min(box[2:]) < 0:
-        findings.error("boxes that are not x, y, width, height", f"{here}: box {box}, of negative size")
+        findings.error("boxes that are not x, y, width, height", f"{here}: box {box}, with negative size")
         return
     edges = _edges(box)
     inside = min(edges[:2]) >= -BOX_TOLERANCE

@@ -92,10 +92,10 @@ def test_coco_images_of_one_stem_stay_apart(coco, tmp_path):
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda x: x["annotations"][0].update(image_id=5), "annotation 1 is of an unknown image or category"),
+        (lambda x: x["annotations"][0].update(image_id=5), "annotation 1 has an unknown image or category"),
         (
             lambda x: x["annotations"][0].update(category_id=5),
-            "annotation 1 is of an unknown image or category",
+            "annotation 1 has an unknown image or category",
         ),
         (lambda x: x["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1: .* polygon"),
         (lambda x: x["annotations"][1]["segmentation"].update(counts="0"), "annotation 2: .* cover 0 pixels"),

@@ -123,7 +123,7 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
         (cvat("")[:-5], "is not valid XML"),
         (cvat('<image id="0"/>'), "export the task as `CVAT for video 1.1`"),
         ("<other/>", "export the task as `CVAT for video 1.1`"),
-        (cvat("", size=4), "is of 4 frames but there are 5 images"),
+        (cvat("", size=4), "has 4 frames but there are 5 images"),
         (cvat("", size="x"), "its <meta> cannot be read"),
         (cvat(track("bus", box(9, 1, 1, 2, 2))), "frame 9 has no image"),
         (cvat(track("bus", box(1, 1, 1, 2, 2), box(1, 1, 1, 2, 2))), "frame 1 has two shapes"),
