@@ -1,4 +1,4 @@
-"""Set-up of all tests: four CPU devices in one process, strict shapes, and things that are slow to make."""
+"""Set-up of all tests: four CPU devices in one process, strict shapes, and slow fixtures."""
 
 # ruff: noqa: E402 – JAX reads its settings when it is imported
 

@@ -1,4 +1,4 @@
-"""The face of the package: what a user imports, and that imports and --help load neither JAX nor OpenCV."""
+"""The public names of the package; imports and --help load neither JAX nor OpenCV."""
 
 import subprocess
 import sys

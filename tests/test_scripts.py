@@ -1,4 +1,4 @@
-"""The scripts as a person calls them: bad input is one clear line, exit status 1, nothing half-written."""
+"""The scripts on the command line: invalid input gives one line, exit status 1 and no partial output."""
 
 import json
 import os

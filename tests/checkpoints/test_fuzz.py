@@ -1,4 +1,4 @@
-"""Descriptions of checkpoints that were changed at random: each is read, or refused in one line."""
+"""Randomly changed metadata of checkpoints: each is read, or rejected with a one-line error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Checkpoints are restored bit for bit, and what does not fit is refused in one line.
+"""Checkpoints are restored bit for bit, and a checkpoint that does not fit is rejected with one line.
 
 The oracle is the state that was saved.
 """

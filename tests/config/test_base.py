@@ -1,4 +1,4 @@
-"""Every config file is valid and has the keys of the base, and an error names the key it is about.
+"""Every config file is valid and has the same keys as the base config; errors name the key.
 
 The oracle of the base is mmtracking's published recipe.
 """

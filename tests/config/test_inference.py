@@ -1,4 +1,4 @@
-"""The defaults of association and tracks, against the paper and mmtracking 0.14; errors of other types."""
+"""The defaults of association and tracks against the paper and mmtracking 0.14; errors for wrong types."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Annotations in mmtracking's form are read as the same data set, or refused in one line."""
+"""Annotations in mmtracking's form are read as the same data set, or rejected with one line."""
 
 import json
 

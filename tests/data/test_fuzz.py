@@ -1,4 +1,4 @@
-"""Annotations and images that were changed at random: each is read, or refused in one line that names it."""
+"""Randomly changed annotations and images: each is read, or rejected with one line that names it."""
 
 import io
 import json

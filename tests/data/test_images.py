@@ -1,4 +1,4 @@
-"""Images of every kind are read, checked, resized and padded, or refused in one line that names the file."""
+"""Images of every kind are read, checked, resized and padded, or rejected with one line."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The index of a data set: the content of a good file, and one line for each fault that a file can have."""
+"""Reading annotations: the content of a valid file, and one line for each fault that a file can have."""
 
 import copy
 

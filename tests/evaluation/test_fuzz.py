@@ -1,4 +1,4 @@
-"""Results and labels that were changed at random: scored, diagnosed and validated, or refused in one line."""
+"""Randomly changed results and labels: scored, diagnosed and validated, or rejected with one line."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Everything recorded against everything computed, as the table of docs/goldens.md:
+"""Compare all recorded values with computed ones, as the table of docs/goldens.md:
 
 python -m tests.goldens > docs/goldens.md
 """

@@ -1,4 +1,4 @@
-"""Set A: the made-up weights, imported, and the network that they make."""
+"""Set A: the synthetic weights, and the network built from them."""
 
 import tempfile
 from functools import cache

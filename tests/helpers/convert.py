@@ -1,4 +1,4 @@
-"""Small frames and masks for the tests of the converters, and what a conversion gave."""
+"""Small frames and masks for the tests of the converters, and the results of a conversion."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""A clean data set, and every fault that the linter reports, each put into it."""
+"""A clean data set, and every fault that the linter reports, to be added to it."""
 
 import copy
 import json

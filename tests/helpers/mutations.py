@@ -1,4 +1,4 @@
-"""Good files changed at random, for tests that each is read, or refused in one line that names it.
+"""Random changes of valid files, for tests that each is read, or rejected with one line that names it.
 
 The suite tries a few of each kind; `pytest -k test_fuzz --hypothesis-profile=long` tries thousands.
 """

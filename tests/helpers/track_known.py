@@ -1,4 +1,4 @@
-"""`track_video` with a detector that knows the answer, in a process of its own that kills itself on demand.
+"""Run `track_video` with a detector that knows the answer, in a process that kills itself on demand.
 
 python -m tests.helpers.track_known INPUT OUTPUT [POINT COUNT]
 

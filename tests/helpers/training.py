@@ -1,4 +1,4 @@
-"""Training runs on tiny data in which something happens: changed batches, signals, crashes."""
+"""Training runs on tiny data with changed batches, signals and crashes."""
 
 import json
 import signal

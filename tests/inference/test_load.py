@@ -1,4 +1,4 @@
-"""From a checkpoint to tracks with the real network: compiled programs, changes of the config, mismatches."""
+"""Tracks from a checkpoint with the real network: compiled programs, changes of the config, mismatches."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tracks collected in a file are those collected in memory, to the byte of the results file."""
+"""Tracks collected in a file equal those collected in memory, byte for byte in the results file."""
 
 import io
 import json

@@ -1,6 +1,6 @@
-"""What an import asks for and refuses: categories, other sources, networks that do not fit.
+"""Imports that need categories, come from other sources, or do not fit the network.
 
-The oracle is the state dict that was written: its rows are found again at the places of their categories.
+The oracle is the state dict that was written: its rows must be at the positions of their categories.
 """
 
 import json

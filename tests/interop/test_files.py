@@ -1,6 +1,6 @@
-"""Files in all forms: wrapped, damaged, of other kinds, with code in them; and the command.
+"""Weights files of all forms (wrapped, damaged, of other types, with code), and the command.
 
-The oracle is the state dict that was written. Damaged files are refused in one line; code never runs.
+The oracle is the state dict that was written. Damaged files are rejected with one line; code never runs.
 """
 
 import collections

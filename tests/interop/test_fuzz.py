@@ -1,4 +1,4 @@
-"""Weights files that were changed at random: each is read in little memory, or refused in one line."""
+"""Randomly changed weights files: each is read in little memory, or rejected with one line."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""What holds for every tracking loss: finite values and gradients, padding, symmetries, sums of parts."""
+"""Properties of every tracking loss: finite values and gradients, padding, symmetries, sums of parts."""
 
 import jax
 import jax.numpy as jnp

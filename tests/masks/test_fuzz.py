@@ -1,4 +1,4 @@
-"""Random segmentations: each is read as pycocotools' own decoder has it, or refused in one line."""
+"""Random segmentations: each is decoded as by pycocotools, or rejected with one line."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

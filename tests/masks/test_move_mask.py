@@ -1,4 +1,4 @@
-"""Masks moved with their boxes, against a look at every pixel."""
+"""Masks moved with their boxes, against a pixel-by-pixel version."""
 
 import numpy as np
 

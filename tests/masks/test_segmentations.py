@@ -1,4 +1,4 @@
-"""Segmentations of every form become one mask, or are refused in one line: against pycocotools and pixels."""
+"""Segmentations of every form become one mask, or an error of one line: against pycocotools and pixels."""
 
 import numpy as np
 import pytest

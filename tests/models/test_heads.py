@@ -1,4 +1,4 @@
-"""What holds for every head: parameters and outputs are float32 whatever the computation's type."""
+"""Every head has float32 parameters and outputs, for all types of computation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The whole network, tiny: its detections against its parts, and what must not influence them."""
+"""The whole network, tiny: its detections against its parts, and inputs that must not influence them."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Matrix products with a gradient of their own against the sums, in NumPy."""
+"""Matrix products with a custom gradient, against sums in NumPy."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Work on the valid rows against the same work on all rows."""
+"""Functions mapped over the valid rows, against the same functions on all rows."""
 
 import jax
 import jax.numpy as jnp

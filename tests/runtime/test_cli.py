@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, against paths written by hand."""
+"""The folder of the compilation cache, against paths written by hand."""
 
 from pathlib import Path
 

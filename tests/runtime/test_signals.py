@@ -1,4 +1,4 @@
-"""Signals are noted, and a second one ends the process, by sending real signals to this one."""
+"""Signals are recorded, and a second one ends the process; the tests send real signals."""
 
 import os
 import signal

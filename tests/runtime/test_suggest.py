@@ -1,4 +1,4 @@
-"""Suggestions for keys that do not exist: the key a person meant, in any section, or none."""
+"""Suggestions for unknown keys: the intended key, in any section, or none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Memories against loops over the embeddings that an object has had."""
+"""Memories against loops over all past embeddings of an object."""
 
 import numpy as np
 import pytest

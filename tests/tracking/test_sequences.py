@@ -1,4 +1,4 @@
-"""Whole sequences through `Tracker`, with the identities that were put in as the oracle.
+"""Whole sequences through `Tracker`, with the true identities as the oracle.
 
 Crossings, occlusions and re-entries, weak detections, long videos, and every combination of rules.
 """

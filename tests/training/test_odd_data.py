@@ -1,4 +1,4 @@
-"""Videos at the limits of what a data set may hold: each kind alone trains one step, and is evaluated."""
+"""Videos at the limits of a valid data set: each kind trains one step on its own, and is evaluated."""
 
 import logging
 from functools import partial

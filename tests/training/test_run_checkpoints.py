@@ -1,4 +1,4 @@
-"""Checkpoints of a run: damaged ones are set aside and old ones deleted; a full disk spares the last good."""
+"""Checkpoints of a run: damaged ones are set aside and old ones deleted; a full disk keeps the last one."""
 
 import signal
 import subprocess

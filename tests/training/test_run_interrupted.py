@@ -1,4 +1,4 @@
-"""Runs that a signal or a crash ends: the resumed run equals one without a break, to the last bit."""
+"""Runs ended by a signal or a crash: the resumed run equals an uninterrupted one, to the last bit."""
 
 import signal
 import threading

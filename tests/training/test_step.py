@@ -1,5 +1,5 @@
-"""The training step: what it learns and what it leaves alone; the numbers of devices and micro-batches that
-share a batch, and rematerialisation, do not change it."""
+"""The training step: which parameters it changes, and that the numbers of devices and micro-batches and
+rematerialisation do not change its result."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Which pixels a drawing changes and to which colour, and frames of every size."""
+"""The pixels and colours that a drawing changes, and frames of every size."""
 
 import colorsys
 

@@ -1,4 +1,4 @@
-"""The converter from COCO: masks drawn here come back pixel by pixel and lint clean."""
+"""The converter from COCO: masks drawn here are converted exactly and pass the linter."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The writer of converted data sets: what it writes is the masks', the same each time, and in order."""
+"""The writer of converted data sets: records match the masks, are reproducible and in order."""
 
 import filecmp
 import json

@@ -1,4 +1,4 @@
-"""Each kind of error is gained back by its own correction alone; AP equals the official AP of `vis_ap`."""
+"""Each kind of error is recovered only by its own correction; AP equals the official AP of `vis_ap`."""
 
 import pytest
 
