@@ -6,11 +6,11 @@
     tracks = segmenter.segment(frames)
     metrics = masktrack_jax.evaluate("instances.json", "results.json")
 
-- `load_segmenter`: a `VideoSegmenter` from a checkpoint; see `inference.load`.
-- `VideoSegmenter`: frames in, tracks out; see `inference.segmenter`.
-- `evaluate`: scores of a results file on its labels; see `evaluation.score.score_files`.
+- `load_segmenter`: returns a `VideoSegmenter` from a checkpoint; see `inference.load`.
+- `VideoSegmenter`: turns frames into tracks; see `inference.segmenter`.
+- `evaluate`: scores a results file on its labels; see `evaluation.score.score_files`.
 
-They are imported when they are first used: `import masktrack_jax` loads neither JAX nor OpenCV.
+These names are imported lazily, so `import masktrack_jax` loads neither JAX nor OpenCV.
 """
 
 from importlib import import_module

@@ -98,7 +98,7 @@ class ProposalOptions:
 
     pre_nms: int = option(200, "anchors of highest score kept on each level before NMS", positive)
     post_nms: int = option(200, "proposals of an image", positive)
-    nms_iou: float = option(0.7, "IoU from which a proposal suppresses another")
+    nms_iou: float = option(0.7, "IoU above which a proposal suppresses another")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class RoIAlignOptions:
 
     finest_scale: float = option(56.0, "side in pixels of boxes that use the finest level")
     sampling: int = option(0, "samples of a bin along each axis; 0: by the size of the box", at_least(0))
-    aligned: bool = option(True, "pixel centres at half pixels")
+    aligned: bool = option(True, "pixel centres at half-integer coordinates")
     min_size: float = option(0.0, "smallest side of a box, in cells; smaller boxes grow to it")
 
 
@@ -146,7 +146,7 @@ class DetectionOptions:
     """Which classified boxes become detections."""
 
     score_threshold: float = option(0.01, "lower scores are dropped")
-    nms_iou: float = option(0.5, "IoU from which a detection suppresses another of its class")
+    nms_iou: float = option(0.5, "IoU above which a detection suppresses another of its class")
     max_detections: int = option(100, "detections of a frame", positive)
 
 

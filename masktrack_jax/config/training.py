@@ -46,9 +46,9 @@ class Sampling:
 
     samples: int = option(comment="boxes of an image", check=positive)
     positive_fraction: float = option(comment="largest fraction of positives", check=between(0, 1))
-    positive_iou: float = option(comment="IoU with an object from which a box is positive")
+    positive_iou: float = option(comment="IoU with an object at which a box becomes positive")
     negative_iou: float = option(comment="IoU with every object below which a box is negative")
-    min_positive_iou: float = option(comment="IoU from which an object's best box is positive")
+    min_positive_iou: float = option(comment="IoU at which an object's best box becomes positive")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class OptimizerOptions:
     """The optimiser, and the learning rate by step."""
 
     name: str = option("sgd", "optimiser", one_of("sgd", "adamw"))
-    learning_rate: float = option(0.00125, "peak learning rate; the default is for 8 pairs a step")
+    learning_rate: float = option(0.00125, "peak learning rate; the default is for 8 pairs per step")
     momentum: float = option(0.9, "momentum of sgd")
     weight_decay: float = option(1e-4, "applies to all parameters (sgd) or to matrices only (adamw)")
     clip_norm: float = option(35.0, "largest norm of the gradient")

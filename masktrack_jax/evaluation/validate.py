@@ -135,7 +135,7 @@ def _check_segmentations(segmentations: object, video: VideoShape, where: str, f
         return
     size: Any = height, width  # None if unknown; only polygons need it
     try:
-        found = masks.read_track(segmentations, size)  # a track at once is much faster
+        found = masks.read_track(segmentations, size)  # reading a whole track is much faster
     except ValueError:
         found = _read_one_by_one(segmentations, size, where, findings)
     for frame, (segmentation, rle, area) in enumerate(zip(segmentations, found.rles, found.areas)):

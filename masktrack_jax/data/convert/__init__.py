@@ -1,1 +1,1 @@
-"""Converters of other annotation formats into the layout of YouTube-VIS; see `convert`."""
+"""Convert other annotation formats to the layout of YouTube-VIS; see `convert`."""

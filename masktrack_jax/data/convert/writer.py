@@ -89,7 +89,7 @@ def write(
 ) -> pathlib.Path:
     """Write a `Source` to the new folder `output`: JPEGImages/<clip>/… and instances.json.
 
-    The folder is written atomically, and the same source gives the same bytes. With `link` the frames are
+    The folder is written atomically, and the same source always gives the same bytes. With `link` frames are
     symbolic links to the original files. Returns the path of the annotations. Raises UserError.
     """
     output = pathlib.Path(output)

@@ -20,13 +20,13 @@ class GeneratorOptions:
 
     videos: int = option(comment="number of videos", check=at_least(1))
     seed: int = option(0, "seed of all random numbers", at_least(0))
-    height: int = option(96, "of the frames in pixels", at_least(32))
-    width: int = option(160, "of the frames in pixels", at_least(32))
-    frames: int = option(20, "of each video", at_least(1))
-    min_objects: int = option(2, "of a video", at_least(1))
-    max_objects: int = option(4, "of a video", between(1, 250))  # their map is uint8
-    min_diameter: float = option(0.18, "of an object, in heights of the frame", positive)
-    max_diameter: float = option(0.45, "of an object, in heights of the frame", between(0, 0.9))
+    height: int = option(96, "height of the frames in pixels", at_least(32))
+    width: int = option(160, "width of the frames in pixels", at_least(32))
+    frames: int = option(20, "frames of each video", at_least(1))
+    min_objects: int = option(2, "fewest objects of a video", at_least(1))
+    max_objects: int = option(4, "most objects of a video", between(1, 250))  # their map is uint8
+    min_diameter: float = option(0.18, "smallest diameter of an object, in heights of the frame", positive)
+    max_diameter: float = option(0.45, "largest diameter, in heights of the frame", between(0, 0.9))
     categories: tuple[str, ...] = option(SHAPES, "shapes of the objects", known_shapes)
     same_category: float = option(0.8, "probability that two or more objects share a category", between(0, 1))
     # Videos of fewer than 8 frames use neither. An object that enters late does not leave.
@@ -36,10 +36,10 @@ class GeneratorOptions:
     pillars: int = option(0, "walls in the foreground, 0.6 to 1.1 × max_diameter wide", between(0, 8))
     min_visible: float = option(
         0.05,
-        "least visible part of a labelled object",
+        "smallest visible part of a labelled object",
         Check(lambda x: 0 <= x < 1, "must be in [0, 1)"),
     )
-    jpeg_quality: int = option(92, "of the frames", between(1, 100))
+    jpeg_quality: int = option(92, "JPEG quality of the frames", between(1, 100))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "categories", tuple(self.categories))

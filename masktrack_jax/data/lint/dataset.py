@@ -58,7 +58,7 @@ def _records(content: dict, key: str, findings: Findings) -> list[dict]:
 
 
 def _by_id(records: list[dict], kind: str, findings: Findings) -> dict[int, dict]:
-    """Records by id; missing ids are reported, and so are duplicates, except the first record of each."""
+    """Map records by id. Missing and duplicate ids are reported; the first record with an id is used."""
     table: dict[int, dict] = {}
     for place, record in enumerate(records):
         record_id = record.get("id")

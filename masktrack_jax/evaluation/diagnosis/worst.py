@@ -16,7 +16,7 @@ from masktrack_jax.evaluation.diagnosis.corrections import (
 from masktrack_jax.evaluation.overlaps import Id
 from masktrack_jax.evaluation.vis_ap import VisMetrics
 
-_PURE = 0.9  # share of its masks assigned to one object, from which on a track does not mix objects
+_PURE = 0.9  # a track with this share of its assigned masks on one object does not mix objects
 
 
 @dataclass(frozen=True)
