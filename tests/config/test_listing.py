@@ -1,4 +1,4 @@
-"""The listing of a config: every key once, in order, with value and comment, and a star if not the default."""
+"""The listing of a config: every key once, in order, with value and comment, and a star if it differs."""
 
 import re
 

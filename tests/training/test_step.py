@@ -1,5 +1,5 @@
-"""The training step: which parameters it changes, and that the numbers of devices and micro-batches and
-rematerialisation do not change its result."""
+"""The training step: which parameters it changes, and that neither the numbers of devices and micro-batches
+nor rematerialisation change its result."""
 
 import functools
 
