@@ -84,7 +84,7 @@ def claim(scores: np.ndarray, keep_displaced: bool = False) -> np.ndarray:
     """
     columns, best = scores.argmax(axis=1), scores.max(axis=1)
     earlier = np.tri(len(scores), k=-1, dtype=bool) & (columns[:, None] == columns)
-    beaten = (earlier & (best >= best[:, None])).any(axis=1)  # by an earlier one
+    beaten = (earlier & (best >= best[:, None])).any(axis=1)  # an earlier detection is better
     if not keep_displaced:
-        beaten |= (earlier & (best < best[:, None])).any(axis=0)  # by a later one
+        beaten |= (earlier & (best < best[:, None])).any(axis=0)  # a later detection is better
     return np.where(beaten & (columns > 0), DROPPED, columns)

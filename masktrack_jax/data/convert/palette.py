@@ -72,7 +72,7 @@ def _folders(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
 
 
 def _category_names(root: pathlib.Path) -> Names | None:
-    """The categories of objects, or None if there is no file of them."""
+    """The categories of objects, or None if no file lists them."""
     videos: Any
     if (root / "meta.json").is_file():
         path, videos = root / "meta.json", read_object(root / "meta.json").get("videos")

@@ -19,8 +19,8 @@ from masktrack_jax.evaluation.diagnosis.comparisons import VideoComparison
 from masktrack_jax.evaluation.overlaps import Tracks
 from masktrack_jax.evaluation.vis_ap import AREA_RANGES
 
-_HIDDEN = 0.5  # share of the median area below which an object is hidden
-_LITTLE = 0.25  # share of hidden frames up to which an object is hidden little
+_HIDDEN = 0.5  # an object with less than this share of its median area is hidden
+_LITTLE = 0.25  # largest share of hidden frames of the middle bucket
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def assign_objects(video: VideoComparison) -> AssignedObjects:
 
 
 def best_tracks(video: VideoComparison, main: np.ndarray) -> np.ndarray:
-    """(G,) int, the best track of every label, `ABSENT` for crowds and objects that are no main object."""
+    """(G,) int, the best track of every label; `ABSENT` for crowds and objects that no track has as main."""
     tracks, labels = np.arange(len(video.masks)), np.arange(len(video.label_places))
     iou = track_iou(class_overlap(video, ANY_CATEGORY, tracks, labels))
     best = np.full(len(labels), ABSENT)
@@ -202,10 +202,10 @@ def remove_false(video: VideoComparison) -> VideoComparison:
 
 
 def correct_all(video: VideoComparison) -> VideoComparison:
-    """All five corrections in turn. The result equals the labels: AP is 1, unless a label has no mask at all.
+    """Apply all five corrections. The result equals the labels: AP is 1, unless a label has no mask at all.
 
-    This checks that the five cover every error. Tracks whose main object is a crowd are removed, since none
-    of the five completes them.
+    This checks that the five corrections cover every error. Tracks whose main object is a crowd are removed,
+    since no correction completes them.
     """
     for correct in (correct_identities, correct_classes, correct_masks, remove_false, add_missed):
         video = correct(video)
@@ -234,7 +234,7 @@ def _keep(video: VideoComparison, kept: np.ndarray) -> VideoComparison:
 
 
 def _with_tracks(video: VideoComparison, tracks: Sequence[CorrectedTrack]) -> VideoComparison:
-    """The comparison with these tracks in place of its own."""
+    """Replace the tracks of the comparison."""
     masks = np.array([track.masks for track in tracks], int)
     return replace(
         video,

@@ -116,7 +116,7 @@ def _window(masks: Sequence[Sequence[np.ndarray | None]], height: int, width: in
 
 
 def _centred(places: np.ndarray, share: float, length: int) -> slice:
-    """A share of `length`, centred on the sorted `places` as far as its ends allow."""
+    """A slice with a share of `length`, centred on the sorted `places` unless it would exceed the ends."""
     span = round(share * length)
     start = int(np.clip((places[0] + places[-1]) / 2 - span / 2, 0, length - span))
     return slice(start, start + span)
