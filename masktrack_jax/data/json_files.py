@@ -64,11 +64,17 @@ def read_results(path: str | Path) -> list[Any]:
 
 
 def open_results(path: str | Path) -> ResultsFile:
-    """A results file with its content, of any kind, and the names in it if it is a zip. Raises UserError."""
+    """A results file with its content, of any kind, and the names in it if it is a zip. Raises UserError.
+
+    It must be UTF-8 without a byte order mark: the servers read nothing else.
+    """
     path = Path(path)
     # A pipe could be read once only, so it is not looked into for a zip.
     if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
-        return ResultsFile(read_json(path))
+        try:
+            return ResultsFile(_parse(path, _utf8(path, path.read_bytes())))
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -87,7 +93,8 @@ def open_results(path: str | Path) -> ResultsFile:
         raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} anew") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
-    return ResultsFile(_parse(f"{path}:{member}", text), tuple(found), others)
+    name = f"{path}:{member}"
+    return ResultsFile(_parse(name, _utf8(name, text)), tuple(found), others)
 
 
 def read_text(path: str | Path) -> str:
@@ -130,7 +137,18 @@ def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:
     return UserError(f"{path}: cannot be read ({reason}); check the path")
 
 
-def _parse(path: str | Path, text: bytes) -> Any:
+def _utf8(path: str | Path, content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+
+
+def _not_utf8(path: str | Path) -> UserError:
+    return UserError(f"{path}: is not JSON text in UTF-8; check the path")
+
+
+def _parse(path: str | Path, text: bytes | str) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # the garbage collector would walk millions of new objects in vain
     try:
@@ -139,7 +157,7 @@ def _parse(path: str | Path, text: bytes) -> Any:
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not JSON text in UTF-8; check the path") from None
+        raise _not_utf8(path) from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
     finally:

@@ -119,6 +119,21 @@ def test_results_of_a_zip(tmp_path):
     assert open_results(tmp_path / "results.json") == (TRACKS, (), ())
 
 
+@pytest.mark.parametrize(
+    ("encoding", "message"), [("utf-8-sig", "Unexpected UTF-8 BOM"), ("utf-16", "is not JSON text in UTF-8")]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_results_are_utf8_as_for_the_servers(tmp_path, encoding, message, packed):
+    content, path = json.dumps(TRACKS).encode(encoding), tmp_path / "results.json"
+    path.write_bytes(content)
+    if packed:
+        path = tmp_path / "upload.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("results.json", content)
+    with pytest.raises(UserError, match=message):
+        open_results(path)
+
+
 def test_broken_json_in_a_zip_names_both(tmp_path):
     with zipfile.ZipFile(tmp_path / "upload.zip", "w") as archive:
         archive.writestr("results.json", "[{")
