@@ -107,15 +107,17 @@ REMOVED = {
 def _upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an older config under the names of this version.
 
-    Raises a UserError if the value of a removed key differs from the constant that replaced it.
+    A removed key stays only if its value differs from the constant that replaced it: inference does not read
+    it, and the run of the checkpoint cannot be resumed with another value.
     """
     config = deepcopy(dict(values))
     if "match_over" in config["train"]:
         config["train"]["track"] = {"softmax": {"over": config["train"].pop("match_over")}}
     for key, constant in REMOVED.items():
         *sections, name = key.split(".")
-        if _section(config, sections).pop(name, constant) != constant:
-            raise UserError(f"config.{key}: this version supports only {constant!r}")
+        section = _section(config, sections)
+        if section.get(name) == constant:
+            del section[name]
     return config
 
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from ml_collections import ConfigDict
@@ -11,7 +12,8 @@ from masktrack_jax.config.inference import InferenceOptions, validate_inference
 from masktrack_jax.config.model import ModelOptions, validate_model
 from masktrack_jax.config.training import OptimizerOptions, TrainOptions, validate_training
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.options import Check, check_options, option, require
+from masktrack_jax.runtime.options import Check, check_options, entries, option, require
+from masktrack_jax.runtime.suggest import nearest_key
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def require_loaded(config: ConfigDict) -> None:
 def validate(config: ConfigDict) -> ConfigDict:
     """Check `config` and return it; raises a UserError that names a key with an invalid value."""
     require_loaded(config)
+    _refuse_unknown_keys(config)
     model, train = config.model, config.train
     check_options(Config(), config, "config.")
     validate_model(model)
@@ -54,3 +57,20 @@ def validate(config: ConfigDict) -> ConfigDict:
     require(train.only, neck, "config.train.only")
     DataOptions.from_config(config.data)
     return config
+
+
+def _refuse_unknown_keys(config: ConfigDict) -> None:
+    """Raise a UserError for a key that only a config file has: nothing would read it."""
+    known = [entry.key for entry in entries(Config())]
+    for key in _keys(config):
+        if key not in known:
+            near = nearest_key(key, known)
+            raise UserError(
+                f"config.{key}: there is no such key; {f'did you mean {near}?' if near else 'delete it'}"
+            )
+
+
+def _keys(section: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for name, value in section.items():
+        key = f"{prefix}{name}"
+        yield from _keys(value, f"{key}.") if isinstance(value, ConfigDict) else [key]

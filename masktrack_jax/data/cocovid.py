@@ -12,7 +12,8 @@ def is_cocovid(content: dict[str, Any]) -> bool:
 
     A list `images` alone is not enough: a YouTube-VIS file may contain an unused one.
     """
-    if not isinstance(content.get("images"), list) or "videos" not in content:
+    images = content.get("images")
+    if not isinstance(images, list) or not images or "videos" not in content:
         return False
     return _any_has(content.get("annotations"), "image_id") or not _any_has(content["videos"], "file_names")
 

@@ -19,6 +19,7 @@ class ResultsFile(NamedTuple):
     """The content of a results file. The tuples name members of a zip, and are empty for a JSON file."""
 
     content: Any  # a list of tracks if the file is valid
+    utf8: bool = True  # in UTF-8 without a byte order mark, the only encoding that the servers read
     found: tuple[str, ...] = ()  # members called results.json; the first one was read
     others: tuple[str, ...] = ()
 
@@ -68,7 +69,11 @@ def open_results(path: str | Path) -> ResultsFile:
     path = Path(path)
     # A pipe can be read only once, so it is not tested for a zip.
     if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
-        return ResultsFile(read_json(path))
+        try:
+            text = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+        return ResultsFile(_parse(path, text), _is_utf8(text))
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -87,7 +92,7 @@ def open_results(path: str | Path) -> ResultsFile:
         raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} again") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
-    return ResultsFile(_parse(f"{path}:{member}", text), tuple(found), others)
+    return ResultsFile(_parse(f"{path}:{member}", text), _is_utf8(text), tuple(found), others)
 
 
 def read_text(path: str | Path) -> str:
@@ -145,6 +150,10 @@ def _parse(path: str | Path, text: bytes) -> Any:
     finally:
         if collecting:
             gc.enable()
+
+
+def _is_utf8(text: bytes) -> bool:
+    return json.detect_encoding(text) == "utf-8"
 
 
 def _kind(content: object) -> str:

@@ -19,6 +19,7 @@ def score_files(
     annotations_path: str | Path,
     results_path: str | Path,
     output_path: str | Path | None = None,
+    *,
     diagnosed: bool = False,
     frames_root: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -41,8 +42,8 @@ def score_files(
         read_results(results_path),
         (str(annotations_path), str(results_path)),
         output_path,
-        diagnosed,
-        frames_root or default_frames_root(annotations_path),
+        diagnosed=diagnosed,
+        frames_root=frames_root or default_frames_root(annotations_path),
     )
 
 
@@ -51,6 +52,7 @@ def score_tracks(
     results: list[dict[str, Any]],
     names: tuple[str, str],
     output_path: str | Path | None = None,
+    *,
     diagnosed: bool = False,
     frames_root: str | Path | None = None,
 ) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def validate(results_path: str | Path, annotations_path: str | Path, progress: b
     videos, categories = _read_annotations(annotations_path)
     findings = Findings()
     results = open_results(results_path)
-    _check_zip(results, findings)
+    _check_file(results, findings)
     check_tracks(results.content, videos, categories, findings, progress)
     return findings
 
@@ -232,8 +232,11 @@ def _read_annotations(path: str | Path) -> tuple[dict[Id, VideoShape], set[Id]]:
     return videos, {category["id"] for category in content["categories"]}
 
 
-def _check_zip(results: ResultsFile, findings: Findings) -> None:
-    """Check the place of results.json in the zip, if the file is a zip."""
+def _check_file(results: ResultsFile, findings: Findings) -> None:
+    """Check the encoding, and the place of results.json in the zip, if the file is a zip."""
+    if not results.utf8:
+        problem = "it has a byte order mark or is UTF-16; save it as UTF-8 without a mark"
+        findings.error("text that the server cannot read", problem)
     found, expected = results.found, RESULTS_MEMBER
     if found and found[0] != expected:
         findings.error(f"zip without {expected} at its root", f"it is at {found[0]}; zip the file alone")

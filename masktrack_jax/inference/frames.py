@@ -41,8 +41,10 @@ class FrameDetections:
 
     def encoded(self, pixel_boxes: bool = False) -> FrameDetections:
         """Return the same detections with RLEs, for repeated association or for storage."""
-        if self.masks is None:
+        if self.rles is not None:
             return self
+        if self.masks is None:
+            raise ValueError("detections have neither masks nor RLEs")
         rles = encode_pasted(self.masks, self.boxes, *self.size, pixel_boxes)
         return replace(self, masks=None, rles=rles)
 

@@ -238,6 +238,7 @@ class VideoSegmenter:
         """Associate the next frame."""
         ids = self._tracker.update(frame.to_associate)
         kept = frame.rows(ids != DROPPED).encoded(self.pixel_boxes)
+        assert kept.rles is not None  # of `encoded`
         result = FrameResult(
             index=self._index,
             boxes=kept.boxes,
@@ -245,7 +246,7 @@ class VideoSegmenter:
             labels=kept.labels,
             probabilities=kept.probabilities,
             track_ids=ids[ids != DROPPED],
-            rles=kept.rles or [],
+            rles=kept.rles,
         )
         self._index += 1
         return result

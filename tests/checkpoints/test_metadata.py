@@ -1,21 +1,30 @@
-"""Metadata of checkpoints: older versions load with today's defaults, removed keys only with their constants.
+"""Metadata of checkpoints: older versions load with today's defaults, and resume only with today's constants.
 
 The oracles are the shipped checkpoint, and configs written as older versions wrote them.
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
-from masktrack_jax.checkpoints.metadata import REMOVED, find_step_folder, parse_metadata, read_metadata
+from masktrack_jax.checkpoints.metadata import (
+    REMOVED,
+    Metadata,
+    find_step_folder,
+    parse_metadata,
+    read_metadata,
+)
 from masktrack_jax.config.base import base_config
 from masktrack_jax.config.inference import validate_inference
 from masktrack_jax.inference.load import PRETRAINED
 from masktrack_jax.losses.tracking import LOSSES, OVER_ROIS
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.options import value_at
 from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 from masktrack_jax.training.schedule import DECAY_FACTOR
+from masktrack_jax.training.start import check_same_run
 from tests.helpers.checkpoints import one_line
 from tests.helpers.configs import load_config
 
@@ -75,11 +84,13 @@ def old_config(key, value):
 
 
 @pytest.mark.parametrize("key, constant", REMOVED.items())
-def test_a_removed_key_has_the_value_of_its_constant(key, constant):
+def test_a_removed_key_goes_if_it_has_the_value_of_its_constant(key, constant):
     metadata = parse_metadata(old_config(key, constant))
     assert json.loads(metadata.config.to_json()) == json.loads(load_config("tiny").to_json())
-    with pytest.raises(UserError, match=f"^config.{key}: this version supports only {constant!r}$"):
-        parse_metadata(old_config(key, "another"))
+    kept = parse_metadata(old_config(key, "another")).config
+    assert value_at(kept, key) == "another"
+    with pytest.raises(UserError, match=rf"holds a run with config\.{key}=another, not None; use another"):
+        check_same_run(Path("run"), Metadata(kept, [(1, "a")], 3), load_config("tiny"), [(1, "a")])
 
 
 def test_removed_keys_and_their_constants():

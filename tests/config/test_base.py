@@ -119,3 +119,26 @@ def test_a_run_needs_a_length(tiny_config):
     tiny_config.train.update({"steps": 0, "epochs": 0.0})
     with pytest.raises(UserError, match=r"config\.train\.epochs"):
         validate(tiny_config)
+
+
+@pytest.mark.parametrize(
+    "key, words",
+    [
+        ("optimizer.decay_factor", "config.optimizer.decay_factor: there is no such key"),
+        (
+            "train.track.contrastive.references",
+            "config.train.track.contrastive.references: there is no such key",
+        ),
+        ("train.bach_size", "did you mean train.batch_size?"),
+    ],
+)
+def test_a_key_of_a_file_that_nothing_reads_is_refused(key, words):
+    config = load_config("tiny")
+    *sections, name = key.split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    section[name] = 0.5
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    assert words in str(caught.value)

@@ -116,7 +116,20 @@ def test_results_of_a_zip(tmp_path):
     path.rename(tmp_path / "upload")  # known by its content
     assert read_results(tmp_path / "upload") == TRACKS
     (tmp_path / "results.json").write_text(json.dumps(TRACKS))
-    assert open_results(tmp_path / "results.json") == (TRACKS, (), ())
+    assert open_results(tmp_path / "results.json") == (TRACKS, True, (), ())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_results_in_any_encoding_say_whether_the_servers_read_it(tmp_path, encoding, packed):
+    content, path = json.dumps(TRACKS).encode(encoding), tmp_path / "results.json"
+    path.write_bytes(content)
+    if packed:
+        path = tmp_path / "upload.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("results.json", content)
+    results = open_results(path)
+    assert results.content == TRACKS and results.utf8 == (encoding == "utf-8")
 
 
 def test_broken_json_in_a_zip_names_both(tmp_path):

@@ -230,6 +230,13 @@ def zipped(path, **members):
     return path
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_that_the_server_cannot_read_is_an_error(annotations, tmp_path, encoding):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([track()]), encoding=encoding)
+    assert list(validate(path, annotations).errors) == ["text that the server cannot read"]
+
+
 def test_zips_must_hold_the_file_at_their_root(annotations, tmp_path):
     folder = zipped(tmp_path / "folder.zip", out__results=CLEAN)
     findings = validate(folder, annotations)
