@@ -16,7 +16,7 @@ def config(tiny_data):
     return config
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tiny_data, tmp_path_factory):
     """The four steps of configs/tiny.py without a break: the folder, the state and the categories."""
     config = load_config("tiny")
@@ -25,13 +25,13 @@ def finished(tiny_data, tmp_path_factory):
     return folder, plain(train(config, dataset, folder)), dataset.labels
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(tiny_data):
     """`run(folder)` trains six steps in which something may happen."""
     return Run(tiny_data)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(run, tmp_path_factory):
     """Six steps without a fault and without validation: the folder and the state."""
     folder = tmp_path_factory.mktemp("whole")
