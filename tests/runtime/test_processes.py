@@ -145,7 +145,7 @@ def test_a_checkpoint_of_two_processes_is_read_on_one_device(two, alone):
     folder = two[0] / "whole"
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", READ, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     devices, total = done.stdout.split()[-2:]
     state = jax.tree.unflatten(jax.tree.structure(alone[1]), leaves(two[0] / "state0.npz"))

@@ -79,7 +79,7 @@ cli.run(run, __import__("pathlib").Path(sys.argv[2]))
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, whole, tmp_path):
     """From the second checkpoint on no file may exceed 20 kB; Orbax's threads report that too."""
     command = [sys.executable, "-c", FULL, str(run.data), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert done.returncode == 1, done.stderr[-3000:]
     folder = tmp_path / "run" / "checkpoints"
     line = f"error: {folder}: a checkpoint cannot be written (File too large); free"
