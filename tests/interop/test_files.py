@@ -122,7 +122,7 @@ def test_another_source(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "name, word", [("model.pkl", "pickled"), ("model.onnx", "kind"), ("model.pth", "no such")]
+    "name, word", [("model.pkl", "pickled"), ("model.onnx", "unknown file type"), ("model.pth", "no such")]
 )
 def test_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, word: str) -> None:
     if name != "model.pth":
