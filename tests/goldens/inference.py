@@ -199,7 +199,7 @@ def region_rows(
     distance = np.abs(ours[:, None] - theirs[None]).max(-1)
     difference = max(distance.min(0).max(), distance.min(1).max())
     rows.add("proposals as a set, px", BOXES, difference)
-    out = at(heads(form), parts, theirs, np.zeros(len(theirs)))
+    out = at(heads(form), parts, theirs)
     logits, deltas = out["cls_score"], out["bbox_pred"]
     if form == "orig":  # background first, with deltas of its own
         logits, deltas = np.roll(logits, 1, axis=1), np.pad(deltas, ((0, 0), (4, 0)))
@@ -212,7 +212,7 @@ def fixed_rows(rows: Worst, recorded: dict[str, np.ndarray], parts: dict[str, An
     """The heads on the first frame at made-up boxes of all sizes; the mask head for every class."""
     boxes = recorded["fixed_rois"][:, 1:]
     rows.exact("fixed boxes: levels", roi_levels(boxes, 4, 56.0), recorded["fixed_rois_level"])
-    out = at(heads("mm"), parts, boxes, np.zeros(len(boxes)))
+    out = at(heads("mm"), parts, boxes)
     for key, ours in (("roi7", nchw(out["roi7"])), ("roi14", nchw(out["roi14"]))):
         rows.add(f"fixed boxes: {key}", TOLERANCES["roi_feats7"], sampled(recorded, f"fixed_{key}", ours))
     for key in ("cls_score", "bbox_pred"):

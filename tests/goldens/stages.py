@@ -42,7 +42,9 @@ def predict(form: str, score_threshold: float, max_detections: int) -> tuple[Con
 
 @cache
 def heads(form: str) -> Callable[..., dict[str, jax.Array]]:
-    """The heads of a form at given boxes, jitted: features P2–P6, boxes (N, 4), labels (N,) → a dict.
+    """The heads of a form at given boxes, jitted: features P2–P6, boxes (N, 4), labels (N,), masked → a dict.
+
+    The mask logits are those of the first `masked` boxes.
 
     Boxes of two float32 networks differ by hundredths of a pixel, which changes their features by more than
     the noise of a stage. At the same boxes each stage can be compared on its own.
@@ -52,9 +54,14 @@ def heads(form: str) -> Callable[..., dict[str, jax.Array]]:
     config.model.dtype = DTYPE
 
     def at_boxes(
-        model: MaskTrackRCNN, features: tuple[jax.Array, ...], boxes: jax.Array, labels: jax.Array
+        model: MaskTrackRCNN,
+        features: tuple[jax.Array, ...],
+        boxes: jax.Array,
+        labels: jax.Array,
+        masked: jax.Array,
     ) -> dict[str, jax.Array]:
         valid = jnp.ones((1, len(boxes)), bool)
+        with_mask = jnp.arange(len(boxes))[None] < masked
         roi = model.pool(features, boxes[None], valid, 7)
         logits, deltas = model.box_head(roi)
         return {
@@ -62,7 +69,7 @@ def heads(form: str) -> Callable[..., dict[str, jax.Array]]:
             "roi14": model.pool(features, boxes[None], valid, 14),
             "cls_score": logits,
             "bbox_pred": deltas.reshape(len(boxes), -1),
-            "mask_logits": model.mask_logits(features, boxes[None], valid, labels[None])[0],
+            "mask_logits": model.mask_logits(features, boxes[None], with_mask, labels[None])[0],
             "embeddings": model.embed(roi, 1)[0],
         }
 
@@ -71,10 +78,12 @@ def heads(form: str) -> Callable[..., dict[str, jax.Array]]:
 
 
 def at(
-    run: Callable[..., Any], parts: dict[str, Any], boxes: np.ndarray, labels: np.ndarray
+    run: Callable[..., Any], parts: dict[str, Any], boxes: np.ndarray, labels: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """`heads` at up to 200 boxes, padded to 200, so that it compiles once."""
+    """`heads` at up to 200 boxes, padded to 200, so that it compiles once; without labels no masks."""
     count, room = len(boxes), 200 - len(boxes)
     boxes = np.pad(np.asarray(boxes, np.float32), ((0, room), (0, 0)))
-    out = run(parts["fpn"]["__call__"][0], boxes, np.pad(labels, (0, room)).astype(np.int32))
+    masked = 0 if labels is None else count
+    labels = np.zeros(200, np.int32) if labels is None else np.pad(labels, (0, room)).astype(np.int32)
+    out = run(parts["fpn"]["__call__"][0], boxes, labels, masked)
     return {name: np.asarray(value)[:count] for name, value in out.items()}
