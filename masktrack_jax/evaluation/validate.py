@@ -235,8 +235,7 @@ def _read_annotations(path: str | Path) -> tuple[dict[Id, VideoShape], set[Id]]:
 def _check_file(results: ResultsFile, findings: Findings) -> None:
     """Check the encoding, and the place of results.json in the zip, if the file is a zip."""
     if not results.utf8:
-        problem = "it has a byte order mark or is UTF-16; save it as UTF-8 without a mark"
-        findings.error("text that the server cannot read", problem)
+        findings.error("text that the server cannot read", "a byte order mark or UTF-16; save it as UTF-8")
     found, expected = results.found, RESULTS_MEMBER
     if found and found[0] != expected:
         findings.error(f"zip without {expected} at its root", f"it is at {found[0]}; zip the file alone")
