@@ -168,9 +168,7 @@ class Progress:
         """Move the results to the output folder, where they replace earlier results."""
         self._files.close()
         for name in RESULTS:
-            if (
-                name == "frames.jsonl"
-            ):  # if killed before this point, the run resumes and writes its results again
+            if name == "frames.jsonl":  # killed before this, a run resumes and writes its results again
                 (self.folder / "state.npz").unlink()
             os.replace(self.folder / name, self.output / name)
         self._remove()
