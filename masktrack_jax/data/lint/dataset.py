@@ -90,10 +90,10 @@ def _check_videos(records: list[dict], findings: Findings) -> None:
 def _check_annotations(labels: LabelsFile, findings: Findings) -> None:
     """Check the objects, and note what training leaves out of them."""
     videos = {video["id"]: video for video in labels["videos"]}
-    for place in range(len(labels["annotations"])):
-        record = labels["annotations"][place]
-        original, pixels = labels.originals[place], labels.pixels[place]
-        check_object(record, original, pixels, videos[record["video_id"]], place, findings)
+    for record, original, pixels, where in zip(
+        labels["annotations"], labels.originals, labels.pixels, labels.names
+    ):
+        check_object(record, original, pixels, videos[record["video_id"]], where, findings)
     note_category_changes(labels, findings)
     read_objects(labels, findings)
 
