@@ -15,6 +15,13 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
+# The first bytes of files that are often given instead of JSON, what they are, and the cure.
+_OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PK\x03\x04": "a zip; unpack it",
+    b"\xff\xd8\xff": "a picture; check the path",
+    b"\x89PNG": "a picture; check the path",
+}
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -138,6 +145,9 @@ def _parse(path: str | Path, text: bytes) -> Any:
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
+        for start, kind in _OTHER_FILES.items():
+            if text.startswith(start):
+                raise UserError(f"{path}: is not JSON but {kind}") from None
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None

@@ -97,7 +97,7 @@ class VisDataset:
 
     def frame_path(self, video: Video, frame: int) -> pathlib.Path:
         """The path of frame `frame` (from 0) of a video."""
-        return self.frames_root / video.file_names[frame]
+        return find_frame(self.frames_root, video.file_names[frame])
 
     def has_frame(self, video: Video, frame: int) -> bool:
         """Whether the frame's file exists."""
@@ -157,6 +157,15 @@ def _video(record: dict) -> Video:
     names = tuple(record["file_names"])
     name = record.get("name") or str(pathlib.PurePosixPath(names[0]).parent)
     return Video(record["id"], name, record["height"], record["width"], names)
+
+
+def find_frame(root: pathlib.Path, name: str) -> pathlib.Path:
+    """The path of a frame; its extension may have another case on disk, as after a copy from Windows."""
+    path = root / name
+    if os.path.lexists(path):
+        return path
+    others = (path.with_suffix(case(path.suffix)) for case in (str.lower, str.upper))
+    return next((other for other in others if os.path.lexists(other)), path)
 
 
 def no_frames(path: pathlib.Path, video: dict) -> UserError:

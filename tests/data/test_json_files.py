@@ -1,6 +1,7 @@
 """The readers of JSON: every encoding and kind of file that a command accepts, and one line for the rest."""
 
 import gc
+import gzip
 import json
 import os
 import threading
@@ -52,7 +53,10 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
         (None, r"cannot be read \(No such file"),
         (b"", "is not valid JSON at line 1 column 1"),
         (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
-        (b"\xff\xd8\xff\xe0 jpeg", "is not UTF-8; save it as UTF-8"),
+        ("Bär".encode("latin-1"), "is not UTF-8; save it as UTF-8"),
+        ("中文".encode("gbk"), "is not UTF-8; save it as UTF-8"),
+        (b"\xff\xd8\xff\xe0 jpeg", "is not JSON but a picture; check the path"),
+        (gzip.compress(b"{}"), "is not JSON but packed by gzip; unpack it"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"1" * 10_000, "is not JSON that can be read"),
     ],
