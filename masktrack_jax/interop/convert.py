@@ -149,7 +149,7 @@ def read_values(
 ) -> dict[str, np.ndarray]:
     """Return {our name: array} of the parameters in the file, whose class layers have `num_classes`.
 
-    Raises a UserError for a tensor of another shape, or with values that are not finite.
+    Raises a UserError for a tensor of another shape, of integers, or with values that are not finite.
     """
     values = {}
     for path, (name, layout) in table.items():
@@ -160,6 +160,9 @@ def read_values(
         wanted = names.torch_shape(shape, layout)
         if x.shape != wanted:
             raise UserError(f"{file.path}: {theirs} is {x.shape}, but the rest needs {wanted}; {USUAL}")
+        if x.dtype.kind in "biuc":
+            problem = f"{theirs} has values of type {x.dtype}; give the weights in floating point"
+            raise UserError(f"{file.path}: {problem}")
         x = np.asarray(x, np.float32)
         if not np.all(np.isfinite(x)):
             raise UserError(f"{file.path}: {theirs} has values that are not finite; get the file again")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, np.ndarray]  # by name, in PyTorch's layout
 
+# The types of safetensors that are read; the rest are quantised or complex, and need their own conversion.
+TYPES = ("F16", "BF16", "F32", "F64", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys of the parameters in the file of a training run
 OURS = "masktrack_jax"  # key of a checkpoint's metadata in the header of an exported file
 
@@ -42,13 +45,14 @@ def read(path: str | Path) -> WeightsFile:
     """Read a file. Raises a UserError if it is damaged or contains anything but tensors."""
     path = Path(path)
     readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
-    if path.suffix == ".pkl":
+    suffix = path.suffix.lower()
+    if suffix == ".pkl":
         raise UserError(f"{path}: pickled files could run code; save its state dict as .safetensors or .pth")
-    if path.suffix not in readers:
+    if suffix not in readers:
         raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth or .pt file")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check --input")
-    content, header = readers[path.suffix](path)
+    content, header = readers[suffix](path)
     tensors = _without_module(content)
     if not tensors:
         raise UserError(f"{path}: holds no tensors by name; give a file with a state dict")
@@ -67,7 +71,13 @@ def _read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     """Return the tensors and the entries of the header."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            for name, kind in types.items():
+                if kind not in TYPES:
+                    raise UserError(
+                        f"{path}: {name:.200} is of type {kind}; convert it to F32 or BF16 where it was made"
+                    )
+            return {name: file.get_tensor(name) for name in types}, file.metadata() or {}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: is not a complete safetensors file ({_first_line(error)}); get it again"
@@ -101,8 +111,10 @@ def _read_torch(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Convert a PyTorch tensor; floating point becomes float32."""
+    """Convert a PyTorch tensor; floating point becomes float32. Raises a ValueError for a shape made up."""
     tensor = tensor.detach()
+    if tensor.nbytes > tensor.untyped_storage().nbytes():  # strides of 0 state any size
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has fewer values")
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
