@@ -5,9 +5,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from masktrack_jax.config.data import DataOptions
+from masktrack_jax.config.data import DataOptions, replace_files
 from masktrack_jax.config.inference import InferenceOptions, validate_inference
 from masktrack_jax.config.model import ModelOptions, validate_model
 from masktrack_jax.config.training import OptimizerOptions, TrainOptions, validate_training
@@ -46,6 +47,17 @@ def require_loaded(config: ConfigDict) -> None:
     known, there = set(_keys(base_config())), set(_keys(config))
     for key in sorted(known - there):
         raise UserError(f"config.{key}: is missing; change the values of base_config() one by one")
+
+
+def obey_flags(config: ConfigDict) -> ConfigDict:
+    """Give keys of the flags --config.KEY precedence over files that the config file names; return `config`.
+
+    Prints what they replace. Raises a UserError for a key that would have no effect.
+    """
+    require_loaded(config)
+    for line in replace_files(config.data, config_flags.get_override_values(flags.FLAGS["config"])):
+        print(line)
+    return config
 
 
 def validate(config: ConfigDict) -> ConfigDict:
