@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lists = f"{', '.join(LISTS)}, or a JSON file: annotations or a list of names"
     add = parser.add_argument
-    add("--input", required=True, help=".safetensors, .pth or .pt file")
+    add("--input", required=True, help=".safetensors, .pth, .pt or .pkl file")
     add("--source", required=True, choices=SOURCES, help="implementation that wrote the file")
     add("--output", required=True, help="folder of the checkpoint; must not exist")
     add("--categories", help=f"categories to detect (default: the file's categories): {lists}")

@@ -44,7 +44,7 @@ def import_weights(
     """Import the weights in a file.
 
     Args:
-      path: a .safetensors, .pth or .pt file.
+      path: a .safetensors, .pth, .pt or .pkl file.
       source: the implementation that wrote it, one of `source_names.SOURCES`.
       categories: the categories to detect; default: the file's. See `category_lists.read_categories`.
       file_categories: the categories of the file, if it does not name them, given in the same way.

@@ -1,4 +1,4 @@
-"""Read the tensors of a `.safetensors` or PyTorch file. Code in a file is never executed."""
+"""Read the tensors of a `.safetensors`, PyTorch or detectron2 file. Code in a file is never executed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from masktrack_jax.checkpoints.metadata import UNSOUND, Metadata, parse_metadata
+from masktrack_jax.interop.pickles import read_arrays
 from masktrack_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,12 +45,15 @@ class WeightsFile(NamedTuple):
 def read(path: str | Path) -> WeightsFile:
     """Read a file. Raises a UserError if it is damaged or contains anything but tensors."""
     path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".pkl": _read_pickle,
+    }
     suffix = path.suffix.lower()
-    if suffix == ".pkl":
-        raise UserError(f"{path}: pickled files could run code; save its state dict as .safetensors or .pth")
     if suffix not in readers:
-        raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth or .pt file")
+        raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth, .pt or .pkl file")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check --input")
     content, header = readers[suffix](path)
@@ -108,6 +112,21 @@ def _read_torch(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
                 f"{path}: holds {found[1]}, not only tensors; nothing was run; save the state dict only"
             ) from None
         raise UserError(f"{path}: PyTorch cannot read it ({_first_line(error)}); get it again") from None
+
+
+def _read_pickle(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    """Return the arrays of a file of detectron2's model zoo, and its whole content."""
+    try:
+        header = read_arrays(path.read_bytes())
+    except Exception as error:  # a pickle can raise anything
+        raise UserError(
+            f"{path}: holds more than pickled arrays ({_first_line(error)}); nothing was run; save its state "
+            "dict as .safetensors"
+        ) from None
+    state = next((header[key] for key in WRAPPERS if isinstance(header.get(key), dict)), header)
+    if arrays := {str(name): x for name, x in state.items() if isinstance(x, np.ndarray)}:
+        return arrays, header
+    raise UserError(f"{path}: holds no pickled arrays by name; give a file with a state dict")
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
