@@ -17,6 +17,7 @@ from masktrack_jax.interop.source_names import SOURCES
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.options import between, require
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if Path(options.output).exists():
         raise UserError(f"{options.output}: exists; remove it or choose another --output")
+    require(options.seed, between(0, 2**63 - 1), "--seed")
     # Not at the top, so that --help does not load JAX.
     from masktrack_jax.checkpoints import store
     from masktrack_jax.interop.convert import import_weights

@@ -120,6 +120,8 @@ def file_labels(
     """
     labels: list[Category] | None
     if num_classes is None:
+        if choice:
+            raise UserError(f"{file.path}: has no classes, so --file-categories has no effect; leave it out")
         return None, "without classes"
     if choice:
         labels, told = read_categories(choice), f"those of {choice}"

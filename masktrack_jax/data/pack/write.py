@@ -44,6 +44,9 @@ def pack(
     for dataset in datasets.values():
         print(f"packing {summary_line(dataset)}")
     _check(datasets)
+    fewest = min(sum(video.length for video in dataset.videos) for dataset in datasets.values())
+    if shards is not None and not 1 <= shards <= fewest:
+        raise UserError(f"--shards: is {shards}; give 1 to {fewest}, the frames of the smallest split")
     existed = output.exists()
     work = make_folder(output) / f".packing-{os.getpid()}"
     try:
