@@ -48,6 +48,7 @@ FRAMES = (
 
 PACKED_INFO = "dataset_info.json"  # written by TFDS
 PACKED_ANNOTATIONS = "{split}.annotations.json"
+PACKED_DIGESTS = "annotations.sha256"  # of the annotations, as sha256sum writes and checks them
 
 DEPTH = 3  # levels of folders below the root that are searched
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")

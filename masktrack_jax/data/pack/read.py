@@ -6,6 +6,7 @@ are never read.
 """
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import pathlib
@@ -15,7 +16,8 @@ from typing import NamedTuple
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from masktrack_jax.data.layouts import SplitFiles
+from masktrack_jax.data.json_files import read_text
+from masktrack_jax.data.layouts import PACKED_DIGESTS, SplitFiles
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
 from masktrack_jax.runtime.errors import UserError
 
@@ -60,7 +62,18 @@ def read_packed(files: SplitFiles) -> VisDataset:
     """The data set of a packed split."""
     (folder,) = files.frames
     dataset = read_vis(files.annotations, folder)
+    _note_changes(files.annotations, folder / PACKED_DIGESTS)
     return dataclasses.replace(dataset, packed=PackedFrames(folder, files.split, dataset.videos))
+
+
+def _note_changes(annotations: pathlib.Path, digests: pathlib.Path) -> None:
+    """Print a note if the annotations are not those that were packed; older sets have no digests."""
+    if not digests.is_file():
+        return
+    with open(annotations, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if f"{found}  {annotations.name}" not in read_text(digests).splitlines():
+        print(f"note: {annotations}: has changed since it was packed, or is damaged; see {digests.name}")
 
 
 def _open_source(folder: pathlib.Path, split: str) -> ArrayRecordDataSource:

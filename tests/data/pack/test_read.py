@@ -131,6 +131,20 @@ def test_a_flipped_bit_is_noticed(folder, images):
     assert refused > 50
 
 
+def test_a_change_of_the_annotations_is_said(folder, capsys):
+    read(folder)
+    assert "note" not in capsys.readouterr().out
+    path = folder / "train.annotations.json"
+    path.write_bytes(path.read_bytes().replace(b'"area', b'"Area', 1))
+    read(folder)
+    assert capsys.readouterr().out == (
+        f"note: {path}: has changed since it was packed, or is damaged; see annotations.sha256\n"
+    )
+    (folder / "annotations.sha256").unlink()  # as in sets packed before
+    read(folder)
+    assert not capsys.readouterr().out
+
+
 @given(data=st.data())
 def test_fuzz(packed, images, tmp_path_factory, data):
     """Any file of a packed data set with random changes: the same frames, or one line."""
