@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
+from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
@@ -44,7 +45,7 @@ def main(_: Sequence[str]) -> None:
         from masktrack_jax.runtime.processes import process_group
 
         with process_group():
-            evaluate_checkpoint(CONFIG.value, CHECKPOINT.value, OUTPUT.value, **options)
+            evaluate_checkpoint(obey_flags(CONFIG.value), CHECKPOINT.value, OUTPUT.value, **options)
     else:
         raise UserError("give --config and --checkpoint, or --annotations and --results")
 

@@ -23,6 +23,8 @@ _OTHER_FILES = {
     b"\x89PNG": "a picture; check the path",
 }
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# A member of a zip may unpack to ANY_RATIO bytes, or to MOST_PACKED times its size.
+ANY_RATIO, MOST_PACKED = 2**27, 100
 
 
 class ResultsFile(NamedTuple):
@@ -87,7 +89,7 @@ def open_results(path: str | Path) -> ResultsFile:
                     f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
                 )
             member = min(found, key=len)
-            text = archive.read(member)
+            text = _unpacked(path, archive, archive.getinfo(member))
     except OSError as error:
         raise _unreadable(path, error) from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
@@ -154,6 +156,16 @@ def _parse(path: str | Path, text: bytes) -> Any:
     finally:
         if collecting:
             gc.enable()
+
+
+def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, unless it is a bomb: `read` stops at the size that is checked here."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{path}: {member.filename} is not packed by the usual method, deflate; zip it again")
+    if member.file_size > max(ANY_RATIO, MOST_PACKED * member.compress_size):
+        sizes = f"from {member.compress_size} to {member.file_size} bytes, more than {MOST_PACKED} times"
+        raise UserError(f"{path}: {member.filename} would unpack {sizes}; give the JSON file itself")
+    return archive.read(member)
 
 
 def _is_utf8(text: bytes) -> bool:

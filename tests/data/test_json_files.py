@@ -198,3 +198,30 @@ def test_results_of_a_zip_made_on_windows(tmp_path):
 def test_half_surrogates_are_written_as_escapes(tmp_path):
     write_text(tmp_path / "page.html", "é \ud800")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "é \\ud800"
+
+
+@pytest.mark.parametrize("size", [2**28, 2**60])
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, size):
+    """Of any stated size; nothing is read."""
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.json", b"[" + b" " * 10**5)
+
+    def grown(archive):
+        read(archive)
+        archive.filelist[0].file_size = size
+
+    read = zipfile.ZipFile._RealGetContents
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", grown)
+    with pytest.raises(
+        UserError, match=rf"results\.json would unpack from \d+ to {size} bytes, more than 100"
+    ):
+        read_results(path)
+
+
+def test_other_methods_of_packing(tmp_path):
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:  # unpacks without a limit
+        archive.writestr("results.json", "[]")
+    with pytest.raises(UserError, match=r"results\.json is not packed by the usual method, deflate; zip it"):
+        read_results(path)
