@@ -28,14 +28,19 @@ def read_image(path: ImageSource, file: IO[bytes] | None = None) -> np.ndarray:
     is missing, truncated or not an image.
     """
     with open_image(path, file) as image:
-        if image.info.get("exif"):
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
-            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return as_rgb(image, path)
+
+
+def as_rgb(image: Image.Image, path: ImageSource) -> np.ndarray:
+    """The current page of an open image as (H, W, 3) uint8 RGB, see `read_image`."""
+    if image.info.get("exif"):
+        image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT_MODES:
+        grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def check_image(path: ImageSource) -> Size:

@@ -18,7 +18,7 @@ from masktrack_jax.inference.tracks_on_disk import StoredTracks
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import lock, whole
 from masktrack_jax.tracking.tracks import FrameResult, TrackOptions
-from masktrack_jax.video.files import reason
+from masktrack_jax.video.decode import reason
 from masktrack_jax.video.parts import join_parts, parts_of
 
 VIDEO_ID = 1  # the id of the only video in a results file

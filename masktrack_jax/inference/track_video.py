@@ -19,10 +19,10 @@ from masktrack_jax.inference.progress import Progress
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.tracking.tracks import FrameResult
-from masktrack_jax.video.files import FrameFolder, VideoFile
 from masktrack_jax.video.live import LiveSource, open_source
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale
 from masktrack_jax.video.parts import PartWriter
+from masktrack_jax.video.stored import StoredVideo
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class _Run:
     """One run of `track_video`."""
 
     segmenter: VideoSegmenter
-    source: VideoFile | FrameFolder | LiveSource
+    source: StoredVideo | LiveSource
     progress: Progress
     interruption: Interruption
 

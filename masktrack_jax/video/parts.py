@@ -10,7 +10,8 @@ import numpy as np
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
-from masktrack_jax.video.files import FAILURES, VideoWriter, frame_rate, reason
+from masktrack_jax.video.decode import FAILURES, reason
+from masktrack_jax.video.files import VideoWriter, frame_rate
 
 
 class PartWriter:
