@@ -23,6 +23,7 @@ from masktrack_jax.video.live import LiveSource, open_source
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale
 from masktrack_jax.video.parts import PartWriter
 from masktrack_jax.video.stored import StoredVideo
+from masktrack_jax.video.waiting import LIMIT
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def track_video(
     *,
     draw_threshold: float = 0.0,
     drop_frames: bool = False,
+    limit: float = LIMIT,
     network: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Track the objects of a video.
@@ -76,13 +78,14 @@ def track_video(
       output_dir: created if it does not exist.
       draw_threshold: lowest score of the detections on the overlay.
       drop_frames: process only the latest frame of a live source, one at a time.
+      limit: the longest time in seconds to wait for a frame or an answer of the disk.
       network: identifies the segmenter's `predict` by its checkpoint and device, as a dict for JSON. A run
         with another network is not resumed.
     Raises:
       UserError: the input cannot be read, the output folder cannot be written to, or it holds the progress
         of another run.
     """
-    source = open_source(input_path, drop_frames)
+    source = open_source(input_path, drop_frames, limit)
     live = source if isinstance(source, LiveSource) else None
     settings = {**segmenter.settings, "draw_threshold": draw_threshold}
     made_by = {"input": source.fingerprint(), "settings": settings, **(network or {})}

@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # Pictures that are not read. They are named, so that nobody wonders where they are.
 OTHER_PICTURES = {
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".tga"),
-    *(".ppm", ".pgm", ".jfif", ".gif"),
+    *(".ppm", ".pgm", ".jfif"),
 }
 PAGED = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}  # how TIFF files begin
 SUBFILE = 0x00FE  # TIFF tag NewSubfileType: bit 0 marks a preview, bit 2 a mask of another page
