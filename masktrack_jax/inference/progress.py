@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from masktrack_jax.inference.tracks_on_disk import StoredTracks
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.runtime.lock import NAME, folder_lock
 from masktrack_jax.tracking.tracks import FrameResult, TrackOptions
@@ -233,7 +233,7 @@ class Progress:
         self._lock.close()
         if kept and not issubclass(error_type, SystemExit):
             advice = "" if self._live else "; the same command resumes"
-            print(f"{self.folder} keeps {kept} frames{advice}")
+            print(printable(f"{self.folder} keeps {kept} frames{advice}"))
         if isinstance(error, OSError):
             raise UserError(f"{self.output}: cannot be written to ({reason(error)})") from error
 

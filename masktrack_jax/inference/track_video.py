@@ -17,6 +17,7 @@ from tqdm import tqdm
 from masktrack_jax.data.images import resize_image
 from masktrack_jax.inference.progress import Progress
 from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.runtime.errors import printable
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.tracking.tracks import FrameResult
 from masktrack_jax.video.live import LiveSource, open_source
@@ -69,8 +70,9 @@ def track_video(
     `frames.jsonl`, a line per frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and
     track_ids. All three appear in `output_dir` at the end. Until then `output_dir/partial` holds the
     `Progress`, and the same call resumes after an interruption or an error. At Ctrl-C or SIGTERM, the three
-    files are written there for the frames so far, and SystemExit is raised. A live source ends normally at
-    these signals.
+    files are written there for the frames so far, and SystemExit is raised; a watched process
+    (`runtime.signals.watch`) that takes longer ends without them. A live source ends normally at these
+    signals.
 
     Args:
       segmenter: must have a detector.
@@ -91,12 +93,12 @@ def track_video(
     made_by = {"input": source.fingerprint(), "settings": settings, **(network or {})}
     with (
         contextlib.closing(live) if live else contextlib.nullcontext(),
-        Interruption() as interruption,
         Progress(output_dir, made_by, segmenter.tracks, live is not None) as progress,
+        Interruption(unsaved=lambda: _unsaved(progress) if live else "") as interruption,
     ):
         before, started = progress.frames, time.perf_counter()
         if before:
-            print(f"{progress.folder}: resumes after {before} frames")
+            print(printable(f"{progress.folder}: resumes after {before} frames"))
         run = _Run(segmenter, source, progress, interruption)
         results = run.one_by_one(live) if live and drop_frames else run.in_batches()
         first = run.record(results, draw_threshold) or started
@@ -112,10 +114,16 @@ def track_video(
             dropped=live.dropped if live else 0,
         )
         if signal is not None:
-            print(f"{signal.name}: {progress.folder} holds {summary}; the same command resumes")
+            held = f"{progress.folder} holds {summary}"
+            print(printable(f"{signal.name}: {held}; the same command resumes"))
             raise SystemExit(exit_status(signal))
         progress.finish()
     return summary
+
+
+def _unsaved(progress: Progress) -> str:
+    """What a signal must not cut off: the results of a live source, whose frames never come again."""
+    return f"writes the results of {progress.frames} frames" if progress.frames else ""
 
 
 class _Tracked(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192. A larger one is damaged, or made to fill the memory
@@ -195,5 +195,5 @@ def upright(frame: np.ndarray, matrix: bytes) -> np.ndarray:
 
 
 def warn(message: str, *values: object) -> None:
-    """Log a warning."""
-    logging.getLogger(__name__).warning(message, *values)
+    """Log a warning of one line; a name in it may have any characters."""
+    logging.getLogger(__name__).warning("%s", printable(message % values))
