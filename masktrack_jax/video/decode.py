@@ -7,6 +7,7 @@ or a pattern, and no file makes FFmpeg open another one or an address (SECURITY.
 import contextlib
 import io
 import logging
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -176,8 +177,18 @@ class Decoding:
 
 def picture(frame: av.VideoFrame) -> np.ndarray:
     """A decoded frame as (H, W, 3) uint8 RGB, upright."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    return upright(frame.to_ndarray(format="rgb24"), bytes(matrix) if matrix else b"")
+    return upright(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+
+
+def display_matrix(frame: av.VideoFrame) -> bytes:
+    """The display matrix of a frame, see `upright`; empty if it has none."""
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows not all kinds of side data, such as EXIF; it still tells the angle
+        turned = math.radians(-frame.rotation)
+        a, b = round(65536 * math.cos(turned)), round(65536 * math.sin(turned))
+        return struct.pack("=9i", a, b, 0, -b, a, 0, 0, 0, 1 << 30)
+    return bytes(found) if found else b""
 
 
 def upright(frame: np.ndarray, matrix: bytes) -> np.ndarray:
