@@ -5,6 +5,7 @@ import functools
 import multiprocessing
 import os
 import re
+import sys
 import threading
 from multiprocessing import process, shared_memory
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; elsewhere nothing is removed
 NAME = re.compile(r"(?:sem\.)?masktrack-(\w+)-(\d+)-")
+PATIENCE = 3.0  # seconds for a loader process to end
 LARGE = 2**16  # bytes from which an array is handed over in shared memory instead of a pipe
 
 
@@ -23,6 +25,8 @@ def in_processes(batches: "grain.IterDataset", workers: int) -> "grain.IterDatas
     import grain
 
     remove_leftovers()
+    # For the processes started below: one of them removes the shared memory of killed ones, and warns of it.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     process.current_process()._config["semprefix"] = f"/{_prefix(os.getpid())}".rstrip("-")
     options = grain.experimental.DatasetOptions(min_shm_size=LARGE)
     batches = grain.experimental.WithOptionsIterDataset(batches, options)
@@ -77,13 +81,13 @@ def _runs(number: int) -> bool:
     return True
 
 
-def close(batches: Any, seconds: float = 2.0) -> None:
-    """Close an iterator of batches. Processes that do not end within `seconds` are killed, threads are left."""
+def close(batches: Any, at_once: bool = False) -> None:
+    """Close an iterator of batches. Processes that do not end in time are killed; threads are left."""
     closing = threading.Thread(target=batches.close, daemon=True)
     closing.start()
-    closing.join(seconds)
+    closing.join(PATIENCE / 10 if at_once else PATIENCE)
     if closing.is_alive():
         for child in multiprocessing.active_children():
             if child.name.startswith("grain-process-prefetch"):
                 child.kill()
-        closing.join(1)
+        closing.join(PATIENCE / 10)

@@ -16,8 +16,10 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-WAIT = 1.0  # seconds that `Interruption.wait` lasts after a signal
-LIMIT = 2.5  # seconds from a signal, or from the end of saving, to the end of a watched process
+WAIT = 0.5  # seconds that `Interruption.wait` lasts after a signal
+LIMIT = 2.5  # seconds from a signal to the end of a watched process that has nothing to save
+AFTERWARDS = 1.0  # seconds from the end of saving to the end of the process
+TOGETHER = 20.0  # the same for one of several processes, which end together
 POLL = 0.05
 
 
@@ -129,14 +131,18 @@ def end_soon(status: int) -> None:
 def _end_after_signal(numbers: socket.socket) -> None:
     """The body of the watching thread."""
     first = _receive(numbers, None)
-    told, last = False, time.monotonic()
-    while time.monotonic() - last < LIMIT:
+    name, told = signal.Signals(first).name, False
+    shared = any(entered.shared for entered in _entered)
+    end = time.monotonic() + (TOGETHER if shared else LIMIT)
+    while time.monotonic() < end:
         if second := _receive(numbers, POLL):
             _leave(exit_status(second))
         if unsaved := "; ".join(filter(None, (entered.unsaved() for entered in _entered))):
-            told = told or not _say(f"{signal.Signals(first).name}: {unsaved}; a second signal ends at once")
-            last = time.monotonic()
-    _say(f"{signal.Signals(first).name}: ended; there was nothing more to save")
+            if not told:
+                _say(f"{name}: {unsaved}; a second signal ends at once")
+            told, end = True, time.monotonic() + (TOGETHER if shared else AFTERWARDS)
+    if not told:
+        _say(f"{name}: ended; there was nothing to save")
     _leave(exit_status(first))
 
 

@@ -95,7 +95,7 @@ class Batches(Iterator[PairBatch]):
         return next((reader.path for reader in readers if reader.is_alive()), "")
 
     def close(self) -> None:
-        workers.close(self._batches)
+        workers.close(self._batches, at_once=self._interruption.noted is not None)
 
 
 class Reader(threading.Thread):

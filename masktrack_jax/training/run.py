@@ -96,7 +96,7 @@ def train(
             except (BadStep, NoBatch):
                 save(state)  # the step that raises has not changed it
                 raise
-            if interruption.signal is not None:
+            if interruption.signal is not None and done:
                 save(state)
         end_if_asked(interruption, checkpoints, state)
     return state
@@ -124,7 +124,9 @@ def end_if_asked(interruption: Interruption, checkpoints: store.Checkpoints, sta
     # A signal received in the last steps is too late for an agreement, but the other processes end anyway.
     if (signal := interruption.signal or interruption.noted) is not None:
         checkpoints.wait()
-        print(f"{signal.name}: step {state.step} is saved; the same command resumes from there")
+        step = int(state.step)
+        kept = f"step {step} is saved; the same command resumes from there" if step else "no step is done yet"
+        print(f"{signal.name}: {kept}")
         raise SystemExit(exit_status(signal))
 
 
