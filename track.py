@@ -11,6 +11,8 @@ docs/tracking.md. --config.model.dtype=bfloat16 sets the floating-point type of 
 JAX_ENABLE_X64=1). All other values come from the checkpoint.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -79,15 +81,20 @@ def main(_: Sequence[str]) -> None:
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
 
     def track(source: str | Path, output: str | Path) -> None:
-        summary = track_video(
-            segmenter,
-            source,
-            output,
-            draw_threshold=FLAGS.draw_threshold,
-            drop_frames=FLAGS.drop_frames,
-            limit=FLAGS.timeout,
-            network={"checkpoint": made_of, "device": device},
-        )
+        try:
+            summary = track_video(
+                segmenter,
+                source,
+                output,
+                draw_threshold=FLAGS.draw_threshold,
+                drop_frames=FLAGS.drop_frames,
+                limit=FLAGS.timeout,
+                network={"checkpoint": made_of, "device": device},
+            )
+        except SystemExit as stopped:  # by a signal: nothing is left to do, and JAX takes a while to end
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(int(stopped.code or 0))
         print(printable(f"{output}: overlay.mp4, results.json and frames.jsonl of {summary}"))
 
     if not clips:

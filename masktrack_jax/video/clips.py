@@ -1,11 +1,13 @@
 """A folder of clips: videos, and folders with one image per frame."""
 
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from masktrack_jax.video.decode import warn
 from masktrack_jax.video.pictures import IMAGE_SUFFIXES, OTHER_PICTURES, counted, listed, natural_orders
+from masktrack_jax.video.stored import stat_of
 from masktrack_jax.video.waiting import LIMIT, answer
 
 VIDEO_SUFFIXES = {
@@ -21,7 +23,8 @@ def places_of_clips(source: str, output: str, limit: float = LIMIT) -> dict[Path
     a clip has its name, without the suffix unless two clips share it. Nothing in `output` is a clip.
     """
     folder = Path(source)
-    if not answer(limit, source, folder.is_dir):
+    found = answer(limit, source, lambda: stat_of(folder))
+    if found is None or not stat.S_ISDIR(found.st_mode):
         return {}
     clips = answer(limit, source, lambda: list(_clips(folder, {Path(output).resolve()})))
     names = {clip: clip.relative_to(folder) for clip in clips}

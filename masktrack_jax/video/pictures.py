@@ -172,7 +172,7 @@ def check_one_kind(folder: Path, orders: dict[str, Order]) -> None:
     more numbers behind (000.jpg and 000_part_1.png), or if they differ in the suffix only.
     """
     first: dict[tuple[Any, ...], tuple[tuple[str, ...], str]] = {}
-    for name, (key, _) in sorted(orders.items(), key=lambda item: len(item[1][0])):
+    for name, (key, _) in sorted(orders.items(), key=lambda item: (len(item[1][0]), item[0])):
         numbers = tuple(number for number, text in key if not text and number != math.inf)
         words = tuple(text for number, text in key if number == math.inf)
         suffix = Path(name).suffix.lower()

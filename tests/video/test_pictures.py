@@ -1,4 +1,4 @@
-"""Folders of pictures: their order, kinds that do not belong together, entries that are no files; and pages."""
+"""Folders of pictures: their order, kinds that do not belong together, entries that are no files. Pages."""
 
 import os
 
@@ -53,7 +53,7 @@ def test_two_kinds_of_pictures_are_no_video(tmp_path, pair):
     for name in pair:
         save(tmp_path / name)
         save(tmp_path / name.replace("000", "001"))
-    with pytest.raises(UserError, match="holds two kinds of images, such as .* and .*; keep only") as caught:
+    with pytest.raises(UserError, match=r"holds two kinds of images, such as .* and .*; keep only") as caught:
         open_video(tmp_path)
     assert all(name in str(caught.value) for name in pair)
 
