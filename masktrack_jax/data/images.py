@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -14,6 +15,12 @@ from masktrack_jax.runtime.errors import UserError
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are rotated by a quarter turn
+
+# What Pillow raises for damaged files: of some formats any of Python's own errors, such as TypeError.
+_UNREADABLE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, MemoryError, struct.error, Image.DecompressionBombError),
+)
 
 # A path or an open file.
 ImageSource = str | os.PathLike[str] | IO[bytes]
@@ -67,7 +74,7 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image; check the frames folder") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 

@@ -24,9 +24,11 @@ from masktrack_jax.runtime.lock import NAME, folder_lock
 from masktrack_jax.tracking.tracks import FrameResult, TrackOptions
 from masktrack_jax.video.decode import reason
 from masktrack_jax.video.parts import join_parts, parts_of
+from masktrack_jax.video.stored import content_digest
 
 VIDEO_ID = 1  # the id of the only video in a results file
 RESULTS = ("overlay.mp4", "results.json", "frames.jsonl")
+PART_BLOCKS = 64  # of a part of the overlay for its digest
 DIGEST_BYTES = 32  # of the SHA-256 at the end of state.npz, behind the bytes that it covers
 SAVE_FRAMES, SAVE_SECONDS = 100, 60  # `Progress.due` after this many frames or seconds since the last save
 
@@ -64,6 +66,7 @@ class Progress:
         self._options, self._files, self._lock = options, contextlib.ExitStack(), contextlib.ExitStack()
         self._created: list[Path] = []
         self._saved = 0, time.monotonic()
+        self._parts: dict[str, str] = {}  # digests of the finished parts of the overlay
 
     @property
     def frames(self) -> int:
@@ -141,15 +144,17 @@ class Progress:
             about, self.state = self._read_state()
             self._check(about)
             frames, sizes = about["frames"], about["sizes"]
-            for grown, size, digest in zip(self._grown, sizes, about["digests"], strict=True):
-                if grown.digest(size) != digest:
-                    how = "is truncated or changed since it was written"
-                    raise UserError(f"{grown.file.name}: {how}; delete {self.folder} to start again")
+            written = self._digests(sizes)
+            for name, digest in about["digests"].items():
+                if written.get(name) != digest:
+                    how = "is truncated, changed since it was written, or missing"
+                    raise UserError(f"{self.folder / name}: {how}; delete {self.folder} to start again")
         for grown, size in zip(self._grown, sizes, strict=True):
             grown.file.truncate(size)
         later = [path for moment, path in parts_of(self.folder) if moment >= frames]
         for path in (*later, *self.folder.glob(".*.partial*"), *map(self.folder.joinpath, RESULTS[:2])):
             path.unlink(missing_ok=True)
+            self._parts.pop(path.name, None)
         self._tracks = StoredTracks(self._detections, self._options, frames)
         self._saved = frames, time.monotonic()
 
@@ -168,6 +173,13 @@ class Progress:
             raise UserError(
                 f"{path}: cannot be read ({reason(error)}); delete {self.folder} to start again"
             ) from None
+
+    def _digests(self, sizes: Sequence[int]) -> dict[str, str]:
+        """Digests of files by name: the first `sizes` bytes of those that grow, and the finished parts."""
+        for _, path in parts_of(self.folder):
+            self._parts[path.name] = self._parts.get(path.name) or content_digest(path, PART_BLOCKS)
+        grown = {grown.name: grown.digest(size) for grown, size in zip(self._grown, sizes, strict=True)}
+        return grown | self._parts
 
     def _check(self, about: dict[str, Any]) -> None:
         """Raise a UserError if the progress belongs to another run."""
@@ -191,8 +203,7 @@ class Progress:
             file.flush()
             os.fsync(file.fileno())
         sizes = [os.fstat(grown.file.fileno()).st_size for grown in self._grown]
-        digests = [grown.digest(size) for grown, size in zip(self._grown, sizes)]
-        about = {"run": self._run, "frames": self.frames, "sizes": sizes, "digests": digests}
+        about = {"run": self._run, "frames": self.frames, "sizes": sizes, "digests": self._digests(sizes)}
         arrays: dict[str, Any] = {"about": json.dumps(about), **state}
         content = io.BytesIO()
         np.savez(content, **arrays)
@@ -252,7 +263,8 @@ class _Grown:
     """A file opened for reading and appending, and the digest of its first bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self._size, self._digest = file, 0, hashlib.sha256()
+        self.file, self.name = file, Path(file.name).name
+        self._size, self._digest = 0, hashlib.sha256()
 
     def digest(self, size: int) -> str:
         """The digest of the first `size` bytes, or of all if there are fewer; `size` never decreases."""

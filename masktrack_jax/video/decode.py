@@ -160,10 +160,12 @@ class Decoding:
                 yield shown
 
     def _packets(self) -> Iterator[av.Packet]:
-        """The packets; damage of the container ends them and is counted like a damaged packet."""
+        """The packets. Damage of the container ends them and counts as one; a lost connection is an error."""
         try:
             yield from self._container.demux(self._stream)
-        except av.error.InvalidDataError:
+        except (av.error.FFmpegError, MemoryError) as error:
+            if isinstance(error, (OSError, av.error.ExitError)):
+                raise
             self.damaged += 1
 
     def report(self, name: str) -> None:

@@ -129,7 +129,8 @@ class VideoWriter:
         try:
             self._partial.unlink(missing_ok=True)
             self._partial.touch(exist_ok=False)  # never follows a link
-            self._container = av.open(str(self._partial), "w", format="mp4")
+            # FFmpeg takes no absolute path for a protocol, whatever the name of a folder in it.
+            self._container = av.open(os.path.abspath(self._partial), "w", format="mp4")
         except FAILURES as error:
             raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
         self._rate = frame_rate(fps)
