@@ -60,17 +60,18 @@ DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32
 CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
 
-def main(_: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Load the checkpoint, track the video and print where the results are."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]}: is no flag; give one --input, which may be a folder of videos")
     # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 
     from masktrack_jax.checkpoints.metadata import fingerprint
+    from masktrack_jax.inference.clips import track_clips
     from masktrack_jax.inference.load import PRETRAINED, load_segmenter
     from masktrack_jax.inference.track_video import track_video
-    from masktrack_jax.video.clips import places_of_clips
 
-    clips = places_of_clips(FLAGS.input, FLAGS.output, FLAGS.timeout)
     asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}
     detections = {name: value for name, value in asked.items() if value is not None}
     if not FLAGS.checkpoint:
@@ -79,6 +80,7 @@ def main(_: Sequence[str]) -> None:
     segmenter = load_segmenter(checkpoint, detections, changes)
     device = {"platform": jax.default_backend(), "float64": jax.config.jax_enable_x64}
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
+    network = {"checkpoint": made_of, "device": device}
 
     def track(source: str | Path, output: str | Path) -> None:
         try:
@@ -89,7 +91,7 @@ def main(_: Sequence[str]) -> None:
                 draw_threshold=FLAGS.draw_threshold,
                 drop_frames=FLAGS.drop_frames,
                 limit=FLAGS.timeout,
-                network={"checkpoint": made_of, "device": device},
+                network=network,
             )
         except SystemExit as stopped:  # by a signal: nothing is left to do, and JAX takes a while to end
             with contextlib.suppress(OSError):
@@ -97,17 +99,9 @@ def main(_: Sequence[str]) -> None:
             os._exit(int(stopped.code or 0))
         print(printable(f"{output}: overlay.mp4, results.json and frames.jsonl of {summary}"))
 
-    if not clips:
-        return track(FLAGS.input, FLAGS.output)
-    failed = 0
-    for clip, place in clips.items():
-        try:
-            track(clip, place)
-        except UserError as error:  # the other clips are tracked
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
-    if failed:
-        raise UserError(f"{FLAGS.input}: {failed} of {len(clips)} clips could not be tracked, see above")
+    run = {**network, "draw_threshold": FLAGS.draw_threshold}
+    if not track_clips(track, FLAGS.input, FLAGS.output, run, FLAGS.timeout):
+        track(FLAGS.input, FLAGS.output)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
-from masktrack_jax.inference.progress import Progress
+from masktrack_jax.inference.progress import RESULTS, Progress
 from masktrack_jax.inference.segmenter import VideoSegmenter
-from masktrack_jax.runtime.errors import printable
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.tracking.tracks import FrameResult
 from masktrack_jax.video.live import LiveSource, open_source
@@ -89,6 +90,9 @@ def track_video(
     """
     source = open_source(input_path, drop_frames, limit)
     live = source if isinstance(source, LiveSource) else None
+    for name in RESULTS:
+        if not live and os.path.realpath(input_path) == os.path.realpath(Path(output_dir) / name):
+            raise UserError(f"{input_path}: would be replaced by the results; give another --output")
     settings = {**segmenter.settings, "draw_threshold": draw_threshold}
     made_by = {"input": source.fingerprint(), "settings": settings, **(network or {})}
     with (

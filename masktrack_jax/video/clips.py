@@ -24,7 +24,7 @@ def places_of_clips(source: str, output: str, limit: float = LIMIT) -> dict[Path
     """
     folder = Path(source)
     found = answer(limit, source, lambda: stat_of(folder))
-    if found is None or not stat.S_ISDIR(found.st_mode):
+    if source == "-" or found is None or not stat.S_ISDIR(found.st_mode):
         return {}
     clips = answer(limit, source, lambda: list(_clips(folder, {Path(output).resolve()})))
     names = {clip: clip.relative_to(folder) for clip in clips}
