@@ -42,8 +42,14 @@ def open_file(path: Path) -> AbstractContextManager[av.container.InputContainer]
     """Open a video file as a context that closes it."""
     try:
         file = io.FileIO(path)
+        head = file.read(16) or b""
+        file.seek(0)
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({reason(error)})") from error
+    if head.startswith(PLAYLISTS):
+        raise UserError(f"{path}: is a playlist, which names other files; give one of those")
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG or PNG")
     return open_bytes(file, str(path))
 
 
@@ -73,8 +79,7 @@ def _open(
         # Metadata may be in any encoding.
         return av.open(source, "r", options=options, metadata_errors="replace", timeout=timeout)
     except FAILURES as error:
-        hint = "" if isinstance(source, str) else _hint(source)
-        raise UserError(f"{name}: {hint or f'not a video that can be read ({reason(error)})'}") from error
+        raise UserError(f"{name}: not a video that can be read ({reason(error)})") from error
 
 
 @lru_cache(maxsize=1)
@@ -86,24 +91,6 @@ def _formats() -> str:
             if not av.ContainerFormat(name, "r").no_file:
                 alone.append(name)
     return ",".join(sorted(alone))
-
-
-def _hint(file: io.FileIO) -> str:
-    """What a file is that is no video, if it is of a known kind; "" otherwise."""
-    try:
-        file.seek(0)
-        head = file.read(16) or b""
-    except (OSError, ValueError):  # a pipe
-        return ""
-    if head.startswith(PLAYLISTS):
-        return "is a playlist, which names other files; give one of those"
-    return _heic(head)
-
-
-def _heic(head: bytes) -> str:
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
-        return "is a HEIC picture, which cannot be read; convert it to JPEG or PNG"
-    return ""
 
 
 def candidates(container: av.container.InputContainer, name: str) -> list[av.VideoStream]:

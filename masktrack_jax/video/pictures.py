@@ -109,8 +109,11 @@ def pages_of(path: Path) -> list[int]:
     Formats that FFmpeg reads as a video have one page here. So have JPEG files, whose further pictures are
     views and depths of the same moment. Raises a UserError if an image of pages cannot be read.
     """
-    with open(path, "rb") as file:
-        head = file.read(12)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     if head[:4] not in PAGED and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
         return [0]
     pages = []

@@ -126,11 +126,15 @@ def test_metadata_in_any_encoding(tmp_path):
 
 
 def test_files_that_are_no_video_are_named(tmp_path):
-    for head, words in (
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC picture, which cannot be read; convert it"),
+    encode(tmp_path / "it.mp4", SHIFTED, "libx264")
+    data = (tmp_path / "it.mp4").read_bytes()
+    assert data[4:12] == b"ftypisom"
+    for content, words in (
+        (data.replace(b"isom", b"heic", 1), "is a HEIC picture, which cannot be read; convert it"),
+        (b"#EXTM3U\n#EXTINF:9,\nit.mp4\n", "is a playlist, which names other files; give one"),
         (b"hello\n" * 100, "not a video that can be read"),
     ):
-        (tmp_path / "it.mov").write_bytes(head + bytes(1000))
+        (tmp_path / "it.mov").write_bytes(content)
         with pytest.raises(UserError, match=rf"it\.mov: {words}"):
             open_video(tmp_path / "it.mov")
 
