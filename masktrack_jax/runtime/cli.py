@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from masktrack_jax.runtime import signals
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.suggest import nearest_key
 
@@ -29,6 +30,7 @@ def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[s
 
     `keys()` returns the keys that --config may have, for suggestions.
     """
+    signals.watch()
     keep_programs()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
@@ -144,6 +146,7 @@ def run(main: Callable[..., T], *args: Any) -> T:
         return main(*args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        signals.end_soon(1)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
