@@ -14,7 +14,7 @@ from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.lint.changes import note_category_changes
 from masktrack_jax.data.lint.objects import check_object
 from masktrack_jax.data.values import Id, shown
-from masktrack_jax.data.vis import NO_FRAMES, default_frames_root, find_frame, read_objects
+from masktrack_jax.data.vis import NO_FRAMES, READ_OTHERWISE, default_frames_root, find_frame, read_objects
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 
@@ -36,7 +36,7 @@ def lint(
     findings = Findings()
     labels = check_labels(content, path, lambda kind, *words: findings.error(kind, " ".join(words)))
     for line in labels.notes:
-        findings.note("values that were read as others", line)
+        findings.note(READ_OTHERWISE, line)
     _check_categories(labels["categories"], findings)
     _check_videos(labels["videos"], findings)
     if content.get("annotations") and "annotations" in labels:
