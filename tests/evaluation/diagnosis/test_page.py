@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from masktrack_jax.evaluation.diagnosis.page import make_page
-from masktrack_jax.evaluation.diagnosis.report import diagnose
 from tests.helpers.diagnosis import (
     CAT,
     CAT_AND_DOG,
@@ -18,7 +17,9 @@ from tests.helpers.diagnosis import (
     POOR,
     TOP,
     TWO_CATS,
+    diagnose,
     ground_truth,
+    read,
     track,
     write_frames,
 )
@@ -53,7 +54,8 @@ class Page(HTMLParser):
 
 
 def page_of(truth, results, frames_root=None):
-    return make_page(diagnose(truth, results), truth, results, ("gt.json", "results.json"), frames_root)
+    names = ("gt.json", "results.json")
+    return make_page(diagnose(truth, results), *read(truth, results), names, frames_root)
 
 
 def test_page_is_self_contained(tmp_path):

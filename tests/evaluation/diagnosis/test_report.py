@@ -2,7 +2,6 @@
 
 import pytest
 
-from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.vis_ap import evaluate_vis
 from tests.helpers.diagnosis import (
     BOTTOM,
@@ -14,6 +13,7 @@ from tests.helpers.diagnosis import (
     POOR,
     TOP,
     TWO_CATS,
+    diagnose,
     ground_truth,
     rectangle,
     track,
