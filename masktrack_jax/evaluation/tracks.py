@@ -90,15 +90,15 @@ def read_tracks(
     content: object, videos: Mapping[Id, VideoShape], categories: Collection[Id], findings: Faults
 ) -> Results:
     """Check the content of a results file, except the masks; `categories` are the known ids."""
-    results = Results([], [])
     if not isinstance(content, list):
         cure = "write a list of tracks"
         findings.error(
             "content that is not a list of tracks", f"holds {kind_of(content)}, not a list; {cure}"
         )
-        return results
-    seen: dict[int, Track] = {}
+        return Results([], [])
     known = set(categories)
+    groups: dict[tuple[Id, Id], list[Track]] = {}
+    left_out = []
     for place, record in enumerate(content):
         if not isinstance(record, dict):
             findings.error("tracks that are not objects", f"track {place}: {shown(record)} is not an object")
@@ -116,9 +116,16 @@ def read_tracks(
         if isinstance(track.segmentations, list):
             _check_plausible(track, videos.get(track.video_id), findings)
             if sound:
-                _check_repeated(track, seen, findings)
-            (results.scored if sound else results.left_out).append(track)
-    return _keep_best(results, findings)
+                groups.setdefault((track.video_id, track.category_id), []).append(track)
+            else:
+                left_out.append(track)
+    scored = []
+    for group in groups.values():
+        _note_repeated(group, findings)
+        best, others = _keep_best(group, findings)
+        scored += best
+        left_out += others
+    return Results(*(sorted(tracks, key=lambda track: track.place) for tracks in (scored, left_out)))
 
 
 def read_all_masks(
@@ -220,13 +227,13 @@ def _check_plausible(track: Track, video: VideoShape | None, findings: Faults) -
     """Report a track that is longer or shorter than its video, has no mask, or an unusual score."""
     length = len(track.segmentations)
     frames = length if video is None else video.length
-    found = f"{{}} has {length} `segmentations`, its video {frames} frames; AP does not count"
-    if length < frames:
-        example = f"{found.format(track.where)} the last {frames - length} frames"
-        findings.flaw("tracks shorter than their video", example)
-    if length > frames:
-        example = f"{found.format(track.where)} its last {length - frames} entries"
-        findings.flaw("tracks longer than their video", example)
+    if length != frames:
+        kind = "tracks shorter than their video" if length < frames else "tracks longer than their video"
+        lost = (
+            f"the last {frames - length} frames" if length < frames else f"its last {length - frames} entries"
+        )
+        example = f"{track.where} has {length} `segmentations`, its video {frames} frames"
+        findings.flaw(kind, f"{example}; AP does not count {lost}")
     if not any(track.segmentations):
         findings.flaw("tracks without a mask in any frame", f"{track.where}: all null; leave the track out")
     if track.score is not None and not 0 <= track.score <= 1:
@@ -234,42 +241,49 @@ def _check_plausible(track: Track, video: VideoShape | None, findings: Faults) -
         findings.note("scores outside 0 to 1", example)
 
 
-def _check_repeated(track: Track, seen: dict[int, Track], findings: Faults) -> None:
-    """Report a track with the masks of an earlier one; `seen` has the first track for a hash of the masks."""
+def _note_repeated(group: Sequence[Track], findings: Faults) -> None:
+    """Report tracks with the masks of an earlier one, among those of one category in one video."""
+    by_first_mask: dict[str, list[Track]] = {}
+    for track in group:
+        first_mask = next(filter(None, track.segmentations), None)
+        by_first_mask.setdefault(_mask_text(first_mask), []).append(track)
+    for tracks in by_first_mask.values():
+        earlier: dict[tuple[str, ...], Track] = {}
+        for track in tracks if len(tracks) > 1 else ():
+            first = earlier.setdefault(tuple(map(_mask_text, track.segmentations)), track)
+            if first is not track and first.score == track.score:
+                example = f"{track.where}: the same as track {first.place}; leave it out"
+                findings.flaw("tracks written twice", example)
+            elif first is not track:
+                example = f"{track.where}: the masks of track {first.place}"
+                findings.note("tracks with the same masks and another score", example)
+
+
+def _mask_text(mask: object) -> str:
+    """A text that is equal for equal segmentations, quick for compressed RLEs."""
+    if isinstance(mask, dict) and isinstance(mask.get("counts"), str) and isinstance(mask.get("size"), list):
+        return f"{mask['size']}{mask['counts']}"
     try:
-        texts = [
-            mask["counts"] if type(mask) is dict and type(mask.get("counts")) is str else repr(mask)
-            for mask in track.segmentations
-        ]
-        first = seen.setdefault(hash((track.video_id, track.category_id, *texts)), track)
-        if first is track or first.segmentations != track.segmentations:
-            return
-    except RecursionError:  # lists a thousand deep, which are no masks
-        return
-    if first.score == track.score:
-        findings.flaw("tracks written twice", f"{track.where}: the same as track {first.place}; leave it out")
-    else:
-        example = f"{track.where}: the masks of track {first.place}"
-        findings.note("tracks with the same masks and another score", example)
+        return repr(mask)
+    except RecursionError:  # lists a thousand deep, which `read_masks` refuses
+        return ""
 
 
-def _keep_best(results: Results, findings: Faults) -> Results:
-    """Leave out the tracks beyond the best `MOST_TRACKS` of a category in a video, as the official rule does.
+def _keep_best(group: Sequence[Track], findings: Faults) -> tuple[list[Track], list[Track]]:
+    """Split the tracks of one category in one video into the best `MOST_TRACKS` and the others.
 
-    Among equal scores, the first tracks of the file are kept.
+    Among equal scores the first ones of the file are kept, as by the official rule.
     """
-    groups: dict[tuple[Id, Id], list[Track]] = {}
-    for track in results.scored:
-        groups.setdefault((track.video_id, track.category_id), []).append(track)
-    surplus: set[int] = set()
-    for (video_id, category_id), group in groups.items():
-        if len(group) > MOST_TRACKS:
-            order = np.argsort([-track.score for track in group], kind="stable")
-            surplus |= {group[i].place for i in order[MOST_TRACKS:]}
-            findings.note(
-                f"videos with more than {MOST_TRACKS} tracks of a category",
-                f"video {shown(video_id)}, category {shown(category_id)}: {len(group)} tracks; the "
-                f"{len(group) - MOST_TRACKS} with the lowest scores are left out of all metrics",
-            )
-    left_out = results.left_out + [track for track in results.scored if track.place in surplus]
-    return Results([track for track in results.scored if track.place not in surplus], left_out)
+    if len(group) <= MOST_TRACKS:
+        return list(group), []
+    order = np.argsort([-track.score for track in group], kind="stable")
+    surplus = set(order[MOST_TRACKS:].tolist())
+    example = f"video {shown(group[0].video_id)}, category {shown(group[0].category_id)}: {len(group)} tracks"
+    findings.note(
+        f"videos with more than {MOST_TRACKS} tracks of a category",
+        f"{example}; the {len(surplus)} with the lowest scores are left out of all metrics",
+    )
+    return (
+        [track for place, track in enumerate(group) if place not in surplus],
+        [group[place] for place in sorted(surplus)],
+    )
