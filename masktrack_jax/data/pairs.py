@@ -19,6 +19,7 @@ from masktrack_jax.data.transforms import (
     transform_image,
     transform_mask,
 )
+from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, VisObject
 from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.runtime.errors import UserError
@@ -168,7 +169,7 @@ class PairLoader:
         )
 
     @functools.cached_property
-    def _frames_of(self) -> dict[int, list[int]]:
+    def _frames_of(self) -> dict[Id, list[int]]:
         """Video id -> its frames with labelled objects."""
         return {video.id: _labelled_frames(self.dataset, video) for video in self.dataset.videos}
 

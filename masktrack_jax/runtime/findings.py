@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 
 EXAMPLES = 3
 
@@ -61,5 +61,5 @@ class Findings:
 def _add(kinds: dict[str, Found], kind: str, example: str) -> None:
     count, examples = kinds.get(kind, Found(0, []))
     if count < EXAMPLES:
-        examples = [*examples, " ".join(example.split())]
+        examples = [*examples, printable(" ".join(example.split()))]
     kinds[kind] = Found(count + 1, examples)
