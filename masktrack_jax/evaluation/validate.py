@@ -26,6 +26,7 @@ from masktrack_jax.evaluation.tracks import (
 )
 from masktrack_jax.masks.segmentations import TrackMasks
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 
@@ -126,7 +127,10 @@ def write_submission(
 
     Prints errors and notes. Raises a UserError if the server would reject the results.
     """
-    zip_path = zip_path or Path(results_path).with_suffix(".zip")
+    zip_path = Path(zip_path or Path(results_path).with_suffix(".zip"))
+    for path in (results_path, annotations_path):
+        if zip_path.exists() and zip_path.samefile(path) and not zipfile.is_zipfile(path):
+            raise UserError(f"{zip_path}: --zip would replace it; choose another --zip")
     findings = validate(results_path, annotations_path, progress=True)
     findings.conclude(str(results_path), f"; {zip_path} not written")
     write_zip(results_path, zip_path)
