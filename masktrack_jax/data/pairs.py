@@ -42,8 +42,10 @@ def candidates(dataset: VisDataset) -> np.ndarray:
         for frame in _labelled_frames(dataset, video)
     ]
     if not found:
+        cause = dataset.left_out.summary() or f"none of its {len(dataset.videos)} videos has an object"
         raise UserError(
-            f"{dataset.frames_root}: no frame of this data set has a labelled object; nothing to train on"
+            f"{dataset.annotations_path}: no frame has a labelled object, so there is nothing to train on: "
+            f"{cause}; correct the annotations file"
         )
     return np.array(found, np.int64)
 

@@ -33,6 +33,8 @@ def training_split(config: ConfigDict) -> VisDataset:
         if not dataset.videos:
             raise UserError(f"config.data.holdout={data.holdout}: leaves no video to train on")
     print(f"training on {summary_line(dataset)}")
+    if dataset.left_out.notes:
+        print(f"note: {dataset.annotations_path}: {dataset.left_out.summary()}")
     return dataset
 
 

@@ -1,13 +1,14 @@
 """The videos and objects of a data set in the YouTube-VIS format, as training uses them."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from masktrack_jax.data.images import check_frame_size, read_image
+from masktrack_jax.data.images import read_image
 from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import LabelsFile
 from masktrack_jax.data.values import Id, record_error, record_name, shown
@@ -100,7 +101,7 @@ class VisDataset:
 
     def has_frame(self, video: Video, frame: int) -> bool:
         """Whether the frame's file exists."""
-        return self.packed is not None or self.frame_path(video, frame).is_file()
+        return self.packed is not None or os.path.isfile(self.frame_path(video, frame))
 
     def read_frame(self, video: Video, frame: int) -> np.ndarray:
         """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, with the size given in the file.
@@ -108,9 +109,8 @@ class VisDataset:
         Raises a UserError that names the frame.
         """
         path = self.frame_path(video, frame)
-        image = read_image(path, None if self.packed is None else self.packed.open(video, frame))
-        check_frame_size(image, video.height, video.width, path)
-        return image
+        file = None if self.packed is None else self.packed.open(video, frame)
+        return read_image(path, file, (video.height, video.width))
 
     def only(self, videos: Iterable[Video]) -> "VisDataset":
         """The data set restricted to these videos."""

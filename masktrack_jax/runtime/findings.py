@@ -49,6 +49,12 @@ class Findings:
                     lines.append(f"    … and {count - len(examples)} more")
         return lines
 
+    def summary(self) -> str:
+        """The notes as one line: the count and the first example of each kind."""
+        return "; ".join(
+            f"{count} × {kind} ({examples[0]})" for kind, (count, examples) in self.notes.items()
+        )
+
     def conclude(self, name: str, consequence: str = "") -> None:
         """Print the report on `name`; raises a UserError that counts the errors, if there are any."""
         for line in self.lines():

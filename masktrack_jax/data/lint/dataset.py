@@ -8,7 +8,7 @@ import re
 
 from tqdm import tqdm
 
-from masktrack_jax.data.images import check_image
+from masktrack_jax.data.images import ImageFacts, inspect_image
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.lint.objects import check_object
@@ -126,24 +126,29 @@ def _check_frames(
         return
     tasks = [(video, name) for video in videos for name in video.get("file_names") or ()]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        sizes = pool.map(lambda task: _size_or_problem(root / task[1]), tasks)
+        sizes = pool.map(lambda task: _facts_or_problem(root / task[1]), tasks)
         bar = tqdm(sizes, "frames", len(tasks), unit="frame", disable=None if progress else True)
-        for (video, name), (size, problem) in zip(tasks, bar):
+        for (video, name), (facts, problem) in zip(tasks, bar):
             where, stated = f"video {shown(video['id'])}", (video["height"], video["width"])
-            if size is None:
-                kind = "images that cannot be read" if (root / name).exists() else "missing images"
+            if facts is None:
+                kind = "images that cannot be read" if os.path.exists(root / name) else "missing images"
                 findings.error(kind, f"{where}: {problem}")
-            elif size != stated:
+                continue
+            turned = f", EXIF orientation {facts.orientation}" if facts.orientation != 1 else ""
+            if facts.size != stated:
                 findings.error(
                     "images whose size is not their video's",
-                    f"{where}: {name} is {size[0]}x{size[1]} (height x width), "
+                    f"{where}: {name} is {facts.size[0]}x{facts.size[1]} (height x width){turned}, "
                     f"the video {stated[0]}x{stated[1]}",
                 )
+            elif turned:
+                example = f"{where}: {name}{turned}; its masks must fit the turned picture"
+                findings.note("images that EXIF data turn", example)
 
 
-def _size_or_problem(path: pathlib.Path) -> tuple[tuple[int, int] | None, str]:
-    """(size, "") of a readable image, else (None, the problem)."""
+def _facts_or_problem(path: pathlib.Path) -> tuple[ImageFacts | None, str]:
+    """(facts, "") of a readable image, else (None, the problem)."""
     try:
-        return check_image(path), ""
+        return inspect_image(path), ""
     except UserError as error:
         return None, str(error)
