@@ -38,6 +38,8 @@ def validate(results_path: str | Path, annotations_path: str | Path, progress: b
     """
     labels = read_labels(annotations_path)
     results, findings = open_results(results_path), Faults()
+    for line in labels.notes:
+        findings.note("values in the annotations that were read as others", line)
     _check_file(results, findings)
     categories = [category["id"] for category in labels["categories"]]
     check_content(results.content, video_shapes(labels), categories, findings, progress)
