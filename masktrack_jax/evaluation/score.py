@@ -16,6 +16,7 @@ from masktrack_jax.evaluation.overlaps import overlap_tracks
 from masktrack_jax.evaluation.results import format_table, read_ground_truth, write_metrics
 from masktrack_jax.evaluation.tracks import Track, tracks_to_score
 from masktrack_jax.evaluation.vis_ap import average_precision
+from masktrack_jax.runtime.errors import printable
 from masktrack_jax.runtime.files import make_folder
 
 
@@ -74,13 +75,13 @@ def score_tracks(
         write_metrics(output_path, metrics)
     print(format_table(metrics))
     for note in metrics["notes"]:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
     if diagnosis is not None:
         print(f"\n{format_diagnosis(diagnosis.report)}")
         if output_path is not None:
             page = Path(output_path).with_name("diagnosis.html")
             write_page(page, diagnosis, labels, tracks, names, frames_root)
-            print(f"page: {page}")
+            print(printable(f"page: {page}"))
     return metrics
 
 

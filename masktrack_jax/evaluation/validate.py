@@ -26,7 +26,7 @@ from masktrack_jax.evaluation.tracks import (
 )
 from masktrack_jax.masks.segmentations import TrackMasks
 from masktrack_jax.runtime import cli
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import whole
 
 
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command: print errors and notes; the exit status is 1 if there is an error."""
     options = _parser().parse_args(arguments)
     if options.zip:
-        print(write_submission(options.results, options.annotations, options.zip))
+        print(printable(str(write_submission(options.results, options.annotations, options.zip))))
     else:
         validate(options.results, options.annotations, progress=True).conclude(options.results)
 

@@ -30,15 +30,15 @@ def evaluate_checkpoint(
     validation split, if it has no labels to diagnose on, or if the checkpoint was trained in another form of
     the network.
     """
-    if annotations is not None:
-        config = config.copy_and_resolve_references()
-        frames = str(frames_root or "")
-        config.data.update(root="", holdout="", val_annotations=str(annotations), val_frames=frames)
     metadata = read_metadata(checkpoint)
     for key, ours, theirs in form_differences(validate(config), metadata.config):
         raise UserError(
             f"{checkpoint}: has config.model.{key}={theirs}, not {ours}; give a --config with that value"
         )
+    if annotations is not None:
+        config = config.copy_and_resolve_references()
+        frames = str(frames_root or "")
+        config.data.update(holdout="", val_annotations=str(annotations), val_frames=frames)
     dataset = open_split(config, metadata.categories)
     if dataset is None:
         raise UserError(

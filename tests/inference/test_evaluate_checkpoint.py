@@ -29,7 +29,7 @@ def test_annotations_replace_the_split_of_the_config(tiny_config, opened):
     with pytest.raises(UserError, match="give --annotations, or set"):
         command.evaluate_checkpoint(tiny_config, "run", "m.json", annotations="gt.json", frames_root="frames")
     assert (opened["val_annotations"], opened["val_frames"]) == ("gt.json", "frames")
-    assert opened["root"] == opened["holdout"] == ""
+    assert opened["holdout"] == ""
     assert tiny_config.data.val_annotations == "of_config.json", "the caller's config stays as it is"
 
 
