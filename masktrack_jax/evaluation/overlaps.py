@@ -128,7 +128,7 @@ def overlap_tracks(
     predictions = _group(tracks, ((track.video_id, track.category_id) for track in tracks))
     annotations = labels["annotations"]
     places = _group(range(len(annotations)), ((one["video_id"], one["category_id"]) for one in annotations))
-    pairs, num_masks, odd_before = [], 0, _num_odd(findings)
+    pairs, fits = [], False
     nothing = _TracksAndMasks(_tabulate([], 0, [], [], np.zeros(0)), [])
     video_ids: list[Any] = sorted(shapes)  # type: ignore[type-var]  # they are all numbers or all texts
     for video_id in tqdm(video_ids, "scoring", unit="video", disable=None if progress else True):
@@ -138,16 +138,14 @@ def overlap_tracks(
             category_id: _read_labels(labels, group)
             for category_id, group in places.get(video_id, {}).items()
         }
-        for category_id in categories:
-            if category_id not in ours and category_id not in theirs:
-                continue
+        for category_id in sorted(ours.keys() | theirs.keys()):
             predicted, labelled = ours.get(category_id, nothing), theirs.get(category_id, nothing)
-            num_masks += int(np.count_nonzero(predicted.tracks.areas >= 0))
+            fits = fits or _has_mask_of_size(predicted, [shape.height, shape.width])
             shared = _intersect(predicted, labelled)
             pairs.append(
                 ClassOverlap(video_id, category_id, shape.length, predicted.tracks, labelled.tracks, shared)
             )
-    if 0 < num_masks <= _num_odd(findings) - odd_before:
+    if OTHER_SIZE in findings.notes and not fits:
         example = findings.notes[OTHER_SIZE].examples[0]
         raise UserError(f"{findings.name}: no mask has the size of its video, so none counts: {example}")
     return Overlaps(categories, pairs, findings.one_liners())
@@ -161,9 +159,10 @@ def _group(records: Iterable[T], ids: Iterable[tuple[Id, Id]]) -> dict[Id, dict[
     return groups
 
 
-def _num_odd(findings: Refusals) -> int:
-    """The number of masks that have another size than their video."""
-    return findings.notes[OTHER_SIZE].number if OTHER_SIZE in findings.notes else 0
+def _has_mask_of_size(predicted: _TracksAndMasks, size: list[int]) -> bool:
+    """Whether a mask inside of the video has this size."""
+    frames = predicted.tracks.areas.shape[1]
+    return any(rle is not None and rle["size"] == size for rles in predicted.rles for rle in rles[:frames])
 
 
 def _read_predictions(

@@ -172,6 +172,14 @@ def test_if_everything_falls_out_it_is_an_error(files, results, words):
     assert validate(path, truth).errors
 
 
+def test_masks_beyond_the_video_do_not_make_others_fall_out():
+    turned = rectangle(0, 0, 9, 9, (41, 40))
+    metrics = score(TRUTH, [track([A, None, None, None, turned, turned])])
+    assert metrics["AP50"] == 0 and "2 × masks whose size is not the video's" in " ".join(metrics["notes"])
+    with pytest.raises(UserError, match="no mask has the size of its video"):
+        score(TRUTH, [track([None] * 4 + [A]), track([turned])])
+
+
 def test_whole_floats_are_ids_and_texts_may_be():
     floats = [p | {"video_id": 1.0, "category_id": 1.0} for p in PERFECT]
     assert score(TRUTH, floats) == score(TRUTH, PERFECT)
