@@ -34,7 +34,7 @@ def from_cocovid(content: dict[str, Any], report: Report, notes: list[str]) -> d
     """
     lists = {}
     for key in ("videos", "annotations"):
-        lists[key] = content.get(key) or []
+        lists[key] = [] if content.get(key) is None else content[key]
         if not isinstance(lists[key], list):
             report("missing lists", "the file", f"has no list of objects `{key}` but {shown(lists[key])}")
             lists[key] = []

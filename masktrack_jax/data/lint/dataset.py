@@ -11,6 +11,7 @@ from tqdm import tqdm
 from masktrack_jax.data.images import ImageFacts, inspect_image
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.data.labels import LabelsFile, check_labels
+from masktrack_jax.data.lint.changes import note_category_changes
 from masktrack_jax.data.lint.objects import check_object
 from masktrack_jax.data.values import Id, shown
 from masktrack_jax.data.vis import NO_FRAMES, default_frames_root, read_objects
@@ -38,7 +39,7 @@ def lint(
         findings.note("values that were read as others", line)
     _check_categories(labels["categories"], findings)
     _check_videos(labels["videos"], findings)
-    if content.get("annotations"):
+    if content.get("annotations") and "annotations" in labels:
         _check_annotations(labels, findings)
         _note_unused(labels, content["annotations"], findings)
     else:
@@ -93,6 +94,7 @@ def _check_annotations(labels: LabelsFile, findings: Findings) -> None:
         record = labels["annotations"][place]
         original, pixels = labels.originals[place], labels.pixels[place]
         check_object(record, original, pixels, videos[record["video_id"]], place, findings)
+    note_category_changes(labels, findings)
     read_objects(labels, findings)
 
 
