@@ -5,7 +5,6 @@ import gc
 import json
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
+_MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -80,11 +80,21 @@ def open_results(path: str | Path) -> ResultsFile:
                     f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
                 )
             member = min(found, key=len)
+            packed, unpacked = (
+                getattr(archive.getinfo(member), key) for key in ("compress_size", "file_size")
+            )
+            if unpacked > max(_MUCH, 100 * packed):
+                raise UserError(
+                    f"{path}: {packed} bytes would unpack to {unpacked}; zip {RESULTS_MEMBER} again"
+                )
             text = archive.read(member)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} again") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip raises many types
+        if isinstance(error, OSError) and error.strerror:
+            raise _unreadable(path, error) from None
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be unpacked ({reason:.200}); zip {RESULTS_MEMBER} again") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
     return ResultsFile(_parse(f"{path}:{member}", text), _is_utf8(text), tuple(found), others)

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from masktrack_jax.data import json_files
 from masktrack_jax.data.json_files import (
     open_results,
     read_json,
@@ -131,6 +132,15 @@ def test_results_in_any_encoding_say_whether_the_servers_read_it(tmp_path, encod
             archive.writestr("results.json", content)
     results = open_results(path)
     assert results.content == TRACKS and results.utf8 == (encoding == "utf-8")
+
+
+def test_a_zip_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "_MUCH", 1000)
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.json", "[" + " " * 100_000 + "]")
+    with pytest.raises(UserError, match=r"bytes would unpack to 100002; zip results\.json again"):
+        read_results(path)
 
 
 def test_broken_json_in_a_zip_names_both(tmp_path):

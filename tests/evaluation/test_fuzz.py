@@ -16,10 +16,10 @@ from masktrack_jax.evaluation.faults import Faults
 from masktrack_jax.evaluation.score import score, score_files
 from masktrack_jax.evaluation.tracks import read_all_masks, read_tracks, video_shapes
 from masktrack_jax.evaluation.validate import validate
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from tests.helpers.annotations import annotations, compressed, object_mask
 from tests.helpers.evaluation import rectangle
-from tests.helpers.mutations import changed
+from tests.helpers.mutations import changed, cut_or_flipped
 
 SIZE = (20, 30)
 
@@ -48,7 +48,7 @@ def one_line(run):
             return run()
     except UserError as error:
         text = str(error)
-        assert text.isprintable() and ("truth.json" in text or "results.json" in text), text
+        assert text == printable(text) and ("truth.json" in text or "results.json" in text), text
         return None
 
 
@@ -65,6 +65,26 @@ def test_changed_files(folder, content):
     else:
         assert findings is not None and math.isfinite(metrics["HOTA"])
         assert metrics["notes"] or "nothing to gain" in metrics["diagnosis"]["summary"] or metrics["AP"] != 1
+
+
+@given(st.data())
+def test_changed_zips(folder, data):
+    """A damaged zip is read by both commands, or refused by both with the same line."""
+    kind = data.draw(st.sampled_from(["zip", "folder in zip"]))
+    path = write_file(folder, kind, RESULTS, data.draw(st.sampled_from([0, 8, 12, 14])))
+    path.write_bytes(data.draw(cut_or_flipped(path.read_bytes())))
+    truth = folder / "truth.json"
+    truth.write_text(json.dumps(ground_truth()))
+    said = []
+    for run in (lambda: score_files(truth, path), lambda: validate(path, truth).lines()):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                run()
+        except UserError as error:
+            said.append(str(error))
+            assert said[-1] == printable(said[-1]) and str(path) in said[-1]
+    assert len(said) != 1 or "track" in said[0], said
+    assert len(set(said)) < 2
 
 
 # Tracks of the two videos of `annotations`, with a rectangle (x, y, width, height) or None in each frame.
@@ -92,12 +112,12 @@ def written(box, form):
     }[form]
 
 
-def write_file(folder, kind, tracks):
+def write_file(folder, kind, tracks, method=zipfile.ZIP_DEFLATED):
     """Write results in one of the kinds of files."""
     text = json.dumps(tracks)
     path = folder / ("upload.zip" if "zip" in kind else "results.json")
     if "zip" in kind:
-        with zipfile.ZipFile(path, "w") as archive:
+        with zipfile.ZipFile(path, "w", method) as archive:
             archive.writestr("results.json" if kind == "zip" else "out/results.json", text)
     else:
         path.write_text(text, encoding=kind)
