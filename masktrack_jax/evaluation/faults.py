@@ -34,4 +34,4 @@ class Refusals(Faults):
     def one_liners(self) -> list[str]:
         """The notes, one line for each kind."""
         found = self.notes.items()
-        return [f"{self.name}: {number} × {kind}, first {examples[0]}" for kind, (number, examples) in found]
+        return [f"{number} × {kind}, first {examples[0]}" for kind, (number, examples) in found]

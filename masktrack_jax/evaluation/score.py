@@ -66,7 +66,7 @@ def score_tracks(
         make_folder(Path(output_path).parent)
     findings = Refusals(names[1])
     tracks = tracks_to_score(results, labels, findings)
-    metrics = _measure(labels, tracks, findings, names[0], progress=True)
+    metrics = _measure(labels, tracks, findings, progress=True)
     diagnosis = None
     if diagnosed:
         diagnosis = diagnose(labels, tracks, metrics["notes"], progress=True)
@@ -98,11 +98,11 @@ def score(
     `notes`, a list of lines. Identity metrics use tracks with a score of at least 0.5, AP uses all tracks.
     """
     labels, findings = check_labels(ground_truth, names[0]), Refusals(names[1])
-    return _measure(labels, tracks_to_score(results, labels, findings), findings, names[0], progress)
+    return _measure(labels, tracks_to_score(results, labels, findings), findings, progress)
 
 
 def _measure(
-    labels: LabelsFile, tracks: Sequence[Track], findings: Refusals, labels_name: str, progress: bool
+    labels: LabelsFile, tracks: Sequence[Track], findings: Refusals, progress: bool
 ) -> dict[str, Any]:
     overlaps = overlap_tracks(labels, tracks, findings, progress)
     vis = average_precision(overlaps)
@@ -113,7 +113,7 @@ def _measure(
         for category_id, row in identity["per_category"].items()
     }
     headline = {name: identity["pooled"][name] for name in HEADLINE}
-    notes = [f"{labels_name}: {note}" for note in labels.notes] + vis.notes
+    notes = [f"labels: {note}" for note in labels.notes] + vis.notes
     notes += [*_note_untracked(labels, tracks), *_note_crowds(labels)]
     return vis.to_dict() | headline | {"identity": identity, "notes": notes}
 

@@ -16,11 +16,6 @@ TRUTH = one_video([[A, A, A, A], [B, B, B, B]], categories=2)
 PERFECT = [track([A] * 4), track([B] * 4)]
 
 
-def notes_of(*changes, truth=TRUTH):
-    """The notes of both commands on the perfect tracks and others, which must agree."""
-    return score(truth, [*PERFECT, *changes], ("gt.json", "results.json"))["notes"]
-
-
 @pytest.fixture
 def files(tmp_path):
     def write(results, truth=TRUTH):
@@ -96,7 +91,6 @@ def test_both_commands_refuse_with_the_same_line(files, change, line):
 def test_flaws_are_notes_with_counts(files, change, words):
     results = [*PERFECT, PERFECT[0] | change]
     notes = score(TRUTH, results, ("gt.json", "results.json"))["notes"]
-    assert any(note.startswith("results.json: 1 × ") or "2 × masks" in note for note in notes)
     assert any(words in note for note in notes), notes
     truth, path = files(results)
     findings = validate(path, truth)
@@ -114,10 +108,10 @@ def test_the_100_best_of_a_category_in_a_video_are_scored(files):
     kept = score(TRUTH, results[:100] + other)
     assert {**metrics, "notes": []} == {**kept, "notes": []}
     (note,) = metrics["notes"]
-    assert note.startswith(
-        "results: 1 × videos with more than 100 tracks of a category, first video 1, categ"
+    assert note == (
+        "1 × videos with more than 100 tracks of a category, first video 1, category 1: 101 tracks; the 1 with "
+        "the lowest scores are left out of all metrics"
     )
-    assert note.endswith("101 tracks; the 1 with the lowest scores are left out of all metrics")
     truth, path = files(results)
     assert validate(path, truth).errors == {}
     assert list(validate(path, truth).notes) == ["videos with more than 100 tracks of a category"]
