@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from masktrack_jax.data.json_files import read_results
+from masktrack_jax.data.json_files import open_results
 from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.values import shown
 from masktrack_jax.data.vis import default_frames_root
@@ -16,7 +16,7 @@ from masktrack_jax.evaluation.overlaps import overlap_tracks
 from masktrack_jax.evaluation.results import format_table, read_ground_truth, write_metrics
 from masktrack_jax.evaluation.tracks import Track, tracks_to_score
 from masktrack_jax.evaluation.vis_ap import average_precision
-from masktrack_jax.runtime.errors import printable
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import make_folder
 
 
@@ -42,9 +42,12 @@ def score_files(
     Raises:
       UserError: one line that names the file and record.
     """
+    results = open_results(results_path)
+    if len(results.found) > 1:
+        raise UserError(f"{results_path}: holds {', '.join(results.found[:5])}; zip one of them alone")
     return score_tracks(
         read_ground_truth(annotations_path),
-        read_results(results_path),
+        results.content,
         (str(annotations_path), str(results_path)),
         output_path,
         diagnosed=diagnosed,

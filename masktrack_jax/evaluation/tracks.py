@@ -91,10 +91,7 @@ def read_tracks(
 ) -> Results:
     """Check the content of a results file, except the masks; `categories` are the known ids."""
     if not isinstance(content, list):
-        cure = "write a list of tracks"
-        findings.error(
-            "content that is not a list of tracks", f"holds {kind_of(content)}, not a list; {cure}"
-        )
+        findings.error("content that is not a list of tracks", _not_a_list(content))
         return Results([], [])
     known = set(categories)
     groups: dict[tuple[Id, Id], list[Track]] = {}
@@ -126,6 +123,19 @@ def read_tracks(
         scored += best
         left_out += others
     return Results(*(sorted(tracks, key=lambda track: track.place) for tracks in (scored, left_out)))
+
+
+def _not_a_list(content: object) -> str:
+    """What is wrong with a results file that does not hold a list."""
+    lists = (
+        [key for key, value in content.items() if isinstance(value, list)]
+        if isinstance(content, dict)
+        else []
+    )
+    cure = f"write its list `{lists[0]}` alone" if lists else "give the results file"
+    if "segmentations" in lists:
+        cure = "write a list with an object for each track"
+    return f"is not a JSON list of tracks but {kind_of(content)}; {cure}"
 
 
 def read_all_masks(

@@ -101,7 +101,8 @@ def _check_file(results: ResultsFile, findings: Faults) -> None:
     if found and found[0] != expected:
         findings.error(f"zip without {expected} at its root", f"it is at {found[0]}; zip the file alone")
     if len(found) > 1:
-        findings.error(f"zip with several {expected}", f"{', '.join(found[:5])}; zip one file alone")
+        example = f"holds {', '.join(found[:5])}; zip one of them alone"
+        findings.error(f"zip with several {expected}", example)
     for name in results.others:
         findings.note("other files in the zip", name)
 

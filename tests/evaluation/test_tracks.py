@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -65,6 +66,34 @@ def test_both_commands_refuse_with_the_same_line(files, change, line):
 
 
 @pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"annotations": PERFECT}, "but an object; write its list `annotations` alone"),
+        (PERFECT[0], "but an object; write a list with an object for each track"),
+        (7, "but a number; give the results file"),
+    ],
+)
+def test_other_content_is_refused_with_the_same_line(files, content, words):
+    truth, results = files(content)
+    with pytest.raises(UserError) as caught:
+        score_files(truth, results)
+    assert str(caught.value) == f"{results}: is not a JSON list of tracks {words}"
+    (found,) = validate(results, truth).errors.values()
+    assert f"{results}: {found.examples[0]}" == str(caught.value)
+
+
+def test_one_results_file_of_several_in_a_zip_is_not_picked(files, tmp_path):
+    truth, _ = files(PERFECT)
+    path = tmp_path / "two.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("results.json", "old/results.json"):
+            archive.writestr(name, json.dumps(PERFECT))
+    with pytest.raises(UserError, match=r"two\.zip: holds results\.json, old/results\.json; zip one of them"):
+        score_files(truth, path)
+    assert "zip with several results.json" in validate(path, truth).errors
+
+
+@pytest.mark.parametrize(
     "change, words",
     [
         ({"segmentations": [A]}, "1 × tracks shorter than their video, first track 2 (video 1) has 1"),
@@ -109,8 +138,8 @@ def test_the_100_best_of_a_category_in_a_video_are_scored(files):
     assert {**metrics, "notes": []} == {**kept, "notes": []}
     (note,) = metrics["notes"]
     assert note == (
-        "1 × videos with more than 100 tracks of a category, first video 1, category 1: 101 tracks; the 1 with "
-        "the lowest scores are left out of all metrics"
+        "1 × videos with more than 100 tracks of a category, first video 1, category 1: 101 tracks; the 1 "
+        "with the lowest scores are left out of all metrics"
     )
     truth, path = files(results)
     assert validate(path, truth).errors == {}
