@@ -5,7 +5,6 @@ import gc
 import json
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,10 +89,13 @@ def open_results(path: str | Path) -> ResultsFile:
                 )
             member = min(found, key=len)
             text = _unpacked(path, archive, archive.getinfo(member))
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} again") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip raises many types
+        if isinstance(error, OSError) and error.strerror:
+            raise _unreadable(path, error) from None
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be unpacked ({reason:.200}); zip {RESULTS_MEMBER} again") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
     return ResultsFile(_parse(f"{path}:{member}", text), _is_utf8(text), tuple(found), others)
