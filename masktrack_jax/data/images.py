@@ -62,15 +62,17 @@ def check_image(path: ImageSource) -> Size:
     return inspect_image(path).size
 
 
-def inspect_image(path: ImageSource) -> ImageFacts:
+def inspect_image(path: ImageSource, size: Size | None = None) -> ImageFacts:
     """The facts of an image that `read_image` would return, with the same errors but faster.
 
-    Reads the whole file, so it detects truncation. Decodes JPEG at an eighth of its size.
+    Reads the whole file, so it detects truncation, unless the image is not of `size`. Decodes JPEG at an
+    eighth of its size.
     """
     with open_image(path) as image:
         facts = _facts(image, path)
-        image.draft("RGB", (1, 1))
-        image.load()
+        if size in (None, facts.size):
+            image.draft("RGB", (1, 1))
+            image.load()
         return facts
 
 

@@ -128,7 +128,7 @@ def _check_frames(
         return
     tasks = [(video, find_frame(root, name)) for video in videos for name in video.get("file_names") or ()]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        sizes = pool.map(lambda task: _facts_or_problem(task[1]), tasks)
+        sizes = pool.map(lambda task: _facts_or_problem(*task), tasks)
         bar = tqdm(sizes, "frames", len(tasks), unit="frame", disable=None if progress else True)
         for (video, frame), (facts, problem) in zip(tasks, bar):
             where, stated = f"video {shown(video['id'])}", (video["height"], video["width"])
@@ -149,9 +149,9 @@ def _check_frames(
                 findings.note("images that EXIF data turn", example)
 
 
-def _facts_or_problem(path: pathlib.Path) -> tuple[ImageFacts | None, str]:
-    """(facts, "") of a readable image, else (None, the problem)."""
+def _facts_or_problem(video: dict, path: pathlib.Path) -> tuple[ImageFacts | None, str]:
+    """(facts, "") of a readable frame of a video, else (None, the problem)."""
     try:
-        return inspect_image(path), ""
+        return inspect_image(path, (video["height"], video["width"])), ""
     except UserError as error:
         return None, str(error)
