@@ -59,12 +59,15 @@ def _machine() -> str:
 def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:
     """Parse the command line; dashes in a flag's name are read as underscores (--score-threshold).
 
-    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, or an
-    unknown config key.
+    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, an unknown
+    config key, or an argument that is not a flag.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
     with _flag_errors(spelled, keys, ALL_KEYS):
-        return flags.FLAGS(spelled)
+        rest = flags.FLAGS(spelled)
+    if len(rest) > 1:  # absl stops there
+        raise UserError(f"{rest[1]}: is not a flag, so the flags after it are not read; see --help")
+    return rest
 
 
 def define_config(values: dict[str, Any], text: str) -> Callable[[], dict[str, Any]]:

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from masktrack_jax.data import json_files
 from masktrack_jax.data.json_files import (
     open_results,
     read_json,
@@ -17,6 +18,7 @@ from masktrack_jax.data.json_files import (
     read_results,
     read_text,
     write_json,
+    write_text,
 )
 from masktrack_jax.evaluation.score import score_files
 from masktrack_jax.evaluation.validate import validate
@@ -35,11 +37,11 @@ def test_encodings(tmp_path, encoding):
 
 
 def test_text_with_and_without_a_byte_order_mark(tmp_path):
-    for encoding in ("utf-8", "utf-8-sig"):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "a.txt").write_text("a\nä", encoding=encoding)
         assert read_text(tmp_path / "a.txt") == "a\nä"
     (tmp_path / "a.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(UserError, match=r"a\.txt: is not text in UTF-8"):
+    with pytest.raises(UserError, match=r"a\.txt: is not UTF-8; save it as UTF-8"):
         read_text(tmp_path / "a.txt")
     with pytest.raises(UserError, match=r"cannot be read \(No such file"):
         read_text(tmp_path / "absent.txt")
@@ -51,7 +53,7 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
         (None, r"cannot be read \(No such file"),
         (b"", "is not valid JSON at line 1 column 1"),
         (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
-        (b"\xff\xd8\xff\xe0 jpeg", "is not JSON text in UTF-8"),
+        (b"\xff\xd8\xff\xe0 jpeg", "is not UTF-8; save it as UTF-8"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"1" * 10_000, "is not JSON that can be read"),
     ],
@@ -132,6 +134,15 @@ def test_results_in_any_encoding_say_whether_the_servers_read_it(tmp_path, encod
     assert results.content == TRACKS and results.utf8 == (encoding == "utf-8")
 
 
+def test_a_zip_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "_MUCH", 1000)
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.json", "[" + " " * 100_000 + "]")
+    with pytest.raises(UserError, match=r"bytes would unpack to 100002; zip results\.json again"):
+        read_results(path)
+
+
 def test_broken_json_in_a_zip_names_both(tmp_path):
     with zipfile.ZipFile(tmp_path / "upload.zip", "w") as archive:
         archive.writestr("results.json", "[{")
@@ -166,6 +177,7 @@ def test_annotations_of_mmtracking_are_read_by_every_command(tmp_path):
 
 def test_a_list_of_images_alone_does_not_make_annotations_mmtrackings(tmp_path):
     content = annotations() | {"images": []}
+    content["annotations"][0]["segmentations"][0] = compressed(object_mask())
     (tmp_path / "truth.json").write_text(json.dumps(content))
     assert read_labels(tmp_path / "truth.json") == content
     del content["annotations"]
@@ -182,7 +194,7 @@ def test_written_json_is_read_back(tmp_path):
     assert read_json(path)["id"] == 3 and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("size", [2**28, 2**60])
+@pytest.mark.parametrize("size", [2**28 + 1, 2**60])
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, size):
     """Of any stated size; nothing is read."""
     path = tmp_path / "results.zip"
@@ -195,9 +207,7 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, size):
 
     read = zipfile.ZipFile._RealGetContents
     monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", grown)
-    with pytest.raises(
-        UserError, match=rf"results\.json would unpack from \d+ to {size} bytes, more than 100"
-    ):
+    with pytest.raises(UserError, match=rf"\d+ bytes would unpack to {size}; zip results\.json again"):
         read_results(path)
 
 
@@ -207,3 +217,15 @@ def test_other_methods_of_packing(tmp_path):
         archive.writestr("results.json", "[]")
     with pytest.raises(UserError, match=r"results\.json is not packed by the usual method, deflate; zip it"):
         read_results(path)
+
+
+def test_results_of_a_zip_made_on_windows(tmp_path):
+    path = tmp_path / "UPLOAD.ZIP"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("out\\results.json", json.dumps(TRACKS).encode("utf-8-sig"))
+    assert open_results(path) == (TRACKS, False, ("out\\results.json",), ())
+
+
+def test_half_surrogates_are_written_as_escapes(tmp_path):
+    write_text(tmp_path / "page.html", "é \ud800")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "é \\ud800"
