@@ -29,6 +29,7 @@ class DataOptions(PairOptions):
     val_annotations: str = option("", "file of the validation labels, instead of the one below root")
     val_frames: str = option("", "folder of its frames; empty: JPEGImages beside it")
     workers: int = option(0, "processes that load pairs; 0: the training process", at_least(0))
+    timeout: int = option(300, "seconds to wait for a batch before the run is saved and ended", at_least(1))
     on_error: str = option(
         "stop",
         "if a frame cannot be read; skip: use another pair",
