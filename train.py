@@ -16,6 +16,7 @@ from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.memory import check_address_space
 
 if TYPE_CHECKING:
     from masktrack_jax.checkpoints.store import Tree
@@ -33,6 +34,7 @@ def main(_: Sequence[str]) -> None:
         return
     if not WORKDIR.value:
         raise UserError("give --workdir, the folder of the run")
+    check_address_space()
     from masktrack_jax.runtime.processes import process_group
 
     with process_group():

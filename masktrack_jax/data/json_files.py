@@ -21,9 +21,8 @@ _OTHER_FILES = {
     b"\xff\xd8\xff": "a picture; check the path",
     b"\x89PNG": "a picture; check the path",
 }
+_MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# A member of a zip may unpack to ANY_RATIO bytes, or to MOST_PACKED times its size.
-ANY_RATIO, MOST_PACKED = 2**27, 100
 
 
 class ResultsFile(NamedTuple):
@@ -88,7 +87,18 @@ def open_results(path: str | Path) -> ResultsFile:
                     f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
                 )
             member = min(found, key=len)
-            text = _unpacked(path, archive, archive.getinfo(member))
+            entry = archive.getinfo(member)
+            if entry.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):  # these keep to the size
+                raise UserError(f"{path}: {member} is not packed by the usual method, deflate; zip it again")
+            packed, unpacked = entry.compress_size, entry.file_size
+            if unpacked > max(_MUCH, 100 * packed):
+                raise UserError(
+                    f"{path}: {packed} bytes would unpack to {unpacked}; zip {RESULTS_MEMBER} again"
+                )
+            text = archive.read(member)
     except UserError:
         raise
     except Exception as error:  # a damaged zip raises many types
@@ -158,16 +168,6 @@ def _parse(path: str | Path, text: bytes) -> Any:
     finally:
         if collecting:
             gc.enable()
-
-
-def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The bytes of a member, unless it is a bomb: `read` stops at the size that is checked here."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UserError(f"{path}: {member.filename} is not packed by the usual method, deflate; zip it again")
-    if member.file_size > max(ANY_RATIO, MOST_PACKED * member.compress_size):
-        sizes = f"from {member.compress_size} to {member.file_size} bytes, more than {MOST_PACKED} times"
-        raise UserError(f"{path}: {member.filename} would unpack {sizes}; give the JSON file itself")
-    return archive.read(member)
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -114,7 +114,7 @@ def _existing(root: str | pathlib.Path) -> pathlib.Path:
             raise UserError(f"{root}: is an archive; unpack it and {advice}")
         raise UserError(f"{root}: is a file; {advice}, or config.data.train_annotations to a file of labels")
     if re.match(r"[A-Za-z]:[\\/]", str(root)):
-        raise UserError(f"{root}: no such folder; give the path that this system has for it, not Windows")
+        raise UserError(f"{root}: no such folder; give its path on this system, not that of Windows")
     raise UserError(f"{root}: no such folder; {advice}")
 
 

@@ -215,7 +215,7 @@ def test_roots_that_are_no_folders(tmp_path, monkeypatch):
     for root, words in (
         ("a.ZIP", r"a\.ZIP: is an archive; unpack it and set config\.data\.root"),
         ("labels.json", r"is a file; .*or config\.data\.train_annotations to a file"),
-        ("C:\\data\\ytvis", r"no such folder; give the path that this system has for it, not Windows"),
+        ("C:\\data\\ytvis", r"no such folder; give its path on this system, not that of Windows"),
         ("x" * 300, r"x: no such folder; set config\.data\.root"),
         (".", r"; a\.ZIP is not unpacked: unpack it there"),
     ):
