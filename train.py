@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.memory import check_address_space
 
 if TYPE_CHECKING:
     from masktrack_jax.checkpoints.store import Tree
@@ -32,6 +33,7 @@ def main(_: Sequence[str]) -> None:
         return
     if not WORKDIR.value:
         raise UserError("give --workdir, the folder of the run")
+    check_address_space()
     from masktrack_jax.runtime.processes import process_group
 
     with process_group():

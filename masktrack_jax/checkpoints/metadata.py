@@ -35,6 +35,11 @@ class Metadata(NamedTuple):
 def find_step_folder(path: str | Path) -> Path:
     """The newest step folder among `path`, its children, and the children of its folder `checkpoints/`."""
     path = Path(path)
+    if path.is_file():
+        raise UserError(
+            f"{path}: is a file, not a checkpoint folder; convert it with python -m masktrack_jax.interop "
+            f"--input {path} --source SOURCE --output FOLDER (docs/weights.md) and give that FOLDER"
+        )
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
     for folder in (path, path / "checkpoints"):

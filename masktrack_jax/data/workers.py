@@ -27,7 +27,8 @@ def in_processes(batches: "grain.IterDataset", workers: int) -> "grain.IterDatas
     remove_leftovers()
     # For the processes started below: one of them removes the shared memory of killed ones, and warns of it.
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
-    process.current_process()._config["semprefix"] = f"/{_prefix(os.getpid())}".rstrip("-")
+    this: Any = process.current_process()
+    this._config["semprefix"] = f"/{_prefix(os.getpid())}".rstrip("-")
     options = grain.experimental.DatasetOptions(min_shm_size=LARGE)
     batches = grain.experimental.WithOptionsIterDataset(batches, options)
     count = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
@@ -36,8 +37,9 @@ def in_processes(batches: "grain.IterDataset", workers: int) -> "grain.IterDatas
 
 def _start(parent: int, *_: int) -> None:
     """Prepare a loader process: name its shared memory, and end it when its parent has ended."""
-    shared_memory._SHM_NAME_PREFIX = f"/{_prefix(parent)}"
-    shared_memory._SHM_SAFE_NAME_LENGTH = len(shared_memory._SHM_NAME_PREFIX) + 16
+    names: Any = shared_memory  # Python has no public way to choose them
+    names._SHM_NAME_PREFIX = f"/{_prefix(parent)}"
+    names._SHM_SAFE_NAME_LENGTH = len(names._SHM_NAME_PREFIX) + 16
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -51,7 +53,7 @@ def _end_with_parent() -> None:
 
 
 def _prefix(number: int) -> str:
-    """The beginning of the names of a process's shared memory: its space of process numbers, and its number."""
+    """The start of the names of a process's shared memory: its space of process numbers, and its number."""
     return f"masktrack-{_process_space()}-{number}-"
 
 

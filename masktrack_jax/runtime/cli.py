@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any, TypeVar
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from masktrack_jax.runtime import signals
+from masktrack_jax.runtime import memory, signals
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[s
     """
     signals.watch()
     keep_programs()
+    check_cache()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
 
@@ -42,6 +45,19 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
     if folder != "off" and "JAX_COMPILATION_CACHE_DIR" not in environment:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder).expanduser() / _machine())
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Go on without the compilation cache, after one line, if its folder cannot be written to."""
+    folder = environment.get("JAX_COMPILATION_CACHE_DIR", "")
+    if folder and "://" not in folder:
+        try:
+            make_folder(folder)
+        except UserError as error:
+            del environment["JAX_COMPILATION_CACHE_DIR"]
+            print(f"{error}; without this cache every start compiles anew", file=sys.stderr)
+    # One line is enough for a disk that is full.
+    warnings.filterwarnings("once", message="Error (reading|writing) persistent compilation cache")
 
 
 def _machine() -> str:
@@ -115,7 +131,7 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; a `UserError` becomes one line on stderr and exit status 1."""
+    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1."""
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
@@ -126,6 +142,12 @@ def run(main: Callable[..., T], *args: Any) -> T:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not (reason := memory.shortage(error)):
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        signals.end_soon(1)
+        sys.exit(1)
 
 
 def _one_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WAIT = 0.5  # seconds that `Interruption.wait` lasts after a signal
 LIMIT = 2.5  # seconds from a signal to the end of a watched process that has nothing to save
-AFTERWARDS = 1.0  # seconds from the end of saving to the end of the process
+AFTERWARDS = 0.5  # seconds from the end of saving to the end of the process
 TOGETHER = 20.0  # the same for one of several processes, which end together
 POLL = 0.05
 

@@ -1,5 +1,6 @@
 """The batches of a run, with a limit on the time that it waits for one."""
 
+import re
 import threading
 from collections.abc import Iterator
 
@@ -64,26 +65,40 @@ class Batches(Iterator[PairBatch]):
     def _next(self) -> PairBatch:
         try:
             return next(self._batches)
-        except Exception:
+        except Exception as error:
             if self._broken or self._interruption.noted is None:
+                if "Worker process was terminated" in str(error):
+                    raise self._killed(error) from None
                 raise
             self._broken, self._batches = True, self._load(workers=0)
             return next(self._batches)
 
+    def _killed(self, error: Exception) -> UserError:
+        code = re.search(r"exit code (-?\d+)", str(error))
+        return self._error(
+            f"step {self._step + 1}: a loader process ended with status {code[1] if code else 'unknown'}, "
+            "perhaps for lack of memory",
+            "use fewer config.data.workers",
+        )
+
+    def _error(self, problem: str, cure: str) -> UserError:
+        """Only a single process can save: the others of a run wait for the batch of this one."""
+        if self._interruption.shared:
+            return UserError(f"{problem}; the run resumes from its newest checkpoint")
+        return NoBatch(f"{problem}; the state before this step is saved: {cure}")
+
     def _no_batch(self) -> UserError:
-        """The error for a batch that does not come. The other processes of a run wait: no state is saved."""
-        config, shared = self._config, self._interruption.shared
-        waited = "" if self._interruption.noted else f" for {config.data.timeout} seconds"
+        """The error for a batch that does not come."""
+        timeout = self._config.data.timeout
+        waited = "" if self._interruption.noted else f" for {timeout} seconds"
         cause = f"{path} does not answer" if (path := self._silent_frame()) else "its frames can be read"
-        error = f"step {self._step + 1}: the loader gives no batch{waited}; {cause}"
-        if shared:
-            return UserError(f"{error}; the run resumes from its newest checkpoint")
-        return NoBatch(
-            f"{error}; the state before this step is saved: check the disk, or set config.data.timeout higher"
+        return self._error(
+            f"step {self._step + 1}: the loader gives no batch{waited}; {cause}",
+            "check the disk, or set config.data.timeout higher",
         )
 
     def _silent_frame(self) -> str:
-        """The path of a frame of the next batch's videos whose reading does not end; empty if there is none."""
+        """The path of a frame of the next batch's videos that does not answer; empty if there is none."""
         config = self._config
         options = PairOptions.from_config(config.data)
         size = config.train.batch_size

@@ -3,9 +3,9 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.training.board import Board
 from masktrack_jax.training.schedule import Rate
 from masktrack_jax.training.step import Metrics
 
 Row = dict[str, int | float | None]
 
 LONGEST = 2**20  # bytes of a row
-WORKDIR = "free disk space or choose another --workdir"
+WORKDIR = "free disk space and run the same command again, or choose another --workdir"
 
 
 class MetricsLog:
@@ -40,12 +41,10 @@ class MetricsLog:
         rate: Rate,
         pending: Sequence[dict[str, float]] = (),
     ) -> None:
-        from tensorboardX import SummaryWriter
-
         self._every, self._total, self._frames, self._rate = every, total, frames, rate
-        drop_rows_after(workdir / "metrics.jsonl", start)
-        self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 – closed in close()
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._path = workdir / "metrics.jsonl"
+        drop_rows_after(self._path, start)
+        self._board = Board(workdir / "tensorboard", start + 1)
         self._bar = tqdm(total=total, initial=start, desc="train", unit="step", disable=None)
         self._reset(list(pending))
 
@@ -86,10 +85,8 @@ class MetricsLog:
         row["learning_rate"] = float(self._rate(step - 1))
         row["frames_per_second"] = self._frames * len(self._steps) / seconds
         row["data_wait"] = self._waited / seconds
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        for name, value in row.items():
-            if value is not None:
-                self._board.add_scalar(f"train/{name}", value, step)
+        append_row(self._path, {"step": step, **row})
+        self._board.add(step, {f"train/{name}": value for name, value in row.items() if value is not None})
         line = summary(row)
         self._bar.set_postfix_str(line)
         if self._bar.disable:
@@ -98,7 +95,6 @@ class MetricsLog:
 
     def close(self) -> None:
         self._bar.close()
-        self._file.close()
         self._board.close()
 
 
@@ -145,6 +141,15 @@ def summary(row: Row) -> str:
         f"skipped {row[f'skipped_{kind}']} {kind}" for kind in ("steps", "pairs") if row[f"skipped_{kind}"]
     ]
     return "  ".join(words)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a file of rows."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {WORKDIR}") from None
 
 
 def drop_rows_after(path: Path, step: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import steps_per_epoch
 from masktrack_jax.data.vis import VisDataset
@@ -38,7 +38,7 @@ def train(
     folder = make_folder(workdir)
     with (
         folder_lock(folder, "use another --workdir") if is_first() else contextlib.nullcontext(),
-        store.Checkpoints(folder / "checkpoints", keep=config.train.keep_last) as checkpoints,
+        Checkpoints(folder / "checkpoints", keep=config.train.keep_last) as checkpoints,
         Interruption(shared=jax.process_count() > 1) as interruption,
     ):
         device_step, state, pending = start_run(config, dataset.labels, total, folder, checkpoints)
@@ -60,7 +60,7 @@ def train(
                 checkpoints.save(state, config, dataset.labels, log.pending(int(state.step)))
 
             def unsaved() -> str:
-                saved = checkpoints.saved or first
+                saved = max(checkpoints.saved(), first)
                 return f"the steps after {saved} are being saved" if saved < done else ""
 
             interruption.unsaved = unsaved
@@ -119,7 +119,7 @@ def open_log(
     )
 
 
-def end_if_asked(interruption: Interruption, checkpoints: store.Checkpoints, state: TrainState) -> None:
+def end_if_asked(interruption: Interruption, checkpoints: Checkpoints, state: TrainState) -> None:
     """If a signal ended the run, wait for the checkpoint and raise SystemExit."""
     # A signal received in the last steps is too late for an agreement, but the other processes end anyway.
     if (signal := interruption.signal or interruption.noted) is not None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
+from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -34,7 +35,7 @@ def start_run(
     categories: Categories,
     total: int,
     workdir: Path,
-    checkpoints: store.Checkpoints,
+    checkpoints: Checkpoints,
 ) -> Start:
     """Resume from the newest of the `checkpoints` of `workdir` if there is one, otherwise start at step 0.
 
@@ -85,6 +86,8 @@ FREE = (
     "data.val_frames",
 )
 
+LENGTH = ("train.steps", "train.epochs")
+
 
 def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, categories: Categories) -> None:
     """Raise a UserError if the run in `workdir`, described by `metadata`, differs in a relevant setting."""
@@ -95,6 +98,12 @@ def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, catego
         )
     there, here = dict(_leaves(metadata.config)), dict(_leaves(config))
     for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key) and key in LENGTH:
+            raise UserError(
+                f"{workdir}: holds a run with config.{key}={there.get(key)}, not {here.get(key)}; a run of "
+                "another length has other learning rates from its first steps on: to train further, start a "
+                f"new run from its weights with --config.train.init_from={workdir} and another --workdir"
+            )
         if there.get(key) != here.get(key) and not key.startswith(FREE):
             raise UserError(
                 f"{workdir}: holds a run with config.{key}={there.get(key)}, not {here.get(key)}; "

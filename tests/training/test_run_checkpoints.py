@@ -62,7 +62,7 @@ FULL = """
 import resource, sys
 from tests import conftest
 from tests.helpers.training import Run
-from masktrack_jax.checkpoints.store import Checkpoints
+from masktrack_jax.checkpoints.steps import Checkpoints
 run = Run(sys.argv[1])
 save = Checkpoints.save
 def smaller(checkpoints, state, *rest):
