@@ -69,8 +69,11 @@ def check_image(path: ImageSource) -> Size:
 def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """`Image.open` as a context; errors in it and in the block become a UserError that names the file."""
     try:
-        with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
-            warnings.simplefilter("ignore")  # about palettes with transparency and about large images
+        # Warnings are about palettes with transparency, large images, and damage that is an error later.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path if file is None else file) as image,
+        ):
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image; check the frames folder") from None
