@@ -39,22 +39,22 @@ def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
     entries = {entry.name: entry for entry in listed(folder)}
     if _has_pictures(folder, IMAGE_SUFFIXES):
         return
-    others: Counter[str] = Counter()
+    others, found = Counter[str](), False
     orders = natural_orders(entries)
     for name in sorted(entries, key=lambda name: orders[name]):
         entry = entries[name]
         if entry.is_dir():
             if entry.resolve() in seen:
                 continue
-            if _has_pictures(entry, IMAGE_SUFFIXES | OTHER_PICTURES):
-                yield entry
-            else:
+            if not _has_pictures(entry, IMAGE_SUFFIXES | OTHER_PICTURES):
                 yield from _clips(entry, seen)
-        elif entry.suffix.lower() in VIDEO_SUFFIXES:
-            yield entry
-        else:
+                continue
+        elif entry.suffix.lower() not in VIDEO_SUFFIXES:
             others[entry.suffix.lower()] += 1
-    if others:
+            continue
+        found = True
+        yield entry
+    if others and found:
         warn("%s: left out what is no video: %s", folder, counted(others))
 
 

@@ -68,7 +68,8 @@ class VideoFile(StoredVideo):
             decoding = Decoding(container, stream)
             first = list(islice(decoding.run(), 2 if sound else 1))
         if not first:
-            why = f" ({decoding.damaged} packets could not be decoded)" * (decoding.damaged > 0)
+            why = f" of the {self.length} that it states" if self.length else ""
+            why += f" ({decoding.damaged} packets could not be decoded)" * (decoding.damaged > 0)
             raise UserError(f"{name}: holds no frame{why}; give a video with at least one")
         if sound and len(first) == 1:
             raise UserError(f"{name}: holds sound and one picture, but no video; give a video")

@@ -64,7 +64,7 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path}: no such file")
     if not stat.S_ISREG(found.st_mode):
         kind = KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
-        raise UserError(f"{path}: is {kind}, and no file with frames; remove it or give another --input")
+        raise UserError(f"{path}: is {kind}, not a file with frames; leave it out, or give another --input")
 
 
 def content_digest(path: Path, blocks: int) -> str:

@@ -37,10 +37,11 @@ def test_videos_and_folders_of_frames(tmp_path, caplog):
     ]
 
 
-def test_what_is_no_folder_of_clips(tmp_path):
+def test_what_is_no_folder_of_clips(tmp_path, caplog):
     tree(tmp_path, "frames/0.png", "frames/more/1.png", "clip.mp4", "empty/.x", "texts/a.txt")
     for name in ("frames", "clip.mp4", "empty", "texts", "rtsp://host", "0", "-", "gone"):
         assert not places_of_clips(str(tmp_path / name), str(tmp_path / "out")), name
+    assert not caplog.records, "the one line is that of the folder of frames"
 
 
 def test_results_of_an_earlier_run_are_no_clips(tmp_path):

@@ -160,3 +160,19 @@ def test_previews_are_no_pages(tmp_path):
     save(tmp_path / "0.png")
     path.rename(tmp_path / "1.tif")
     assert open_video(tmp_path).length == 2
+
+
+def test_a_damaged_picture_gives_one_line_and_no_warning(tmp_path, recwarn):
+    """Pillow warns of damaged tags, and raises errors of many types."""
+    path = tmp_path / "stack.tif"
+    first, *others = map(Image.fromarray, PAGES)
+    first.save(path, save_all=True, append_images=others)
+    content = path.read_bytes()
+    tags = content.index(b"\x00\x01\x04\x00")  # the width, in the first page
+    for place in range(tags, tags + 60):
+        path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+        try:
+            open_video(path)
+        except UserError as error:
+            assert "stack.tif: " in str(error)
+    assert not recwarn.list
