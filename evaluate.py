@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
+from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys
 from masktrack_jax.evaluation.flags import check_flags
 from masktrack_jax.runtime import cli
@@ -51,7 +52,7 @@ def main(_: Sequence[str]) -> None:
 
         options["annotations"] = ANNOTATIONS.value
         with process_group():
-            evaluate_checkpoint(CONFIG.value, CHECKPOINT.value, OUTPUT.value, **options)
+            evaluate_checkpoint(obey_flags(CONFIG.value), CHECKPOINT.value, OUTPUT.value, **options)
 
 
 if __name__ == "__main__":

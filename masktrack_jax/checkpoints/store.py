@@ -1,8 +1,8 @@
 """Write and read checkpoints with Orbax.
 
 A step folder holds three items: `variables` (parameters and fixed statistics, all that inference needs),
-`progress` (step, key and optimiser state, needed to resume training) and `about` (the metadata as JSON). A
-folder without `progress` can be used for inference and to start a new run.
+`progress` (step, key and optimiser state, needed to resume training) and `about` (the metadata as JSON),
+and the digests of their files. A folder without `progress` can be used for inference and to start a new run.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
+from masktrack_jax.checkpoints.digests import check_digests, write_digests
 from masktrack_jax.checkpoints.metadata import (
     Metadata,
     find_step_folder,
@@ -28,7 +29,7 @@ from masktrack_jax.checkpoints.metadata import (
     read_pending,
 )
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import as_global, as_local, barrier, is_first
+from masktrack_jax.runtime.processes import as_global, as_local, barrier, broadcast, is_first
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file through absl
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it logs a failed write twice, and also raises
@@ -56,7 +57,12 @@ class Checkpoints:
     """The checkpoints of a working folder; a context manager that waits for unfinished writes."""
 
     def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        # Orbax calls this on the first process when all have written, before it renames the temporary folder.
+        before_rename = ocp.AsyncOptions(post_finalization_callback=self._finish)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, async_options=before_rename
+        )
+        self.saved = self._saving = 0  # the newest step written since the start, and the one being written
         self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
     def __enter__(self) -> Self:
@@ -96,6 +102,8 @@ class Checkpoints:
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
         about = Metadata(config, list(categories), step).to_json() | {"pending": list(pending)}
         with self._writing():
+            self._manager.wait_until_finished()
+            self._saving = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -104,6 +112,12 @@ class Checkpoints:
                     about=ocp.args.JsonSave(about),
                 ),
             )
+
+    def _finish(self) -> None:
+        """Add the digests to the temporary folder of the step that is being written."""
+        (folder,) = self._manager.directory.glob(f"{self._saving}.*tmp*")
+        write_digests(Path(folder))
+        self.saved = self._saving
 
     def wait(self) -> None:
         """Wait until all checkpoints are written. Raises a UserError if one cannot be written."""
@@ -130,6 +144,7 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             folder = self._manager.directory / str(step)
             try:
+                _check_all(folder)
                 metadata, pending = read_metadata(folder), read_pending(folder)
             except UserError as error:
                 damaged.append((folder, error))
@@ -173,6 +188,18 @@ class Checkpoints:
         stats = got.variables.get("batch_stats", {})
         restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
         return as_local(restored)
+
+
+def _check_all(folder: Path) -> None:
+    """Check all digests of a step folder, once for all processes of a run."""
+    problem = ""
+    if is_first():
+        try:
+            check_digests(folder)
+        except UserError as error:
+            problem = str(error)
+    if problem := broadcast(problem):
+        raise UserError(problem)
 
 
 def variables_of(state: State) -> Tree:
@@ -235,7 +262,8 @@ def load_matching(
 
 
 def _stored_shapes(folder: Path) -> Tree:
-    """The shapes of a step folder's parameters, as a tree."""
+    """The shapes of a step folder's parameters, which are compared with their digests, as a tree."""
+    check_digests(folder, ["variables"])
     with ocp.StandardCheckpointer() as reader:
         try:
             return reader.metadata((folder / "variables").resolve()).item_metadata.tree
@@ -291,6 +319,7 @@ def write_variables(
     )
     with ocp.Checkpointer(items, multiprocessing_options=alone) as writer:
         writer.save(path, args)
+    write_digests(path)
 
 
 def system_reason(error: Exception) -> str:

@@ -58,6 +58,11 @@ def from_cocovid(content: dict[str, Any], report: Report, notes: list[str]) -> d
     return out
 
 
+def instance_name(record: dict[str, Any]) -> str:
+    """The name of a converted object in messages: it has no record of its own in the file."""
+    return f"instance {record['instance_id']} of video {shown(record['video_id'])}"
+
+
 def _any_has(records: object, key: str) -> bool:
     """Whether any record of a list has a key."""
     return isinstance(records, list) and any(isinstance(one, dict) and key in one for one in records)
@@ -122,6 +127,7 @@ def _objects(
         video_id, frame = images[image_id][:2]
         new = {
             "id": len(objects) + 1,
+            "instance_id": instance,
             "video_id": video_id,
             "category_id": box["category_id"],
             "iscrowd": box.get("iscrowd", 0),

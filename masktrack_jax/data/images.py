@@ -106,9 +106,7 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
         if file is None and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{path}: is no file but a folder, pipe or device; check the frames folder")
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about palettes with transparency, large images, damaged EXIF data
+            warnings.simplefilter("ignore")  # about palettes with transparency, size, damaged EXIF data
             with Image.open(path if file is None else file) as image:
                 yield image
     except FileNotFoundError:

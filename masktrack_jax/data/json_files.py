@@ -14,8 +14,16 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
-_MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
+# The first bytes of files that are often given instead of JSON, what they are, and the cure.
+_OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PK\x03\x04": "a zip; unpack it",
+    b"\xff\xd8\xff": "a picture; check the path",
+    b"\x89PNG": "a picture; check the path",
+}
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# A member of a zip may unpack to ANY_RATIO bytes, or to MOST_PACKED times its size.
+ANY_RATIO, MOST_PACKED = 2**27, 100
 
 
 class ResultsFile(NamedTuple):
@@ -80,14 +88,7 @@ def open_results(path: str | Path) -> ResultsFile:
                     f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
                 )
             member = min(found, key=len)
-            packed, unpacked = (
-                getattr(archive.getinfo(member), key) for key in ("compress_size", "file_size")
-            )
-            if unpacked > max(_MUCH, 100 * packed):
-                raise UserError(
-                    f"{path}: {packed} bytes would unpack to {unpacked}; zip {RESULTS_MEMBER} again"
-                )
-            text = archive.read(member)
+            text = _unpacked(path, archive, archive.getinfo(member))
     except UserError:
         raise
     except Exception as error:  # a damaged zip raises many types
@@ -148,12 +149,25 @@ def _parse(path: str | Path, text: bytes) -> Any:
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
+        for start, kind in _OTHER_FILES.items():
+            if text.startswith(start):
+                raise UserError(f"{path}: is not JSON but {kind}") from None
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
     finally:
         if collecting:
             gc.enable()
+
+
+def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, unless it is a bomb: `read` stops at the size that is checked here."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{path}: {member.filename} is not packed by the usual method, deflate; zip it again")
+    if member.file_size > max(ANY_RATIO, MOST_PACKED * member.compress_size):
+        sizes = f"from {member.compress_size} to {member.file_size} bytes, more than {MOST_PACKED} times"
+        raise UserError(f"{path}: {member.filename} would unpack {sizes}; give the JSON file itself")
+    return archive.read(member)
 
 
 def _is_utf8(text: bytes) -> bool:

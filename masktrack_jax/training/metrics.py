@@ -2,20 +2,24 @@
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.training.schedule import Rate
 from masktrack_jax.training.step import Metrics
 
 Row = dict[str, int | float | None]
+
+LONGEST = 2**20  # bytes of a row
+WORKDIR = "free disk space or choose another --workdir"
 
 
 class MetricsLog:
@@ -144,15 +148,48 @@ def summary(row: Row) -> str:
 
 
 def drop_rows_after(path: Path, step: int) -> None:
-    """Remove rows after `step`, which the resumed run will write again, and a truncated last line."""
-    if path.exists():
-        kept = "".join(f"{line}\n" for line in path.read_text().splitlines() if _step_of(line) <= step)
-        with whole(path, "choose another --workdir") as partial:
-            partial.write_text(kept)
+    """Remove rows after `step`, which the resumed run will write again, and a truncated last line.
+
+    Other lines that are no rows are removed too, and counted in a line to the user.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise UserError(f"{path}: is no file; remove it or choose another --workdir")
+    strange = 0
+    with whole(path, WORKDIR) as partial, open(path, "rb") as source, open(partial, "wb") as kept:
+        for line in lines(source):
+            number = step_of(line)
+            if number is None:
+                strange += line.endswith(b"\n")
+            elif number <= step:
+                kept.write(line.rstrip(b"\r\n") + b"\n")
+    if strange:
+        print(f"{path}: {strange} lines that are no rows of metrics are left out")
 
 
-def _step_of(line: str) -> int | float:
+def last_step(path: Path) -> int:
+    """The largest step of the rows of a file; 0 if there is none."""
+    if not path.exists():
+        return 0
+    with open(path, "rb") as source:
+        return max(filter(None, map(step_of, lines(source))), default=0)
+
+
+def lines(source: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, each cut to `LONGEST` bytes and a line break."""
+    while line := source.readline(LONGEST):
+        part = line
+        while part and not part.endswith(b"\n"):
+            part = source.readline(LONGEST)
+        yield line if part is line else line + part[-1:]
+
+
+def step_of(line: bytes) -> int | None:
+    """The step of a row; None if the line is no row."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
-        return math.inf
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or a number of too many digits
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if type(step) is int and step >= 0 else None

@@ -74,6 +74,7 @@ FREE = (
     "train.on_nan",
     "train.keep_last",
     "data.on_error",
+    "data.timeout",
     "data.workers",
     "data.cache_mb",
     "data.root",

@@ -14,7 +14,7 @@ from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import barrier, is_first
-from masktrack_jax.training.metrics import drop_rows_after
+from masktrack_jax.training.metrics import drop_rows_after, last_step
 from masktrack_jax.training.start import Categories
 from masktrack_jax.training.step import TrainState
 
@@ -54,8 +54,7 @@ class Validation:
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
             barrier()
-            if self._rows.exists():
-                self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
+            self._last = last_step(self._rows)
         # A new run ignores the scores that another run left in this folder.
         self._highest = read_scores(self._best).get("AP") if start else None
 

@@ -28,7 +28,7 @@ def test_mmtrackings_converted_file_is_the_same_data_set(tmp_path):
     assert masks[0].sum() == 88 and (masks[0] == masks[1]).all()
     # The labels that the evaluator gets.
     official, converted = (ground_truth(dataset, {9}) for dataset in (ours, theirs))
-    assert converted["annotations"] == official["annotations"]
+    assert converted["annotations"] == [{**official["annotations"][0], "instance_id": 5}]
     assert [video["id"] for video in converted["videos"]] == [video["id"] for video in official["videos"]]
     assert converted["categories"] == official["categories"] == [{"id": 9, "name": "seal"}]
 
@@ -81,8 +81,11 @@ def converted(tmp_path, change):
             set_to("annotations", 1, "image_id", to=1),
             "annotation 2 is a second box of instance 5 in its frame",
         ),
-        (set_to("annotations", 0, "area", to=10**400), "annotation 1, frame 0, has area a number of 401"),
-        (set_to("annotations", 0, "bbox", to=[1, 2]), r"annotation 1, frame 0, has box \[1, 2\], expected x"),
+        (set_to("annotations", 0, "area", to=10**400), "instance 5 of video 7, frame 0, has area a number"),
+        (
+            set_to("annotations", 0, "bbox", to=[1, 2]),
+            r"instance 5 of video 7, frame 0, has box \[1, 2\]",
+        ),
         (without("annotations", 0, "segmentation"), "annotation 1 has no `segmentation`"),
     ],
 )

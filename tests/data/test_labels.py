@@ -185,7 +185,7 @@ def test_objects_with_one_id_are_told_apart_by_their_places(tmp_path):
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(content))
     assert [found.annotation_id for found in read_vis(path).objects[7]] == [1, 2]
-    line = "1 annotations have no `id` of their own; not used"
+    line = "1 annotations have the `id` of another one, or none; ids are not used"
     assert read_labels(path).notes == [line] and line in lint(path).lines()[1]
 
 

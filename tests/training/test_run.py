@@ -14,6 +14,7 @@ from masktrack_jax.data.pipeline import steps_per_epoch
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.training import loading
 from masktrack_jax.training import run as training_run
 from tests.helpers.configs import ROOT
 from tests.helpers.training import READ, TIMES, Crash, plain, rows, saved_steps
@@ -65,9 +66,9 @@ def test_a_run_leaves_its_files(finished, config):
 
 def test_resuming_is_bit_identical(finished, config, tmp_path, monkeypatch):
     """A crash in step 4, after the checkpoint of step 2; then the same command again."""
-    batches = training_run.training_batches
+    batches = loading.training_batches
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
+        patch.setattr(loading, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
         with pytest.raises(Crash):
             train(config, tmp_path)
     assert saved_steps(tmp_path) == {"2"}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from masktrack_jax.data.labels import LabelsFile
-from masktrack_jax.data.values import Id, record_name, shown
+from masktrack_jax.data.values import Id, shown
 from masktrack_jax.masks.overlap import overlap_ratios
 from masktrack_jax.runtime.findings import Findings
 
@@ -29,11 +29,11 @@ def note_category_changes(labels: LabelsFile, findings: Findings) -> None:
         )
         for row, column in np.argwhere(overlap_ratios(one, two) >= SAME_PLACE).tolist():
             places = ended[row], begun[column]
-            before, after = (labels["annotations"][place] for place in places)
-            if before["category_id"] != after["category_id"]:
+            before, after = (labels["annotations"][place]["category_id"] for place in places)
+            if before != after:
                 words = [
-                    f"{record_name(record, 'annotation', place + 1)} ({names[record['category_id']]})"
-                    for record, place in zip((before, after), places)
+                    f"{labels.names[place]} ({names[number]})"
+                    for place, number in zip(places, (before, after))
                 ]
                 example = f"video {shown(video_id)}, frame {frame}: {words[0]} goes on as {words[1]}"
                 findings.note("objects that may change their category", example)

@@ -14,7 +14,7 @@ from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.lint.changes import note_category_changes
 from masktrack_jax.data.lint.objects import check_object
 from masktrack_jax.data.values import Id, shown
-from masktrack_jax.data.vis import NO_FRAMES, default_frames_root, read_objects
+from masktrack_jax.data.vis import NO_FRAMES, READ_OTHERWISE, default_frames_root, find_frame, read_objects
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 
@@ -36,7 +36,7 @@ def lint(
     findings = Findings()
     labels = check_labels(content, path, lambda kind, *words: findings.error(kind, " ".join(words)))
     for line in labels.notes:
-        findings.note("values that were read as others", line)
+        findings.note(READ_OTHERWISE, line)
     _check_categories(labels["categories"], findings)
     _check_videos(labels["videos"], findings)
     if content.get("annotations") and "annotations" in labels:
@@ -90,10 +90,10 @@ def _check_videos(records: list[dict], findings: Findings) -> None:
 def _check_annotations(labels: LabelsFile, findings: Findings) -> None:
     """Check the objects, and note what training leaves out of them."""
     videos = {video["id"]: video for video in labels["videos"]}
-    for place in range(len(labels["annotations"])):
-        record = labels["annotations"][place]
-        original, pixels = labels.originals[place], labels.pixels[place]
-        check_object(record, original, pixels, videos[record["video_id"]], place, findings)
+    for record, original, pixels, where in zip(
+        labels["annotations"], labels.originals, labels.pixels, labels.names
+    ):
+        check_object(record, original, pixels, videos[record["video_id"]], where, findings)
     note_category_changes(labels, findings)
     read_objects(labels, findings)
 
@@ -126,16 +126,17 @@ def _check_frames(
             raise UserError(f"{root}: no such folder; check --frames")
         findings.note("frames not checked", f"no folder {root}; give --frames")
         return
-    tasks = [(video, name) for video in videos for name in video.get("file_names") or ()]
+    tasks = [(video, find_frame(root, name)) for video in videos for name in video.get("file_names") or ()]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        sizes = pool.map(lambda task: _facts_or_problem(root / task[1]), tasks)
+        sizes = pool.map(lambda task: _facts_or_problem(task[1]), tasks)
         bar = tqdm(sizes, "frames", len(tasks), unit="frame", disable=None if progress else True)
-        for (video, name), (facts, problem) in zip(tasks, bar):
+        for (video, frame), (facts, problem) in zip(tasks, bar):
             where, stated = f"video {shown(video['id'])}", (video["height"], video["width"])
             if facts is None:
-                kind = "images that cannot be read" if os.path.exists(root / name) else "missing images"
+                kind = "images that cannot be read" if os.path.exists(frame) else "missing images"
                 findings.error(kind, f"{where}: {problem}")
                 continue
+            name = frame.relative_to(root)
             turned = f", EXIF orientation {facts.orientation}" if facts.orientation != 1 else ""
             if facts.size != stated:
                 findings.error(
