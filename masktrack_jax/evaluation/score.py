@@ -72,7 +72,7 @@ def score_tracks(
     metrics = _measure(labels, tracks, findings, progress=True)
     diagnosis = None
     if diagnosed:
-        diagnosis = diagnose(labels, tracks, metrics["notes"], progress=True)
+        diagnosis = diagnose(labels, tracks, findings.one_liners(), progress=True)
         metrics["diagnosis"] = diagnosis.report
     if output_path is not None:
         write_metrics(output_path, metrics)
