@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
@@ -29,7 +30,7 @@ flags.mark_flag_as_required("config")
 def main(_: Sequence[str]) -> None:
     """Train, or print the config."""
     if PRINT_CONFIG.value:
-        print(*config_lines(CONFIG.value), sep="\n")
+        print(*config_lines(obey_flags(CONFIG.value)), sep="\n")
         return
     if not WORKDIR.value:
         raise UserError("give --workdir, the folder of the run")
@@ -37,7 +38,7 @@ def main(_: Sequence[str]) -> None:
     from masktrack_jax.runtime.processes import process_group
 
     with process_group():
-        train_and_score(CONFIG.value, WORKDIR.value)
+        train_and_score(obey_flags(CONFIG.value), WORKDIR.value)
 
 
 def train_and_score(config: ConfigDict, workdir: str) -> None:

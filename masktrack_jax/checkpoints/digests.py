@@ -1,7 +1,7 @@
 """SHA-256 digests of a checkpoint's files, so that a file that has changed on the disk is noticed.
 
-`digests.json` lies in the step folder and lists the files of its items. Checkpoints without it, of older
-versions and other programs, are not checked.
+`digests.json` lies in the step folder. It lists the files of its items and has a digest of this list.
+Checkpoints without it, of older versions and other programs, are not checked.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def write_digests(folder: Path) -> None:
     with ThreadPoolExecutor(READERS) as readers:
         digests = dict(zip(names, readers.map(digest, files)))
     with whole(folder / NAME) as partial:
-        partial.write_text(json.dumps({"sha256": digests}, indent=1))
+        partial.write_text(json.dumps({"sha256": digests, "list": _of_list(digests)}, indent=1))
         sync(partial)
 
 
@@ -51,6 +51,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _of_list(digests: dict[str, str]) -> str:
+    """The digest of the list of digests, in which a name may change too."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
 def _digest_or_reason(path: Path) -> str:
     try:
         return digest(path)
@@ -61,7 +66,10 @@ def _digest_or_reason(path: Path) -> str:
 def _listed(folder: Path) -> Iterator[tuple[str, str]]:
     """The names and digests of a step folder's files."""
     try:
-        values = json.loads((folder / NAME).read_text(encoding="utf-8"))["sha256"]
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        values = content["sha256"]
+        if content["list"] != _of_list(values):
+            raise ValueError("differs from its own digest")
         for name, value in values.items():
             if not is_inside(name) or not re.fullmatch(r"[0-9a-f]{64}", value):
                 raise ValueError(f"{name!r:.80} has no digest")

@@ -7,17 +7,21 @@ files and override it. `data.holdout` reserves some of the training videos for e
 import pathlib
 import zlib
 from collections.abc import Collection
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from masktrack_jax.data.json_files import read_labels, read_text
+from masktrack_jax.data.labels import LabelsFile
 from masktrack_jax.data.layouts import SplitFiles, find_dataset, find_split
 from masktrack_jax.data.split_files import read_unpacked, summary_line
+from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
 from masktrack_jax.runtime.errors import UserError
 
 TENTH = "tenth"
+NO_SPLIT = (  # the advice if there is none to evaluate
+    f"; set data.holdout={TENTH} to evaluate a part of the training videos, or data.val_split= for none"
+)
 
 
 def training_split(config: ConfigDict) -> VisDataset:
@@ -32,6 +36,8 @@ def training_split(config: ConfigDict) -> VisDataset:
         if not dataset.videos:
             raise UserError(f"config.data.holdout={data.holdout}: leaves no video to train on")
     print(f"training on {summary_line(dataset)}")
+    if dataset.left_out.notes:
+        print(f"note: {dataset.annotations_path}: {dataset.left_out.summary()}")
     return dataset
 
 
@@ -49,7 +55,7 @@ def validation_split(config: ConfigDict) -> VisDataset | None:
     if data.val_annotations:
         dataset = read_vis(data.val_annotations, data.val_frames or None)
     elif data.root and data.val_split:
-        dataset = read_split(_find(data, data.val_split))
+        dataset = read_split(_find(data, data.val_split, NO_SPLIT))
     else:
         return None
     print(f"evaluating {summary_line(dataset)}")
@@ -95,7 +101,7 @@ def folder_name(video: Video) -> str:
     return video.name if folder == "." else folder
 
 
-def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
+def _listed(path: pathlib.Path, dataset: VisDataset) -> set[Id]:
     """The ids of the videos listed in a text file."""
     try:
         lines = read_text(path).splitlines()
@@ -106,7 +112,7 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
     ids = {str(video.id): video.id for video in dataset.videos}
     for video in dataset.videos:  # a name overrides an equal id
         ids |= {video.name: video.id, folder_name(video): video.id}
-    found: set[int] = set()
+    found: set[Id] = set()
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
             if line not in ids:
@@ -120,22 +126,10 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
     return found
 
 
-def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> dict[str, Any]:
-    """The labels of `dataset`'s videos in these categories, in the YouTube-VIS format.
-
-    The records are unchanged from the file that `dataset` was read from.
-    """
-    content = read_labels(dataset.annotations_path)
+def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> LabelsFile:
+    """The labels of `dataset`'s videos in these categories, from the file that it was read from."""
     videos = {video.id for video in dataset.videos}
-    return content | {
-        "videos": [video for video in content["videos"] if video["id"] in videos],
-        "categories": [record for record in content["categories"] if record["id"] in category_ids],
-        "annotations": [
-            record
-            for record in content["annotations"]
-            if record["video_id"] in videos and record["category_id"] in category_ids
-        ],
-    }
+    return read_labels(dataset.annotations_path).only(videos, category_ids)
 
 
 def _training_videos(data: ConfigDict) -> VisDataset:
@@ -145,5 +139,5 @@ def _training_videos(data: ConfigDict) -> VisDataset:
     return read_split(_find(data, "train"))
 
 
-def _find(data: ConfigDict, split: str) -> SplitFiles:
-    return find_split(find_dataset(data.root, data.name), split)
+def _find(data: ConfigDict, split: str, advice: str = "") -> SplitFiles:
+    return find_split(find_dataset(data.root, data.name), split, advice)

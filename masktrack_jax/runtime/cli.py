@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
@@ -20,6 +21,9 @@ from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
+# The type that a flag needs, by the start of the parser's message.
+TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "could not": "a number"}
+WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
@@ -73,12 +77,15 @@ def _machine() -> str:
 def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:
     """Parse the command line; dashes in a flag's name are read as underscores (--score-threshold).
 
-    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, or an
-    unknown config key.
+    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, an unknown
+    config key, or an argument that is not a flag.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
     with _flag_errors(spelled, keys, ALL_KEYS):
-        return flags.FLAGS(spelled)
+        rest = flags.FLAGS(spelled)
+    if len(rest) > 1:  # absl stops there
+        raise UserError(f"{rest[1]}: is not a flag, so the flags after it are not read; see --help")
+    return rest
 
 
 def define_config(values: dict[str, Any], text: str) -> Callable[[], dict[str, Any]]:
@@ -107,15 +114,35 @@ def _common(section: str, keys: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint: str) -> Iterator[None]:
-    """Turn the errors of absl and ml_collections about a flag into a UserError."""
+    """Turn the errors of absl, ml_collections and the config file about a flag into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:  # ml_collections raises these for an unknown key
-        key = _unknown_key(str(error.args[0]), argv, keys())
-        near = nearest_key(key, keys())
-        raise UserError(f"the config has no key {key}; {f'did you mean {near}?' if near else hint}") from None
-    except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{_one_line(error)}; see --help") from None
+    except Exception as error:
+        if line := _line_of_config_file(error, argv):
+            problem = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise UserError(f"{line}: {problem:.300}; correct the config file") from None
+        if "no attribute 'get_config'" in str(error):
+            raise UserError("--config: the file has no get_config(); give one of configs/") from None
+        if isinstance(error, AttributeError | KeyError):  # ml_collections raises these for an unknown key
+            key = _unknown_key(str(error.args[0]), argv, keys())
+            near = nearest_key(key, keys())
+            advice = f"did you mean {near}?" if near else hint
+            raise UserError(f"the config has no key {key}; {advice}") from None
+        if found := WRONG_TYPE.match(str(error)):
+            key, value, reason = found.groups()
+            raise UserError(f"{key}: is {value!r}; must be {TYPES[reason]}") from None
+        if isinstance(error, flags.Error | OSError | TypeError | ValueError):
+            raise UserError(f"{_one_line(error)}; see --help") from None
+        raise
+
+
+def _line_of_config_file(error: Exception, argv: Sequence[str]) -> str:
+    """FILE: line N, if the file given by --config raised the error; else empty."""
+    named = re.search(r"(?:^|\0)--?config[=\0]([^\0:]+)", "\0".join(argv))
+    text = "".join(traceback.format_exception(error))
+    name = re.escape(Path(named[1]).name) if named else ""
+    lines = re.findall(rf'File "[^"\n]*\b{name}", line (\d+)', text) if name else []
+    return f"{named[1]}: line {lines[-1]}" if named and lines else ""
 
 
 def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> str:

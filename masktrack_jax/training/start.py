@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.categories import unmatched
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.config.presets import form_differences
@@ -147,8 +148,13 @@ def start_variables(config: ConfigDict, variables: dict[str, Any], categories: C
         replaceable = REPLACEABLE + AFTER_BACKBONE if other_neck else REPLACEABLE
         variables, left, matches = store.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, except {', '.join(left)}" if left else "loaded"
-        new = [name for (_, name), place in zip(categories, matches) if place is None]
-        print(f"{path}: {loaded}{'; new categories: ' * bool(new)}{', '.join(new)}")
+        ours, theirs = ([name for _, name in some] for some in (categories, read_metadata(path).categories))
+        new = unmatched(ours, [label for label, place in enumerate(matches) if place is not None])
+        unused = unmatched(theirs, matches)
+        print(
+            f"{path}: {loaded}{'; new categories: ' * bool(new)}{new}"
+            f"{'; categories of the checkpoint that are left out: ' * bool(unused)}{unused}"
+        )
         check_form(path, config)
     return variables
 
