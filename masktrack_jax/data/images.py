@@ -16,6 +16,7 @@ from masktrack_jax.runtime.errors import UserError
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = (5, 6, 7, 8)
+_SUBFILE = 0x00FE  # TIFF tag NewSubfileType: bit 0 marks a preview, bit 2 a mask of another page
 _TURNED = " after the quarter turn that its EXIF orientation states"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
@@ -80,14 +81,29 @@ def _facts(image: Image.Image, path: ImageSource) -> ImageFacts:
     """The facts of an open image. Raises a UserError if it cannot be a frame."""
     if image.mode == "F":
         raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
-    # MPO is the JPEG of a camera with a second view beside the picture.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        pages = getattr(image, "n_frames", 2)
-        raise UserError(f"{path}: holds {pages} pictures, expected one; save each as a file of its own")
+    if len(pages := pages_of(image)) > 1:
+        raise UserError(f"{path}: holds {len(pages)} pictures, expected one; save each as a file of its own")
     width, height = image.size
     orientation = image.getexif().get(_ORIENTATION, 1) if image.info.get("exif") else 1
     turned = orientation in _QUARTER_TURNS
     return ImageFacts((width, height) if turned else (height, width), orientation)
+
+
+def pages_of(image: Image.Image) -> list[int]:
+    """The numbers of an open image's pages, without previews and masks of other pages; the first is current.
+
+    A JPEG file has one: further pictures of cameras (MPO) are views and depths of the same moment.
+    """
+    if image.format == "MPO" or not getattr(image, "is_animated", False):
+        return [0]
+    pages = []
+    for page in range(getattr(image, "n_frames", 1)):
+        image.seek(page)
+        tags = getattr(image, "tag_v2", {})
+        if not int(tags.get(_SUBFILE, 0)) & 0b101:
+            pages.append(page)
+    image.seek(0)
+    return pages or [0]
 
 
 def _check_size(facts: ImageFacts, stated: Size, path: ImageSource) -> None:

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import sync
 from masktrack_jax.video.decode import FAILURES, Decoding, candidates, open_file, rate, reason
-from masktrack_jax.video.pictures import FOLDER_FPS, FrameFolder, PageFile, pages_of
+from masktrack_jax.video.pictures import FOLDER_FPS, FrameFolder, PageFile, is_paged
 from masktrack_jax.video.stored import StoredVideo, check_file, content_digest, stat_of
 from masktrack_jax.video.waiting import LIMIT, answer, within
 
@@ -43,11 +43,7 @@ def _open_video(path: Path, limit: float) -> StoredVideo:
     if stat.S_ISDIR(found.st_mode):
         return FrameFolder(path, limit)
     check_file(path)
-    try:
-        paged = len(pages_of(path)) > 1
-    except UserError:  # FFmpeg may read what Pillow does not
-        paged = False
-    return PageFile(path, limit) if paged else VideoFile(path, limit)
+    return PageFile(path, limit) if is_paged(path) else VideoFile(path, limit)
 
 
 class VideoFile(StoredVideo):

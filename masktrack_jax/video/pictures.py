@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from masktrack_jax.data.images import as_rgb, open_image, read_image
+from masktrack_jax.data.images import as_rgb, open_image, pages_of, read_image
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.decode import RATES, reason, warn
 from masktrack_jax.video.stored import StoredVideo, check_file, content_digest
@@ -24,7 +24,6 @@ OTHER_PICTURES = {
     *(".ppm", ".pgm", ".jfif"),
 }
 PAGED = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}  # how TIFF files begin
-SUBFILE = 0x00FE  # TIFF tag NewSubfileType: bit 0 marks a preview, bit 2 a mask of another page
 FOLDER_FPS = 10.0  # for pictures, which have no rate; data sets like YouTube-VIS have 5 or 6
 BLOCKS = 4  # of each image for the fingerprint of a folder: all of an image up to 256 KiB
 Order = tuple[list[tuple[float, str]], str]
@@ -79,7 +78,8 @@ class PageFile(StoredVideo):
 
     def __init__(self, path: str | Path, limit: float = LIMIT) -> None:
         self.path, self._limit = Path(path), limit
-        self._pages = pages_of(self.path)
+        with open_image(self.path) as image:
+            self._pages = pages_of(image)
         self.length = len(self._pages)
         self.height, self.width = next(self._read(0)).shape[:2]
         with open_image(self.path) as image:
@@ -103,36 +103,22 @@ class PageFile(StoredVideo):
                 yield as_rgb(image, self.path)
 
 
-def pages_of(path: Path) -> list[int]:
-    """The numbers of an image's pages, without previews and masks of other pages.
-
-    Formats that FFmpeg reads as a video have one page here. So have JPEG files, whose further pictures are
-    views and depths of the same moment. Raises a UserError if an image of pages cannot be read.
-    """
+def is_paged(path: Path) -> bool:
+    """Whether a file is a TIFF or WebP picture of several pages, of which FFmpeg would read one only."""
     try:
         with open(path, "rb") as file:
             head = file.read(12)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
-    if head[:4] not in PAGED and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
-        return [0]
-    pages = []
-    with open_image(path) as image:
-        for page in range(getattr(image, "n_frames", 1)):
-            image.seek(page)
-            tags: Any = getattr(image, "tag_v2", {})
-            if not int(tags.get(SUBFILE, 0)) & 0b101:
-                pages.append(page)
-    return pages or [0]
+        if head[:4] not in PAGED and (head[:4], head[8:]) != (b"RIFF", b"WEBP"):
+            return False
+        with open_image(path) as image:
+            return len(pages_of(image)) > 1
+    except (OSError, UserError):  # FFmpeg may read what Pillow does not
+        return False
 
 
 def _read_frame(path: Path) -> np.ndarray:
-    """Read an image of a folder, which must be a file of one page."""
+    """Read an image of a folder, which must be a regular file of one page."""
     check_file(path)
-    if len(pages := pages_of(path)) > 1:
-        raise UserError(
-            f"{path}: holds {len(pages)} pages; give it alone as --input, or keep one page a file"
-        )
     return read_image(path)
 
 
