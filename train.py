@@ -30,6 +30,8 @@ flags.mark_flag_as_required("config")
 def main(_: Sequence[str]) -> None:
     """Train, or print the config."""
     if PRINT_CONFIG.value:
+        if WORKDIR.value:
+            raise UserError("--print_config does not train; leave out --workdir, or leave out --print_config")
         print(*config_lines(obey_flags(CONFIG.value)), sep="\n")
         return
     if not WORKDIR.value:

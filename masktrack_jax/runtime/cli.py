@@ -17,13 +17,14 @@ from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime import memory, signals
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.files import make_folder
+from masktrack_jax.runtime.files import make_folder, whole
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
 # The type that a flag needs, by the start of the parser's message.
 TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "could not": "a number"}
 WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
+PROBE = 2**20  # bytes that the folder of the compilation cache must have room for
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
@@ -54,14 +55,18 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
 def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
     """Go on without the compilation cache, after one line, if its folder cannot be written to."""
     folder = environment.get("JAX_COMPILATION_CACHE_DIR", "")
-    if folder and "://" not in folder:
-        try:
-            make_folder(folder)
-        except UserError as error:
-            del environment["JAX_COMPILATION_CACHE_DIR"]
-            print(f"{error}; without this cache every start compiles anew", file=sys.stderr)
-    # One line is enough for a disk that is full.
-    warnings.filterwarnings("once", message="Error (reading|writing) persistent compilation cache")
+    if not folder or "://" in folder:
+        return
+    probe = Path(folder) / f".probe-{os.getpid()}"
+    try:
+        make_folder(folder)
+        with whole(probe) as partial:  # a full disk has room for an empty file
+            partial.write_bytes(bytes(PROBE))
+        probe.unlink()
+    except UserError as error:
+        reason = str(error).rpartition(";")[0].replace(str(probe), folder)
+        del environment["JAX_COMPILATION_CACHE_DIR"]
+        print(f"{reason}; every start compiles anew: set MASKTRACK_CACHE to another folder", file=sys.stderr)
 
 
 def _machine() -> str:
