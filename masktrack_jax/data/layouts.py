@@ -51,6 +51,7 @@ PACKED_ANNOTATIONS = "{split}.annotations.json"
 PACKED_DIGESTS = "annotations.sha256"  # of the annotations, as sha256sum writes and checks them
 
 DEPTH = 3  # levels of folders below the root that are searched
+SHOWN = 12  # most data sets to list
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 Names = Callable[[pathlib.Path], list[str]]  # the sorted names in a folder
@@ -147,7 +148,8 @@ def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
         chosen = [one for one in chosen if not one.packed] or chosen
     if len(chosen) == 1:
         return chosen[0]
-    there = ", ".join(f"{one.folder}" + (f" ({one.name})" if one.name else "") for one in chosen or found)
+    listed = [f"{one.folder}" + (f" ({one.name})" if one.name else "") for one in chosen or found]
+    there = ", ".join(listed[:SHOWN]) + f", … ({len(listed)})" * (len(listed) > SHOWN)
     if chosen:
         raise UserError(f"{root}: holds several data sets: {there}; set config.data.root to one of them")
     raise UserError(f"{root}: has no {name}, only {there}; set config.data.name, or root to its folder")

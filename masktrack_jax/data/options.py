@@ -59,6 +59,9 @@ class PairOptions:
 
 def _pairs_of_integers(name: str, value: Sequence[Any]) -> tuple[tuple[int, int], ...]:
     try:
-        return tuple((int(a), int(b)) for a, b in value)
-    except (TypeError, ValueError):
+        pairs = tuple((int(a), int(b)) for a, b in value)
+        if all((a, b) == tuple(pair) for (a, b), pair in zip(pairs, value)):  # int() cuts 64.5 and reads "64"
+            return pairs
+        raise ValueError
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"config.data.{name}: {value!r} is not a list of pairs of integers") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from masktrack_jax.interop.category_lists import LISTS
 from masktrack_jax.interop.source_names import SOURCES
 from masktrack_jax.runtime import cli
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.runtime.options import between, require
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with whole(options.output) as partial:
         store.write_variables(partial, imported.variables, imported.metadata)
-    print(*imported.lines, options.output, sep="\n")
+    print(*map(printable, imported.lines), options.output, sep="\n")
 
 
 if __name__ == "__main__":

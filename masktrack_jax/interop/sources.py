@@ -77,7 +77,9 @@ def check_source(file: WeightsFile, source: str) -> None:
     likely = guess_source(file.tensors)
     if likely is None:
         some = ", ".join(sorted(file.tensors)[:2])
-        raise UserError(f"{file.path}: has no ResNet of a known source, but {some}, …; give another file")
+        raise UserError(
+            f"{file.path}: has no ResNet of a known source, but {some:.200}, …; give another file"
+        )
     if likely == "detectron2" and "pixel_std" in file.tensors:
         likely = "detectron2" if np.all(file.tensors["pixel_std"] == 1) else "detectron2-pytorch"
     elif source.startswith(likely):

@@ -3,6 +3,7 @@
 import pytest
 
 from masktrack_jax.config.data import replace_files
+from masktrack_jax.data.options import PairOptions
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.configs import load_config
 
@@ -62,3 +63,14 @@ def test_a_key_without_effect_is_refused(keys, key):
         given(**keys)
     text = str(error.value)
     assert text.startswith(f"config.data.{key}: '{keys[key]}' has no effect, since ") and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "pairs", [[[64.5, 32]], [["64", "32"]], [[float("inf"), 1]], [[64]], "ab", 5, [None]]
+)
+@pytest.mark.parametrize("key", ["scales", "buckets"])
+def test_what_is_no_list_of_pairs(key, pairs):
+    values = {"scales": [(64, 32)], "buckets": [[32, 64.0]], "max_objects": 3}
+    assert PairOptions.from_config(values).buckets == ((32, 64),)
+    with pytest.raises(UserError, match=rf"config\.data\.{key}: .* is not a list of pairs of integers"):
+        PairOptions.from_config(values | {key: pairs})

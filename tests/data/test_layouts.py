@@ -229,3 +229,12 @@ def test_roots_as_people_write_them(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_dataset("sets\\mine").folder.resolve() == tmp_path / "sets" / "mine"
     assert find_dataset("~/sets").folder == tmp_path / "sets" / "mine"
+
+
+def test_a_hundred_data_sets_are_one_line(tmp_path):
+    for number in range(100):
+        put(tmp_path / f"{number:02}", "instances.json", "JPEGImages", "train")
+    with pytest.raises(
+        UserError, match=r"several data sets: .*/00, .*/11, … \(100\); set config\.data\.root"
+    ):
+        find_dataset(tmp_path)

@@ -23,6 +23,7 @@ from masktrack_jax.interop import files
 from masktrack_jax.interop.convert import import_weights
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
 from tests.helpers.interop import quick_initialisation
 from tests.helpers.torch_networks import NAMES, make_state
 
@@ -128,6 +129,19 @@ def test_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: s
     if name != "model.pth":
         (tmp_path / name).write_bytes(pickle.dumps({"model": 1}))
     refused(tmp_path, capsys, tmp_path / name, word)
+
+
+def test_names_of_tensors_are_not_printed_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_initialisation(monkeypatch)
+    save_file({**STATE, "\x1b[31m\n": np.zeros(1, np.float32)}, tmp_path / "weights.safetensors")
+    run(tmp_path, tmp_path / "weights.safetensors")
+    assert r"unused in the file: \x1b[31m\n" in capsys.readouterr().out
+    save_file({"\x1b" * 10**4: np.zeros(1, np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError) as error:
+        import_weights(tmp_path / "other.safetensors", "mmdet")
+    assert "\x1b" not in str(error.value) and len(str(error.value)) < 1200
 
 
 def test_half_precision_becomes_float32(tmp_path: Path) -> None:
