@@ -29,7 +29,8 @@ def test_bad_requests_are_one_line(youtube_vos, tmp_path):
         (("davis", youtube_vos, tmp_path / "out"), {"videos": tmp_path / "none.txt"}, "cannot be read"),
         (("labelme", tmp_path / "empty", tmp_path / "out"), {}, "nothing to convert"),
         (("mots", tmp_path / "empty", tmp_path / "out"), {}, "check --input"),
-        (("cvat", tmp_path / "empty", tmp_path / "out"), {}, "cannot be read"),
+        (("cvat", tmp_path / "empty", tmp_path / "out"), {}, "holds no annotations.xml"),
+        (("cvat", tmp_path / "none.xml", tmp_path / "out"), {}, "cannot be read"),
     ]:
         with pytest.raises(UserError, match=match) as caught:
             convert(*arguments, **options)

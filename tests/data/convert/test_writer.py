@@ -4,12 +4,12 @@ import filecmp
 import json
 
 from masktrack_jax.data.convert.convert import convert
-from masktrack_jax.data.convert.writer import in_order
+from masktrack_jax.data.convert.source import in_order
 from tests.helpers.convert import HEIGHT, WIDTH, converted
 
 
 def test_boxes_and_areas_are_the_masks(youtube_vos, tmp_path):
-    path, _ = convert("youtube-vos", youtube_vos, tmp_path / "out")
+    path, *_ = convert("youtube-vos", youtube_vos, tmp_path / "out")
     ape, zebra = json.loads(path.read_text())["annotations"]
     assert (ape["bboxes"], ape["areas"]) == ([None, [15, 10, 10, 8]], [None, 80])
     assert (zebra["bboxes"], zebra["areas"]) == ([[2, 3, 6, 6], [4, 3, 6, 6]], [36, 36])
