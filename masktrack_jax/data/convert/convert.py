@@ -87,7 +87,10 @@ def convert(
                 _check_images(kind, options["images"], link)
             if kind == "cvat":
                 options["extract"] = functools.partial(_extract, decode, stack)
-            sources.append(KINDS[kind].read(path, report, **options))
+            try:
+                sources.append(KINDS[kind].read(path, report, **options))
+            except OSError as error:
+                raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check --input") from None
         source = merge(sources, report)
         if videos is not None:
             source = dataclasses.replace(source, clips=_chosen(source.clips, videos, report))

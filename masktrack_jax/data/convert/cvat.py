@@ -152,7 +152,7 @@ def _task(path: pathlib.Path, root: ElementTree.Element) -> Task:
         if not (1 <= size <= NO_SIZE and 0 <= start <= NO_SIZE and 1 <= step <= NO_SIZE):
             raise ValueError(f"{size} frames from {start} in steps of {step}")
     except ValueError as error:
-        raise UserError(f"{path}: its <meta> cannot be read ({error}); export it again") from None
+        raise UserError(f"{path}: its <meta> cannot be read ({error!s:.80}); export it again") from None
     return Task(size, start, step)
 
 

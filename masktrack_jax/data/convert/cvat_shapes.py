@@ -62,7 +62,7 @@ def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
     except (KeyError, ValueError) as error:
         where = f"<{shape.tag}> of frame {shape.get('frame')}"
         raise UserError(
-            f"{path}: the points of a {where} cannot be read ({error}); export it again"
+            f"{path}: the points of a {where} cannot be read ({error!s:.80}); export it again"
         ) from None
     return points
 
@@ -85,7 +85,7 @@ def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: i
             raise ValueError(f"{runs.sum()} pixels in a box of {w}x{h} at {left}, {top}")
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error}); export it again"
+            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error!s:.80}); export it again"
         ) from None
     mask = np.zeros((height, width), bool)
     mask[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)

@@ -86,6 +86,8 @@ def _folders(root: pathlib.Path, report: Report) -> tuple[pathlib.Path, pathlib.
 
 def _categories(root: pathlib.Path, given: str | None) -> tuple[set[str], CategoryOf]:
     """The names of all categories, and the function that gives an object's."""
+    if given is not None and not given.strip():
+        raise UserError("--categories: is empty; give a name or a json file")
     if given is not None and not given.lower().endswith(".json"):
         return {given}, lambda video, number: given
     beside = [root / "meta.json", root / "davis_semantics.json"]

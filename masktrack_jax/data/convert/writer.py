@@ -44,7 +44,7 @@ def write(
     """Write a `Source` to the new folder `output`: JPEGImages/<clip>/… and instances.json.
 
     The folder is written atomically, and the same source always gives the same bytes. With `link` frames are
-    symbolic links to the original files. Raises UserError, also if every object was left out.
+    symbolic links to the original files. Raises UserError, also if no object is left.
     """
     output = pathlib.Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -56,8 +56,8 @@ def write(
     with whole(output) as partial:
         partial.mkdir()
         content = _write_clips(source, partial, report, link, progress)
-        if not content["annotations"] and any(report.left_out.values()):
-            raise UserError(f"nothing to convert: no object is left{_reasons(report)}; check the labels")
+        if not content["annotations"]:
+            raise UserError(f"nothing to convert: no object in any video{_reasons(report)}; check the labels")
         content["info"] = {"description": f"converted from {kind} by masktrack_jax.data.convert"}
         (partial / "instances.json").write_text(json.dumps(content), encoding="utf-8")
     return Counts(
@@ -84,7 +84,8 @@ def _write_clips(source: Source, root: pathlib.Path, report: Report, link: bool,
         "annotations": [],
     }
     for clip in tqdm(source.clips, "convert", unit="video", disable=None if progress else True):
-        _check_name(clip.name)
+        for name in (clip.name, *(f"{clip.name}/{frame}" for frame, _ in clip.frames)):
+            _check_name(name)
         height, width = _clip_size(clip, report)
         tracks = clip.tracks(height, width)
         file_names = [f"{clip.name}/{name}" for name, _ in clip.frames]
@@ -106,10 +107,11 @@ def _write_clips(source: Source, root: pathlib.Path, report: Report, link: bool,
 
 
 def _check_name(name: str) -> None:
+    """Raise UserError unless every system can have a file of this name below the data set's folder."""
     parts = pathlib.PurePosixPath(name)
     strange = re.search(r"[\0-\x1f\\\ud800-\udfff]|^[A-Za-z]:", name)
     if not parts.parts or parts.is_absolute() or ".." in parts.parts or strange:
-        raise UserError(f"video {name!r}: cannot be the name of a folder; rename it")
+        raise UserError(f"{name!r}: cannot be the name of a video or frame; rename it")
 
 
 def _clip_size(clip: Clip, report: Report) -> Size:
