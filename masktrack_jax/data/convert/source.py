@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from masktrack_jax.data.images import Size, open_image
+from masktrack_jax.data.values import shown
 from masktrack_jax.masks.rle import Rle, encode_mask
 from masktrack_jax.runtime.errors import UserError
 
@@ -167,7 +168,7 @@ def named_file(name: str, folder: pathlib.Path, root: pathlib.Path) -> pathlib.P
     Raises ValueError with the reason if it leads out of `root` and of `folder`, directly or through links.
     """
     name = name.replace("\\", "/")
-    if not name or "\0" in name or name.startswith("/") or re.match("[A-Za-z]:", name):
+    if not name or re.search(r"^/|^[A-Za-z]:|[\0\ud800-\udfff]", name):
         raise ValueError("is not a relative path")
     path = pathlib.Path(os.path.normpath(folder / name))
     real = pathlib.Path(os.path.realpath(path))
@@ -186,7 +187,7 @@ def size_error(where: str, stated: Size, found: Size, image: pathlib.Path) -> Us
     """The error for labels of another size than their image's. An EXIF orientation that explains it is named."""
     cure = turned(stated, found, image) or "correct one of them"
     return UserError(
-        f"{where} {stated[0]}x{stated[1]} (height x width) but {image} is {found[0]}x{found[1]}; {cure}"
+        f"{where} {shown(stated[0])}x{shown(stated[1])} (height x width) but {image} is {found[0]}x{found[1]}; {cure}"
     )
 
 
