@@ -9,12 +9,12 @@ writes `data/davis/JPEGImages/<video>/…` and `data/davis/instances.json`. KIND
                          have track ids are one video, any other image is a video of one frame
     mots                 folder of <video>.txt with frames in --images/<video>, or of <video>/gt/gt.txt
     labelme              folder of jsons beside their frames, or of such folders
-    cvat                 annotations.xml of "CVAT for video 1.1", its folder, or a folder of several; frames in
-                         --images, a folder of images named by their frame numbers or the video file itself
+    cvat                 annotations.xml of "CVAT for video 1.1", its folder, or a folder of several; --images
+                         is the video file itself or a folder of images named by their frame numbers
 
 Several inputs become one data set with one list of categories:
 
-    python -m masktrack_jax.data.convert --from cvat --input day1.xml day2.xml --images day1.mp4 day2.mp4 --output data
+    python -m masktrack_jax.data.convert --from cvat --input 1.xml 2.xml --images 1.mp4 2.mp4 --output data
 """
 
 import argparse
@@ -42,12 +42,14 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--from", dest="kind", required=True, choices=KINDS)
-    parser.add_argument("--input", required=True, nargs="+", help="files or folders to convert into one data set")
+    parser.add_argument(
+        "--input", required=True, nargs="+", help="files or folders to convert into one data set"
+    )
     parser.add_argument("--output", required=True, help="folder to write; must be empty or not exist")
     parser.add_argument(
         "--images",
         nargs="+",
-        help="folder of the frames (coco, mots, cvat) or video file (cvat): one for all inputs, or one for each",
+        help="folder of the frames (coco, mots, cvat) or video file (cvat): one for all inputs, or one each",
     )
     parser.add_argument("--frames", type=_positive, help="how often to repeat an image (coco; default: 1)")
     parser.add_argument(
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _decode(video: Path) -> Iterator[np.ndarray]:
-    """The frames of a video file. Imported by name, because readers of videos import `data` and not reverse."""
+    """The frames of a video file. Imported by name, because `video` imports `data` and not the reverse."""
     return import_module("masktrack_jax.video.files").open_video(video).frames()
 
 

@@ -27,6 +27,7 @@ from masktrack_jax.data.convert.source import (
 from masktrack_jax.data.images import Size
 from masktrack_jax.data.json_files import read_object
 from masktrack_jax.data.values import (
+    Id,
     kind_of,
     known_id,
     record_error,
@@ -136,18 +137,22 @@ def _text(record: dict, key: str, where: str, fail: Fail) -> str:
     return record[key]
 
 
-def _categories(records: list, fail: Fail) -> dict[int | None, str]:
+def _categories(records: list, fail: Fail) -> dict[int, str]:
     """The names of the categories by id."""
-    ids = unique_ids(records, "category", fail)
-    return {
-        number: _text(record, "name", f"category {number}", fail) for number, record in zip(ids, records)
-    }
+    ids = map(_integer, unique_ids(records, "category", fail))
+    return {number: _text(record, "name", f"category {number}", fail) for number, record in zip(ids, records)}
+
+
+def _integer(found: Id | None) -> int:
+    """An integer that the shared checks return; where they find none, their `fail` has raised an error."""
+    assert isinstance(found, int)
+    return found
 
 
 def _pictures(records: list, images: pathlib.Path, fail: Fail) -> dict[int, Picture]:
     """The images by id."""
     pictures = {}
-    for number, record in zip(unique_ids(records, "image", fail), records):
+    for number, record in zip(map(_integer, unique_ids(records, "image", fail)), records):
         where = f"image {number}"
         given = _text(record, "file_name", where, fail)
         try:
@@ -157,7 +162,9 @@ def _pictures(records: list, images: pathlib.Path, fail: Fail) -> dict[int, Pict
         name = os.path.relpath(place, images)
         if name == ".":
             fail("", where, f"has `file_name` {shown(given)}, expected the name of an image")
-        height, width = (whole_number(record, key, where, fail, "", 1) for key in ("height", "width"))
+        height, width = (
+            _integer(whole_number(record, key, where, fail, "", 1)) for key in ("height", "width")
+        )
         group = os.path.dirname(name), whole(record.get("video_id"))
         order = whole(record.get("frame_id", record.get("frame_index")))
         pictures[number] = Picture(where, name, place, (height, width), group, order, [])
@@ -172,8 +179,8 @@ def _annotate(
         where = record_name(record, "annotation", place)
         if not isinstance(record, dict):
             fail("", where, f"is {shown(record)}, expected an object")
-        image = known_id(record, "image_id", pictures, "images", where, fail)
-        category = known_id(record, "category_id", categories, "categories", where, fail)
+        image = _integer(known_id(record, "image_id", pictures, "images", where, fail))
+        category = _integer(known_id(record, "category_id", categories, "categories", where, fail))
         crowd = record.get("iscrowd") or 0
         if crowd not in (0, 1):
             fail("", where, f"has `iscrowd` {typed(crowd)}, expected 0 or 1")
@@ -235,7 +242,9 @@ def _video_tracks(
             new = ObjectTrack(label.category, [None] * len(pictures), label.iscrowd)
             track = tracks.setdefault(key, new)
             if track.masks[frame] is not None:
-                raise record_error(path, label.where, f"is the second of track {label.track!r} in {picture.where}")
+                raise record_error(
+                    path, label.where, f"is the second of track {label.track!r} in {picture.where}"
+                )
             if track.category != label.category:
                 changed.add(key)
             track.masks[frame] = _mask(path, label, report, height, width)

@@ -90,12 +90,16 @@ def convert(
             try:
                 sources.append(KINDS[kind].read(path, report, **options))
             except OSError as error:
-                raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check --input") from None
+                raise UserError(
+                    f"{error.filename}: cannot be read ({error.strerror}); check --input"
+                ) from None
         source = merge(sources, report)
         if videos is not None:
             source = dataclasses.replace(source, clips=_chosen(source.clips, videos, report))
         counts = write(source, output, kind, report, link=link, progress=progress)
-    told = ({name: count for name, count in kinds.items() if count} for kinds in (report.left_out, report.notes))
+    told = (
+        {name: count for name, count in kinds.items() if count} for kinds in (report.left_out, report.notes)
+    )
     return Converted(pathlib.Path(output) / "instances.json", counts, *told)
 
 
@@ -144,7 +148,7 @@ def _extract(
 def _chosen(clips: list[Clip], path: PathLike, report: Report) -> list[Clip]:
     """The clips whose names are in a text file, whole lines or words."""
     names = {clip.name for clip in clips}
-    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [line.strip() for line in read_text(pathlib.Path(path)).splitlines()]
     chosen = {name for line in lines for name in ([line] if line in names else line.split())}
     if unknown := sorted(chosen - names):
         raise UserError(f"{path}: {unknown[0]} is not among the videos; correct the list")

@@ -55,7 +55,11 @@ class Task(NamedTuple):
     def __str__(self) -> str:
         last = self.start + (self.size - 1) * self.step
         step = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"frames from {self.start} on{step}" if self.size == NO_SIZE else f"frames {self.start} to {last}{step}"
+        return (
+            f"frames from {self.start} on{step}"
+            if self.size == NO_SIZE
+            else f"frames {self.start} to {last}{step}"
+        )
 
 
 def read(
@@ -209,8 +213,8 @@ def _match(
         return fits[0]
     numbers = f", numbered {min(images)} to {max(images)}" if images else ""
     raise UserError(
-        f"{path}: has {task} but {folder} holds {len(images)} images{numbers}; give the folder of these frames "
-        "as --images, each image named by the number of its frame"
+        f"{path}: has {task} but {folder} holds {len(images)} images{numbers}; give the folder of "
+        "these frames as --images, each image named by the number of its frame"
     )
 
 

@@ -85,7 +85,8 @@ def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: i
             raise ValueError(f"{runs.sum()} pixels in a box of {w}x{h} at {left}, {top}")
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error!s:.80}); export it again"
+            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error!s:.80}); "
+            "export it again"
         ) from None
     mask = np.zeros((height, width), bool)
     mask[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)

@@ -12,8 +12,8 @@ from masktrack_jax.runtime.errors import UserError
 VOID = 255  # pixels that are neither an object nor background
 
 MOST_OBJECTS = 100  # numbers in one image; no frame of the data sets has as many objects
-# Of the pixels at an edge, the share between a lower and a higher value, or without an equal neighbour. Labels
-# as drawn have below 1 % (9 % in crowded frames of 20x30 pixels). Labels that were resized with interpolation
+# Of the pixels at an edge, the share between a lower and a higher value, or without an equal neighbour.
+# Object numbers have below 1 % (9 % in crowded frames of 20x30 pixels). Numbers that were resized with interpolation
 # or smoothed have above 13 %, JPEG-compressed ones above 24 %.
 MOST_BLURRED = 0.1
 FEWEST_BLURRED = 12  # pixels; fewer can be thin objects
@@ -41,11 +41,12 @@ def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> np.
     with open_image(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise UserError(
-                f"{path}: is {image.mode}, not a palette PNG; save it with one channel of 8-bit object numbers"
+                f"{path}: is {image.mode}, not a palette PNG; save one channel of 8-bit object numbers"
             )
         if (image.height, image.width) != size:  # before the pixels take memory
             raise size_error(f"{path}: is", (image.height, image.width), size, frame)
-        factor = _FACTORS.get(image.tile[0][3], 1) if image.tile else 1
+        tile = getattr(image, "tile", [])  # how the file holds the pixels
+        factor = _FACTORS.get(tile[0][3], 1) if tile else 1
         numbers = np.array(image).astype(np.uint8) // factor
     _check(path, numbers)
     return numbers
@@ -57,8 +58,8 @@ def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
     objects = np.count_nonzero(areas[1:])
     if objects > MOST_OBJECTS:
         raise UserError(
-            f"{path}: has {objects} values besides 0, more than a frame has objects ({MOST_OBJECTS}), so it is a "
-            f"picture; {_CURE}"
+            f"{path}: has {objects} values besides 0, more than a frame has objects ({MOST_OBJECTS}), "
+            f"so it is a picture; {_CURE}"
         )
     if objects < 2:
         return
@@ -66,15 +67,16 @@ def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
     blurred = int((edges.blurred | edges.lonely).sum())
     if blurred >= max(FEWEST_BLURRED, MOST_BLURRED * len(edges.blurred)):
         raise UserError(
-            f"{path}: {blurred} of {len(edges.blurred)} pixels at edges have values between their neighbours' "
-            f"({objects} values besides 0), so it was smoothed, resized or JPEG-compressed; {_CURE}"
+            f"{path}: {blurred} of {len(edges.blurred)} pixels at edges have values between their "
+            f"neighbours' ({objects} values besides 0), so it was smoothed, resized or "
+            f"JPEG-compressed; {_CURE}"
         )
     lonely = np.bincount(edges.values[edges.lonely], minlength=256)
     scattered = np.flatnonzero((lonely >= FEWEST_LONELY) & (lonely >= MOST_LONELY * areas))
     if len(scattered):
         raise UserError(
-            f"{path}: {lonely[scattered[0]]} of {areas[scattered[0]]} pixels of value {scattered[0]} are single "
-            f"specks, so it was JPEG-compressed; {_CURE}"
+            f"{path}: {lonely[scattered[0]]} of {areas[scattered[0]]} pixels of value {scattered[0]} are "
+            f"single specks, so it was JPEG-compressed; {_CURE}"
         )
 
 

@@ -99,7 +99,8 @@ def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
         image = named_file(name, path.parent, root)
     except ValueError as error:
         raise UserError(
-            f"{path}: has `imagePath` {shown(name)}, which {error}; put the image beside the file and correct it"
+            f"{path}: has `imagePath` {shown(name)}, which {error}; put the image beside the file "
+            "and correct it"
         ) from None
     if not os.path.isfile(image):
         raise UserError(f"{path}: its frame {image} does not exist; put it there")
@@ -158,7 +159,8 @@ def _shape(where: str, record: object) -> tuple[str, Group, Shape]:
         number = int(number)
     pairs = points if isinstance(points, list) else [None]
     if not all(
-        isinstance(pair, list) and len(pair) == 2 and all(is_number(x, FAR_AWAY) for x in pair) for pair in pairs
+        isinstance(pair, list) and len(pair) == 2 and all(is_number(x, FAR_AWAY) for x in pair)
+        for pair in pairs
     ):
         raise UserError(
             f"{where} ({kind!s:.40}) cannot be drawn: `points` are not x, y pairs of pixels; correct it"
@@ -170,14 +172,16 @@ def _tracks(frames: list[Frame], objects: Objects, height: int, width: int) -> l
     """One track per object; its parts in a frame are merged."""
     for path, content, image in frames:
         stated = tuple(content.get(key) for key in ("imageHeight", "imageWidth"))
-        sides = tuple(found if side is None else whole(side) for side, found in zip(stated, (height, width)))
-        if None in sides:
+        rows, columns = (
+            found if side is None else whole(side) for side, found in zip(stated, (height, width))
+        )
+        if rows is None or columns is None:
             raise UserError(
                 f"{path}: has `imageHeight` {typed(stated[0])} and `imageWidth` {typed(stated[1])}, expected "
                 "whole numbers; correct it"
             )
-        if sides != (height, width):
-            raise size_error(f"{path}: states an image of", sides, (height, width), image)
+        if (rows, columns) != (height, width):
+            raise size_error(f"{path}: states an image of", (rows, columns), (height, width), image)
     tracks = []
     for (label, _), seen in objects.items():
         masks: list[Rle | None] = [None] * len(frames)
@@ -187,7 +191,9 @@ def _tracks(frames: list[Frame], objects: Objects, height: int, width: int) -> l
                 try:
                     joined |= _draw(shape, height, width)
                 except (ValueError, UserError) as error:
-                    raise UserError(f"{shape.where} ({shape.kind}) cannot be drawn ({error}); correct it") from None
+                    raise UserError(
+                        f"{shape.where} ({shape.kind}) cannot be drawn ({error}); correct it"
+                    ) from None
             masks[place] = encode_seen(joined)
         tracks.append(ObjectTrack(label, masks))
     return tracks

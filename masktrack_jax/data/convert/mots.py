@@ -53,9 +53,7 @@ class MotsObject(NamedTuple):
     sightings: dict[int, Sighting]
 
 
-def read(
-    input_path: str | pathlib.Path, report: Report, images: str | pathlib.Path | None = None
-) -> Source:
+def read(input_path: str | pathlib.Path, report: Report, images: str | pathlib.Path | None = None) -> Source:
     """Read a text file or a folder of them. Raises UserError."""
     classes, clips = dict(CLASSES), []
     for name, path, folder in _find(pathlib.Path(input_path), images):

@@ -178,17 +178,16 @@ def named_file(name: str, folder: pathlib.Path, root: pathlib.Path) -> pathlib.P
 
 
 def orientation(path: pathlib.Path) -> int:
-    """The EXIF orientation of an image: 1 is upright, 2 to 4 are mirrored or upside down, 5 to 8 are turned."""
+    """The EXIF orientation of an image: 1 is upright, 2 to 4 are mirrored or upside down, 5 to 8 turned."""
     with open_image(path) as image:
         return image.getexif().get(_ORIENTATION, 1) if image.info.get("exif") else 1
 
 
 def size_error(where: str, stated: Size, found: Size, image: pathlib.Path) -> UserError:
-    """The error for labels of another size than their image's. An EXIF orientation that explains it is named."""
+    """The error for labels of another size than their image's, with the EXIF orientation if that is why."""
     cure = turned(stated, found, image) or "correct one of them"
-    return UserError(
-        f"{where} {shown(stated[0])}x{shown(stated[1])} (height x width) but {image} is {found[0]}x{found[1]}; {cure}"
-    )
+    size = f"{shown(stated[0])}x{shown(stated[1])} (height x width)"
+    return UserError(f"{where} {size} but {image} is {found[0]}x{found[1]}; {cure}")
 
 
 def turned(stated: Size, found: Size, image: pathlib.Path) -> str:

@@ -1,6 +1,7 @@
 """Write a converted data set in the layout of YouTube-VIS."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -34,7 +35,7 @@ class Counts(NamedTuple):
 
 def write(
     source: Source,
-    output: str | pathlib.Path,
+    output: str | os.PathLike[str],
     kind: str,
     report: Report,
     *,
@@ -51,7 +52,8 @@ def write(
         raise UserError(f"{output}: exists; remove it or choose another --output")
     if not source.clips:
         raise UserError(
-            f"nothing to convert: no video with annotated frames{_reasons(report)}; check --input and --videos"
+            f"nothing to convert: no video with annotated frames{_reasons(report)}; "
+            "check --input and --videos"
         )
     with whole(output) as partial:
         partial.mkdir()

@@ -128,7 +128,9 @@ def test_categories_of_one_name_are_one(pictures, tmp_path):
     path = write(pictures, FRAMES, labels, categories=("cat", "cat"))
     done = convert("coco", path, tmp_path / "out", images=pictures)
     assert (done.counts.categories, done.counts.tracks) == (1, 2)
-    assert list(done.notes) == ["categories whose ids are new, because the given ids or names were not unique"]
+    assert list(done.notes) == [
+        "categories whose ids are new, because the given ids or names were not unique"
+    ]
 
 
 def refused(path, tmp_path, match, **options):
@@ -147,11 +149,27 @@ def refused(path, tmp_path, match, **options):
         ([image(1, "frame_0.PNG", height="20")], [], "image 1 has `height` '20', which is text"),
         ([image(1, "frame_0.PNG", width=10**400)], [], "image 1 has `width` a number of 401 digits"),
         ([image(1, 7)], [], "image 1 has `file_name` 7, expected a name"),
-        ([image(1, "frame_0.PNG")], [label(1, 1, iscrowd="0")], "annotation 1 has `iscrowd` '0', which is text"),
+        (
+            [image(1, "frame_0.PNG")],
+            [label(1, 1, iscrowd="0")],
+            "annotation 1 has `iscrowd` '0', which is text",
+        ),
         ([image(1, "frame_0.PNG")], [label(1, 1, track_id=[1])], r"annotation 1 has `track_id` \[1\]"),
-        ([image(1, "frame_0.PNG")], [label(1, 1, segmentation=[[1e400] * 6])], "annotation 1: .* far outside"),
-        ([image(1, "frame_0.PNG")], [label(1, 1, segmentation=[[10**400] * 6])], "annotation 1: .* far outside"),
-        ([image(1, "frame_0.PNG")], [label(1, 1, segmentation=None)], "no object in any video .*: 1 annotations"),
+        (
+            [image(1, "frame_0.PNG")],
+            [label(1, 1, segmentation=[[1e400] * 6])],
+            "annotation 1: .* far outside",
+        ),
+        (
+            [image(1, "frame_0.PNG")],
+            [label(1, 1, segmentation=[[10**400] * 6])],
+            "annotation 1: .* far outside",
+        ),
+        (
+            [image(1, "frame_0.PNG")],
+            [label(1, 1, segmentation=None)],
+            "no object in any video .*: 1 annotations",
+        ),
         (
             [image(1, "frame_0.PNG")],
             [label(1, 1, track_id=3), label(2, 1, track_id=3)],
@@ -165,7 +183,15 @@ def test_a_wrong_type_is_called_a_wrong_type(pictures, tmp_path, images, labels,
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.png", "..\\secret.png", "/etc/secret.png", "C:\\secret.png", "a\0.png", "link.png", "\ud800.png"],
+    [
+        "../secret.png",
+        "..\\secret.png",
+        "/etc/secret.png",
+        "C:\\secret.png",
+        "a\0.png",
+        "link.png",
+        "\ud800.png",
+    ],
 )
 def test_images_outside_of_the_folder_are_refused(pictures, tmp_path, name):
     write_image(tmp_path / "secret.png")

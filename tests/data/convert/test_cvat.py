@@ -129,7 +129,10 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
         (cvat(track("bus", box(1, 1, 1, 2, 2), box(1, 1, 1, 2, 2))), "frame 1 has two shapes"),
         (cvat(track("bus", box("x", 1, 1, 2, 2))), "a <box> has frame='x'"),
         (cvat(track("bus", box(1, "a", 1, 2, 2))), "the points of a <box> of frame 1 cannot be read"),
-        (cvat(track("bus", polygon(1, [(1, 1), (2, 2)]))), "no object in any video .*: 4 polygons with under 3 points"),
+        (
+            cvat(track("bus", polygon(1, [(1, 1), (2, 2)]))),
+            "no object in any video .*: 4 polygons with under 3 points",
+        ),
         (
             cvat(track("bus", polygon(0, corners(1, 1, 5, 5)), polygon(2, corners(1, 1, 5, 5)[:3]))),
             "between frames 0 and 2 a <polygon> changes its points",

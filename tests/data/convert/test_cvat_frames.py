@@ -35,7 +35,9 @@ def images(folder, names):
         write_image(folder / name)
 
 
-@pytest.mark.parametrize("start, step, numbers", [(0, 1, (0, 2, 3)), (10, 1, (0, 2, 3)), (10, 5, (10, 20, 25))])
+@pytest.mark.parametrize(
+    "start, step, numbers", [(0, 1, (0, 2, 3)), (10, 1, (0, 2, 3)), (10, 5, (10, 20, 25))]
+)
 def test_a_deleted_frame_is_left_out(tmp_path, start, step, numbers):
     """The numbers count places in the task or, in the last case, frames of the video."""
     folder = export(tmp_path / "clip", start=start, step=step)
@@ -92,7 +94,7 @@ def test_frames_of_the_video_itself(tmp_path, capsys):
     assert printed[2].startswith("written: 1 videos, 2 frames, 1 tracks, 2 objects, 1 categories")
     names = sorted(path.name for path in (tmp_path / "out" / "JPEGImages" / "clip").iterdir())
     assert names == ["000002.jpg", "000004.jpg"]
-    with pytest.raises(UserError, match="--link: the frames of .*clip.mp4 are no files"):
+    with pytest.raises(UserError, match=r"--link: the frames of .*clip\.mp4 are no files"):
         command.main([*arguments, "--output", str(tmp_path / "linked"), "--link"])
 
 
@@ -100,7 +102,7 @@ def test_a_video_that_is_too_short_is_refused(tmp_path):
     folder, video = export(tmp_path / "clip", start=10), tmp_path / "clip.mp4"
     video.touch()
     frames = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3
-    with pytest.raises(UserError, match="has frames 10 to 13, but .*clip.mp4 has none of them"):
+    with pytest.raises(UserError, match=r"has frames 10 to 13, but .*clip\.mp4 has none of them"):
         convert("cvat", folder, tmp_path / "out", images=video, decode=lambda path: iter(frames))
 
 
@@ -131,6 +133,9 @@ def test_images_of_several_exports(tmp_path):
         convert("cvat", [exports[0]] * 2, tmp_path / "out" / "x", images=both[0])
 
 
+TRACK = '<annotations><track label="a">'
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -141,14 +146,14 @@ def test_images_of_several_exports(tmp_path):
         f"<annotations><meta><task><size>{'9' * 5000}</size></task></meta></annotations>",
         "<annotations><meta><task><size>999999999999</size></task></meta></annotations>",
         "<annotations><meta><task><frame_filter>step=0</frame_filter></task></meta></annotations>",
-        '<annotations><track label="a"><box frame="0" xtl="1e400" ytl="1" xbr="5" ybr="5"/></track></annotations>',
-        '<annotations><track label="a"><box frame="0" xtl="-1e300" ytl="1" xbr="5" ybr="5"/></track></annotations>',
-        '<annotations><track label="a"><polygon frame="0" points="1,2,3;4,5,6"/></track></annotations>',
-        '<annotations><track label="a"><mask frame="0" left="0" top="0" width="2" height="2" '
+        f'{TRACK}<box frame="0" xtl="1e400" ytl="1" xbr="5" ybr="5"/></track></annotations>',
+        f'{TRACK}<box frame="0" xtl="-1e300" ytl="1" xbr="5" ybr="5"/></track></annotations>',
+        f'{TRACK}<polygon frame="0" points="1,2,3;4,5,6"/></track></annotations>',
+        f'{TRACK}<mask frame="0" left="0" top="0" width="2" height="2" '
         'rle="9223372036854775807,9223372036854775807,6"/></track></annotations>',
-        '<annotations><track label="a"><mask frame="0" left="0" top="0" width="2" height="2" '
+        f'{TRACK}<mask frame="0" left="0" top="0" width="2" height="2" '
         f'rle="{"9" * 30}"/></track></annotations>',
-        f'<annotations><track label="a"><box frame="{"9" * 5000}"/></track></annotations>',
+        f'{TRACK}<box frame="{"9" * 5000}"/></track></annotations>',
     ],
 )
 def test_hostile_xml_is_one_line(tmp_path, text):

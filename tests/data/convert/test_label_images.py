@@ -11,7 +11,15 @@ from PIL import Image
 from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.data.convert.label_images import read_label_image
 from masktrack_jax.runtime.errors import UserError
-from tests.helpers.convert import HEIGHT, WIDTH, assert_masks, converted, rectangle, write_image, write_palette
+from tests.helpers.convert import (
+    HEIGHT,
+    WIDTH,
+    assert_masks,
+    converted,
+    rectangle,
+    write_image,
+    write_palette,
+)
 
 SHAPE = (120, 160)
 
@@ -98,7 +106,10 @@ def test_grey_values_of_few_bits_are_the_numbers(tmp_path, bits):
         (resized(disc(2), 0.5, Image.Resampling.BILINEAR), "smoothed, resized"),
         (resized(SEVERAL, 0.5, Image.Resampling.BILINEAR), "smoothed, resized"),
         (resized(SEVERAL, 2, Image.Resampling.BICUBIC), "smoothed, resized"),
-        (np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8), "has 255 values besides 0.* it is a picture"),
+        (
+            np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8),
+            "has 255 values besides 0.* it is a picture",
+        ),
         (np.random.default_rng(0).integers(0, 9, SHAPE, np.uint8), "smoothed, resized"),
     ],
 )
@@ -137,7 +148,10 @@ TWO = rectangle(2, 2, 9, 9) + 2 * rectangle(12, 2, 19, 9)
         ("polyp", {"polyp": 2}),
         ('{"1": "cow", "2": "calf"}', {"cow": 1, "calf": 1}),
         ('{"clip": {"1": "cow", "2": "cow"}}', {"cow": 2}),
-        ('{"videos": {"clip": {"objects": {"1": {"category": "a"}, "2": {"category": "b"}}}}}', {"a": 1, "b": 1}),
+        (
+            '{"videos": {"clip": {"objects": {"1": {"category": "a"}, "2": {"category": "b"}}}}}',
+            {"a": 1, "b": 1},
+        ),
     ],
 )
 def test_categories_by_name_or_by_file(tmp_path, categories, expected):

@@ -88,7 +88,10 @@ def test_labelme_polygons_with_group_ids(labelme_folder, tmp_path, whole):
             labelme("2.jpg", [shape("cat", corners(1, 1, 2, 2)), shape("cat", corners(3, 3, 4, 4))]),
             "two shapes 'cat' without `group_id`",
         ),
-        (labelme("2.jpg", [shape("cat", [[1, 1, 1], [2, 2, 2]])]), r"2\.json: shape 1 \(polygon\) cannot be drawn"),
+        (
+            labelme("2.jpg", [shape("cat", [[1, 1, 1], [2, 2, 2]])]),
+            r"2\.json: shape 1 \(polygon\) cannot be drawn",
+        ),
         (labelme("2.jpg", [shape("cat", [["a", 1]] * 3)]), r"shape 1 \(polygon\) cannot be drawn"),
         (
             labelme("2.jpg", [shape("cat", [[1, 1], [2, 2]], kind="mask", mask="??")]),

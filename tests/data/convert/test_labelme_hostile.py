@@ -12,7 +12,16 @@ from PIL import Image
 
 from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.runtime.errors import UserError
-from tests.helpers.convert import HEIGHT, WIDTH, assert_masks, assert_nothing_left, converted, corners, rectangle, write_image
+from tests.helpers.convert import (
+    HEIGHT,
+    WIDTH,
+    assert_masks,
+    assert_nothing_left,
+    converted,
+    corners,
+    rectangle,
+    write_image,
+)
 
 
 def shape(label="cat", points=None, group=None, kind="polygon", **more):
@@ -21,7 +30,11 @@ def shape(label="cat", points=None, group=None, kind="polygon", **more):
 
 
 def write(folder, name, shapes=None, **more):
-    content = {"imagePath": f"{name}.jpg", "shapes": [shape()] if shapes is None else shapes, "imageData": None}
+    content = {
+        "imagePath": f"{name}.jpg",
+        "shapes": [shape()] if shapes is None else shapes,
+        "imageData": None,
+    }
     content |= {"imageHeight": HEIGHT, "imageWidth": WIDTH} | more
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(content))

@@ -4,8 +4,16 @@ import os
 
 import pytest
 
-from masktrack_jax.data.convert.source import Report, in_order, list_images, merge, named_file, number_images
-from masktrack_jax.data.convert.source import Clip, Source
+from masktrack_jax.data.convert.source import (
+    Clip,
+    Report,
+    Source,
+    in_order,
+    list_images,
+    merge,
+    named_file,
+    number_images,
+)
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.convert import write_image
 
