@@ -22,6 +22,7 @@ from masktrack_jax.data.convert.source import (
     encode_seen,
     in_order,
     named_file,
+    note_cut,
     size_error,
 )
 from masktrack_jax.data.images import Size
@@ -267,6 +268,9 @@ def _mask(path: pathlib.Path, label: Annotation, report: Report, height: int, wi
             return None
         segmentation = kept
     try:
-        return encode_seen(decode_segmentation(segmentation, height, width))
+        mask = decode_segmentation(segmentation, height, width)
     except UserError as error:
         raise UserError(f"{path}: {label.where}: {error}") from None
+    for part in segmentation if isinstance(segmentation, list) else []:
+        note_cut(part, height, width, report)
+    return encode_seen(mask, report)

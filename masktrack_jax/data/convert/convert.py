@@ -14,7 +14,7 @@ from PIL import Image
 
 from masktrack_jax.data.convert import coco, cvat, labelme, mots, palette
 from masktrack_jax.data.convert.source import Clip, Report, Source, merge
-from masktrack_jax.data.convert.writer import Counts, write
+from masktrack_jax.data.convert.writer import Counts, check_output, write
 from masktrack_jax.data.json_files import read_text
 from masktrack_jax.runtime.errors import UserError
 
@@ -78,6 +78,7 @@ def convert(
         raise UserError(
             f"--images: {len(pictures)} paths for {len(paths)} inputs; give one for all, or one for each"
         )
+    check_output(pathlib.Path(output))
     report = Report()
     with contextlib.ExitStack() as stack:
         sources = []

@@ -283,6 +283,6 @@ def _tracks(
             later = keys[after] if after < len(keys) else now + 1
             moved = (place - now) / (later - now)
             mask = draw(path, shapes[now], shapes.get(later), moved, report, height, width)
-            masks[frame] = encode_seen(mask)
+            masks[frame] = None if mask is None else encode_seen(mask, report)
         tracks.append(ObjectTrack(label, masks))
     return tracks

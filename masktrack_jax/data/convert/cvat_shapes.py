@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from masktrack_jax.data.convert.source import Report
+from masktrack_jax.data.convert.source import Report, note_cut
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
@@ -19,17 +19,17 @@ def draw(
     report: Report,
     height: int,
     width: int,
-) -> np.ndarray:
+) -> np.ndarray | None:
     """The mask (height, width) of the shape `now`, `moved` (0 to 1) of the way to `later`, if any.
 
-    A polygon under three points is counted as left out.
+    None for a polygon under three points, which is counted as left out.
     """
     if now.tag == "mask":
         return _paste(path, now, height, width)
     points = _points(path, now)
     if now.tag == "polygon" and len(points) < 3:
         report.left_out["polygons with under 3 points"] += 1
-        return np.zeros((height, width), bool)
+        return None
     if moved and later is not None and later.get("outside") != "1":
         target = _points(path, later) if later.tag == now.tag else points[:0]
         if target.shape != points.shape:
@@ -40,8 +40,10 @@ def draw(
         points = points + moved * (target - points)
     if now.tag == "box":
         points = _corners(*points)
+    polygon = points.ravel().tolist()
+    note_cut(polygon, height, width, report)
     try:
-        return decode_segmentation([points.ravel().tolist()], height, width)
+        return decode_segmentation([polygon], height, width)
     except UserError as error:
         raise UserError(f"{path}: <{now.tag}> of frame {now.get('frame')}: {error}") from None
 

@@ -13,8 +13,8 @@ VOID = 255  # pixels that are neither an object nor background
 
 MOST_OBJECTS = 100  # numbers in one image; no frame of the data sets has as many objects
 # Of the pixels at an edge, the share between a lower and a higher value, or without an equal neighbour.
-# Object numbers have below 1 % (9 % in crowded frames of 20x30 pixels). Numbers that were resized with interpolation
-# or smoothed have above 13 %, JPEG-compressed ones above 24 %.
+# Object numbers have below 1 %, in crowded frames of 20x30 pixels up to 9 %. Numbers that were smoothed, or
+# resized with interpolation, have above 13 %, JPEG-compressed ones above 24 %.
 MOST_BLURRED = 0.1
 FEWEST_BLURRED = 12  # pixels; fewer can be thin objects
 # Of a number's pixels, the share without an equal neighbour; high in the noise of the best JPEG quality.

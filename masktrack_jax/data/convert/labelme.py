@@ -27,6 +27,7 @@ from masktrack_jax.data.convert.source import (
     list_folders,
     list_images,
     named_file,
+    note_cut,
     size_error,
 )
 from masktrack_jax.data.images import open_image
@@ -82,7 +83,7 @@ def read(input_path: str | pathlib.Path, report: Report) -> Source:
         unlabelled = images - {str(frame.image) for frame in frames}
         report.left_out["frames without a json, so not labelled"] += len(unlabelled)
         name = folder.resolve().name if folder == root else folder.name
-        tracks = functools.partial(_tracks, frames, objects)
+        tracks = functools.partial(_tracks, frames, objects, report)
         clips.append(Clip(name, tuple((frame.image.name, frame.image) for frame in frames), tracks))
     return Source([(None, label) for label in labels], clips)
 
@@ -126,6 +127,8 @@ def _objects(frames: list[Frame], report: Report) -> Objects:
                 raise UserError(
                     f"{frame.path}: two shapes {shown(label)} without `group_id`; number the objects by it"
                 )
+            if parts:
+                report.notes["shapes joined with another of their object in their frame"] += 1
             parts.append(shape)
     _note_changed_labels(objects, report)
     return objects
@@ -168,7 +171,9 @@ def _shape(where: str, record: object) -> tuple[str, Group, Shape]:
     return label, number, Shape(where, str(kind), np.array(pairs, float).reshape(-1, 2), record)
 
 
-def _tracks(frames: list[Frame], objects: Objects, height: int, width: int) -> list[ObjectTrack]:
+def _tracks(
+    frames: list[Frame], objects: Objects, report: Report, height: int, width: int
+) -> list[ObjectTrack]:
     """One track per object; its parts in a frame are merged."""
     for path, content, image in frames:
         stated = tuple(content.get(key) for key in ("imageHeight", "imageWidth"))
@@ -189,17 +194,17 @@ def _tracks(frames: list[Frame], objects: Objects, height: int, width: int) -> l
             joined = np.zeros((height, width), bool)
             for shape in parts:
                 try:
-                    joined |= _draw(shape, height, width)
+                    joined |= _draw(shape, report, height, width)
                 except (ValueError, UserError) as error:
                     raise UserError(
                         f"{shape.where} ({shape.kind}) cannot be drawn ({error}); correct it"
                     ) from None
-            masks[place] = encode_seen(joined)
+            masks[place] = encode_seen(joined, report)
         tracks.append(ObjectTrack(label, masks))
     return tracks
 
 
-def _draw(shape: Shape, height: int, width: int) -> np.ndarray:
+def _draw(shape: Shape, report: Report, height: int, width: int) -> np.ndarray:
     """The mask (height, width) bool of one shape. Raises ValueError or UserError."""
     points = shape.points
     if not len(points) or (shape.kind == "rectangle" and len(points) not in (2, 4)):
@@ -209,7 +214,9 @@ def _draw(shape: Shape, height: int, width: int) -> np.ndarray:
     if shape.kind == "rectangle" and len(points) == 2:
         (x1, y1), (x2, y2) = points
         points = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
-    return decode_segmentation([points.ravel().tolist()], height, width).astype(bool)
+    polygon = points.ravel().tolist()
+    note_cut(polygon, height, width, report)
+    return decode_segmentation([polygon], height, width).astype(bool)
 
 
 def _paste(text: object, points: np.ndarray, height: int, width: int) -> np.ndarray:

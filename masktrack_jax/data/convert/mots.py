@@ -12,6 +12,7 @@ import pathlib
 from typing import NamedTuple
 
 from masktrack_jax.data.convert.source import (
+    EMPTY,
     Clip,
     ObjectTrack,
     Report,
@@ -66,7 +67,7 @@ def read(input_path: str | pathlib.Path, report: Report, images: str | pathlib.P
                     raise UserError(
                         f"{path}: line {seen.line}: frame {number} has no image in {folder}; add it"
                     )
-        tracks = functools.partial(_tracks, path, objects, list(frames))
+        tracks = functools.partial(_tracks, path, objects, list(frames), report)
         clips.append(Clip(name, tuple((image.name, image) for image in frames.values()), tracks))
     return Source(sorted(classes.items()), clips)
 
@@ -132,7 +133,12 @@ def _parse(path: pathlib.Path, report: Report) -> dict[int, MotsObject]:
 
 
 def _tracks(
-    path: pathlib.Path, objects: dict[int, MotsObject], frames: list[int], height: int, width: int
+    path: pathlib.Path,
+    objects: dict[int, MotsObject],
+    frames: list[int],
+    report: Report,
+    height: int,
+    width: int,
 ) -> list[ObjectTrack]:
     """One track per object; `frames` are the numbers of the clip's frames."""
     tracks = []
@@ -146,5 +152,6 @@ def _tracks(
         masks: list[Rle | None] = [None] * len(frames)
         for (place, found), area in zip(seen.items(), areas):
             masks[place] = found.rle if area else None
+            report.left_out[EMPTY] += not area
         tracks.append(ObjectTrack(_class_name(number), masks))
     return tracks

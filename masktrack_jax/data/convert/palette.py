@@ -139,7 +139,7 @@ def _tracks(
         indices = read_label_image(path, frame, (height, width))
         numbers, areas = np.unique(indices[indices > 0], return_counts=True)
         for number, area in zip(numbers.tolist(), areas.tolist()):
-            found.setdefault(number, [None] * len(pairs))[place] = encode_seen(indices == number)
+            found.setdefault(number, [None] * len(pairs))[place] = encode_seen(indices == number, report)
             largest[number] = max(largest.get(number, 0), area)
     if VOID in found and len(found) > 1:  # alone, it is the object: DAVIS 2016 marks its only object with 255
         del found[VOID]

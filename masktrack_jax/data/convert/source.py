@@ -16,6 +16,7 @@ from masktrack_jax.masks.rle import Rle, encode_mask
 from masktrack_jax.runtime.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+EMPTY = "masks without a pixel"
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -88,9 +89,19 @@ def _one_list(given: list[tuple[int | None, str]], report: Report) -> list[tuple
     return list(enumerate(sorted(names), start=1))
 
 
-def encode_seen(mask: np.ndarray) -> Rle | None:
-    """The RLE of a mask (height, width), or None if the mask is empty."""
-    return encode_mask(mask) if mask.any() else None
+def encode_seen(mask: np.ndarray, report: Report) -> Rle | None:
+    """The RLE of a mask (height, width), or None if it is empty, which is counted."""
+    if mask.any():
+        return encode_mask(mask)
+    report.left_out[EMPTY] += 1
+    return None
+
+
+def note_cut(points: Sequence[float], height: int, width: int, report: Report) -> None:
+    """Count a polygon x, y, x, y, … that leaves the frame by more than a pixel."""
+    xs, ys = points[::2], points[1::2]
+    if min(*xs, *ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1:
+        report.notes["polygons that leave the frame, cut at its edge"] += 1
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -48,8 +48,7 @@ def write(
     symbolic links to the original files. Raises UserError, also if no object is left.
     """
     output = pathlib.Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"{output}: exists; remove it or choose another --output")
+    check_output(output)
     if not source.clips:
         raise UserError(
             f"nothing to convert: no video with annotated frames{_reasons(report)}; "
@@ -69,6 +68,12 @@ def write(
         sum(mask is not None for record in content["annotations"] for mask in record["segmentations"]),
         len(content["categories"]),
     )
+
+
+def check_output(output: pathlib.Path) -> None:
+    """Raise UserError if something exists at `output` that is not an empty folder."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"{output}: exists; remove it or choose another --output")
 
 
 def _reasons(report: Report) -> str:

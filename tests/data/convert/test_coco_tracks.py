@@ -123,6 +123,16 @@ def test_parts_of_polygons_under_three_points_are_left_out(pictures, tmp_path):
     }
 
 
+def test_polygons_are_cut_at_the_frame_with_a_line(pictures, tmp_path):
+    labels = [label(1, 0, track_id=1), label(2, 1, left=26, track_id=1), label(3, 2, left=40, track_id=1)]
+    path = write(pictures, FRAMES, labels)
+    _, found, left_out = converted("coco", path, tmp_path / "out", images=pictures)
+    assert_masks(found["clip"]["cat"][0], [None, None, rectangle(26, 6, 30, 14), rectangle(4, 6, 12, 14)])
+    assert left_out == {"masks without a pixel": 1}
+    done = convert("coco", path, tmp_path / "again", images=pictures)
+    assert done.notes == {"polygons that leave the frame, cut at its edge": 2}
+
+
 def test_categories_of_one_name_are_one(pictures, tmp_path):
     labels = [label(1, 0), label(2, 0, left=14, category_id=2)]
     path = write(pictures, FRAMES, labels, categories=("cat", "cat"))

@@ -196,6 +196,12 @@ def test_groups_are_one_whether_they_are_numbers_or_text(clip, tmp_path):
     assert_masks(cat, [rectangle(1, 1, 5, 6), rectangle(1, 1, 5, 6) | rectangle(10, 1, 12, 6)])
 
 
+def test_parts_of_an_object_are_joined_with_a_line(clip, tmp_path):
+    write(clip, "1", [shape(group=1), shape(group=1, points=corners(10, 1, 12, 6))])
+    done = convert("labelme", clip, tmp_path / "out")
+    assert done.notes == {"shapes joined with another of their object in their frame": 1}
+
+
 def test_an_object_whose_label_changes_is_noted(clip, tmp_path):
     write_image(clip / "2.jpg")
     write(clip, "1", [shape("cow", group=1), shape("ball", group=2), shape("goal", group=2)])

@@ -59,6 +59,7 @@ def test_mots_masks_without_a_pixel_are_absent(tmp_path):
     (pedestrian,) = found["0002"]["pedestrian"]
     assert pedestrian[1] is None and pedestrian[2] is not None
     assert left_out["objects without a pixel in any frame"] == 1
+    assert left_out["masks without a pixel"] == 2
 
 
 @pytest.mark.parametrize(
