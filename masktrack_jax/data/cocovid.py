@@ -1,10 +1,17 @@
 """Convert annotations from mmtracking's format ("CocoVID"), which has one record per frame and per box."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-# Returns the exception for a record and its problem.
-Fail = Callable[[str, str], Exception]
+from masktrack_jax.data.values import Id, Report, known_id, record_name, shown, unique_ids, whole_number
+
+
+class Image(NamedTuple):
+    """A frame: its video, its number in it (from 0), its name and its size."""
+
+    video_id: Id
+    frame: int
+    file_name: object
+    size: tuple[int, int]  # height, width
 
 
 def is_cocovid(content: dict[str, Any]) -> bool:
@@ -18,35 +25,36 @@ def is_cocovid(content: dict[str, Any]) -> bool:
     return _any_has(content.get("annotations"), "image_id") or not _any_has(content["videos"], "file_names")
 
 
-def from_cocovid(content: dict[str, Any], fail: Fail) -> dict[str, Any]:
+def from_cocovid(content: dict[str, Any], report: Report, notes: list[str]) -> dict[str, Any]:
     """Convert to the YouTube-VIS format: one record per video and one per object.
 
-    Objects are numbered from 1 in the order of their first box. `fail(record, problem)` returns the exception
-    for a faulty record.
+    Objects are numbered from 1 in the order of their first box. Faulty records are reported and left out;
+    `labels.check_labels` checks the values that are only moved here. Adds to `notes` a line on each kind of
+    value that the format of YouTube-VIS cannot hold.
     """
+    lists = {}
     for key in ("videos", "annotations"):
-        if not isinstance(content.get(key) or [], list):
-            raise fail("the file", f"has no list of objects `{key}`")
-    frames: dict[int, dict[int, dict]] = {}  # video id -> its images by frame
-    images: dict[int, tuple[int, int]] = {}  # image id -> (video id, frame)
-    for image in content["images"]:
-        where = f"image {image.get('id') if isinstance(image, dict) else image!r}"
-        values = _values(image, ("id", "video_id", "frame_id", "file_name", "height", "width"), where, fail)
-        frames.setdefault(values["video_id"], {})[values["frame_id"]] = values
-        images[values["id"]] = (values["video_id"], values["frame_id"])
+        lists[key] = content.get(key) or []
+        if not isinstance(lists[key], list):
+            report("missing lists", "the file", f"has no list of objects `{key}` but {shown(lists[key])}")
+            lists[key] = []
+    video_ids = unique_ids(lists["videos"], "video", report, text=True)
+    images = _images(content["images"], {found for found in video_ids if found is not None}, report)
+    frames: dict[Id, dict[int, Image]] = {}  # video id -> its images by frame
+    for image_id, image in list(images.items()):
+        if frames.setdefault(image.video_id, {}).setdefault(image.frame, image) is not image:
+            problem = f"is a second frame {image.frame} of video {shown(image.video_id)}"
+            report("wrong frames", f"image {shown(image_id)}", problem)
+            del images[image_id]
     videos = []
-    for record in content["videos"] or []:
-        where = f"video {record.get('id') if isinstance(record, dict) else record!r}"
-        inside = frames.get(_values(record, ("id",), where, fail)["id"], {})
-        if sorted(inside) != list(range(len(inside))) or not inside:
-            raise fail(where, f"has {len(inside)} images, whose `frame_id` do not count from 0")
-        names = [inside[frame]["file_name"] for frame in range(len(inside))]
-        size = {key: inside[0][key] for key in ("height", "width")}
-        videos.append({**record, **size, "length": len(names), "file_names": names})
+    for record, video_id in zip(lists["videos"], video_ids):
+        if video_id is not None:
+            inside = frames.get(video_id, {})
+            videos += _video(record, inside, f"video {shown(video_id)}", report)
     out = {"categories": content.get("categories"), "videos": videos}
-    if content.get("annotations"):
+    if lists["annotations"]:
         lengths = {video["id"]: video["length"] for video in videos}
-        out["annotations"] = _objects(content["annotations"], images, lengths, fail)
+        out["annotations"] = _objects(lists["annotations"], images, lengths, report, notes)
     return out
 
 
@@ -55,43 +63,88 @@ def _any_has(records: object, key: str) -> bool:
     return isinstance(records, list) and any(isinstance(one, dict) and key in one for one in records)
 
 
+def _images(records: list, video_ids: set[Id], report: Report) -> dict[Id, Image]:
+    """The images by id."""
+    images: dict[Id, Image] = {}
+    for record, image_id in zip(records, unique_ids(records, "image", report, text=True)):
+        if image_id is None:
+            continue
+        where = f"image {shown(image_id)}"
+        video_id = known_id(record, "video_id", video_ids, "videos", where, report)
+        frame = whole_number(record, "frame_id", where, report, "wrong frames", low=0)
+        height, width = (
+            whole_number(record, key, where, report, "videos without a size", low=1)
+            for key in ("height", "width")
+        )
+        if "file_name" not in record:
+            report("missing keys", where, "has no `file_name`")
+        elif video_id is not None and frame is not None and height is not None and width is not None:
+            images[image_id] = Image(video_id, frame, record["file_name"], (height, width))
+    return images
+
+
+def _video(record: dict, inside: dict[int, Image], where: str, report: Report) -> list[dict[str, Any]]:
+    """The record of a video in the YouTube-VIS format, or none if it is faulty."""
+    if sorted(inside) != list(range(len(inside))) or not inside:
+        report("wrong frames", where, f"has {len(inside)} images, whose `frame_id` do not count from 0")
+        return []
+    images = [inside[frame] for frame in range(len(inside))]
+    height, width = images[0].size
+    for image in images:
+        if image.size != (height, width):
+            other = f"{image.size[0]}x{image.size[1]}"
+            problem = f"has images of {height}x{width} and {other} (height x width), expected one size"
+            report("videos without a size", where, problem)
+            return []
+    names = [image.file_name for image in images]
+    return [{**record, "height": height, "width": width, "length": len(names), "file_names": names}]
+
+
 def _objects(
-    boxes: list, images: dict[int, tuple[int, int]], lengths: dict[int, int], fail: Fail
+    boxes: list, images: dict[Id, Image], lengths: dict[Id, int], report: Report, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Merge the records of an object's boxes into one record per object."""
-    objects: dict[tuple[int, int], dict] = {}
-    for box in boxes:
-        where = f"annotation {box.get('id') if isinstance(box, dict) else box!r}"
-        box = _values(box, ("image_id", "instance_id", "category_id", "bbox", "segmentation"), where, fail)
-        if box["image_id"] not in images:
-            raise fail(where, f"has `image_id` {box['image_id']!r}, which is not among the images")
-        video_id, frame = images[box["image_id"]]
-        if video_id not in lengths:
-            raise fail(where, f"belongs to video {video_id!r}, which is not among the videos")
-        length = lengths[video_id]
+    objects: dict[tuple[Id, Id], dict[str, Any]] = {}
+    taken: set[tuple[Id, Id, int]] = set()
+    changes: dict[str, list[str]] = {"category_id": [], "iscrowd": []}
+    for place, box in enumerate(boxes, start=1):
+        where = record_name(box, "annotation", place)
+        if not isinstance(box, dict):
+            report("records that are not objects", where, f"is {shown(box)}, expected an object")
+            continue
+        image_id = known_id(box, "image_id", images, "images", where, report)
+        instance = whole_number(box, "instance_id", where, report, "ids of a wrong type")
+        absent = [key for key in ("category_id", "segmentation") if key not in box]
+        for key in absent:
+            report("missing keys", where, f"has no `{key}`")
+        if image_id is None or instance is None or absent or images[image_id].video_id not in lengths:
+            continue
+        video_id, frame = images[image_id][:2]
         new = {
             "id": len(objects) + 1,
             "video_id": video_id,
             "category_id": box["category_id"],
             "iscrowd": box.get("iscrowd", 0),
-            **{key: [None] * length for key in ("segmentations", "bboxes", "areas")},
+            **{key: [None] * lengths[video_id] for key in ("segmentations", "bboxes", "areas")},
         }
-        found = objects.setdefault((video_id, box["instance_id"]), new)
-        if found["bboxes"][frame] is not None:
-            raise fail(where, f"is a second box of instance {box['instance_id']} in its frame")
-        found["segmentations"][frame] = box["segmentation"]
-        found["bboxes"][frame] = box["bbox"]
-        found["areas"][frame] = box.get("area")
+        found = objects.setdefault((video_id, instance), new)
+        if (video_id, instance, frame) in taken:
+            report("wrong frames", where, f"is a second box of instance {instance} in its frame")
+            continue
+        taken.add((video_id, instance, frame))
+        for key, changed in changes.items():
+            if (value := box.get(key, 0)) != found[key]:
+                changed.append(f"{where} has {shown(value)} after {shown(found[key])}")
+        for key in ("segmentation", "bbox", "area"):
+            found[f"{key}es" if key == "bbox" else f"{key}s"][frame] = box.get(key)
+    for key, changed in changes.items():
+        if changed:
+            notes.append(
+                f"{len(changed)} boxes whose `{key}` is not that of their instance's first box, which counts "
+                f"for all: {changed[0]}"
+            )
+    for found in objects.values():
+        for key in ("bboxes", "areas"):
+            if all(value is None for value in found[key]):
+                del found[key]
     return list(objects.values())
-
-
-def _values(record: object, keys: Sequence[str], where: str, fail: Fail) -> dict[str, Any]:
-    """Check that `record` is an object with these keys, whose ids are integers; returns it."""
-    if not isinstance(record, dict):
-        raise fail(where, "is not an object")
-    for key in keys:
-        if key not in record:
-            raise fail(where, f"has no `{key}`")
-        if key.endswith("id") and not isinstance(record[key], int):
-            raise fail(where, f"has `{key}` {record[key]!r:.40}, which is not an integer")
-    return record

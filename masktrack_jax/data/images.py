@@ -3,68 +3,130 @@
 import contextlib
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from masktrack_jax.runtime.errors import UserError
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-_ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are rotated by a quarter turn
+_ORIENTATION = 0x0112  # the EXIF tag
+_QUARTER_TURNS = (5, 6, 7, 8)
+_TURNED = " after the quarter turn that its EXIF orientation states"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+# What Pillow raises for files that are damaged or no images.
+_BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 # A path or an open file.
 ImageSource = str | os.PathLike[str] | IO[bytes]
 Size = tuple[int, int]  # height, width
 
 
-def read_image(path: ImageSource, file: IO[bytes] | None = None) -> np.ndarray:
+class ImageFacts(NamedTuple):
+    """What is known of an image before its pixels are decoded."""
+
+    size: Size  # as it is shown, after `orientation`
+    orientation: int  # of its EXIF data; 1 is upright, 5 to 8 are rotated by a quarter turn
+
+
+def read_image(path: ImageSource, file: IO[bytes] | None = None, size: Size | None = None) -> np.ndarray:
     """Decode an image file to (H, W, 3) uint8 RGB, rotated by its EXIF orientation.
 
     `file` is an open file with the image's bytes, if they are not at `path`. Grey, palette, CMYK and RGBA
     (alpha dropped) become RGB; 16-bit grey is scaled to 8 bits. Raises a UserError that names the file if it
-    is missing, truncated or not an image.
+    is missing, truncated, not an image, more than one, or not of `size`, which its annotations state.
     """
     with open_image(path, file) as image:
+        facts = _facts(image, path)
+        if size is not None:
+            _check_size(facts, size, path)
         if image.info.get("exif"):
             image = ImageOps.exif_transpose(image)
         if image.mode in _SIXTEEN_BIT_MODES:
             grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
             return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-        if image.mode == "F":
-            raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def check_image(path: ImageSource) -> Size:
-    """The (height, width) of the image that `read_image` would return, with the same errors but faster.
+    """The (height, width) of the image that `read_image` would return, with the same errors but faster."""
+    return inspect_image(path).size
+
+
+def inspect_image(path: ImageSource) -> ImageFacts:
+    """The facts of an image that `read_image` would return, with the same errors but faster.
 
     Reads the whole file, so it detects truncation. Decodes JPEG at an eighth of its size.
     """
     with open_image(path) as image:
-        width, height = image.size
-        if image.mode == "F":
-            raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
-        turned = bool(image.info.get("exif")) and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        facts = _facts(image, path)
         image.draft("RGB", (1, 1))
         image.load()
-        return (width, height) if turned else (height, width)
+        return facts
+
+
+def _facts(image: Image.Image, path: ImageSource) -> ImageFacts:
+    """The facts of an open image. Raises a UserError if it cannot be a frame."""
+    if image.mode == "F":
+        raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+    # MPO is the JPEG of a camera with a second view beside the picture.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        pages = getattr(image, "n_frames", 2)
+        raise UserError(f"{path}: holds {pages} pictures, expected one; save each as a file of its own")
+    width, height = image.size
+    orientation = image.getexif().get(_ORIENTATION, 1) if image.info.get("exif") else 1
+    turned = orientation in _QUARTER_TURNS
+    return ImageFacts((width, height) if turned else (height, width), orientation)
+
+
+def _check_size(facts: ImageFacts, stated: Size, path: ImageSource) -> None:
+    """Raise UserError unless an image has the size stated in its annotations."""
+    if facts.size == stated:
+        return
+    (height, width), turned = facts.size, facts.orientation in _QUARTER_TURNS
+    raise UserError(
+        f"{path}: is {height}x{width} (height x width){_TURNED if turned else ''} but the annotations say "
+        f"{stated[0]}x{stated[1]}; correct one of them"
+    )
 
 
 @contextlib.contextmanager
 def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """`Image.open` as a context; errors in it and in the block become a UserError that names the file."""
     try:
+        if file is None and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError(f"{path}: is no file but a folder, pipe or device; check the frames folder")
         with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
             warnings.simplefilter("ignore")  # about palettes with transparency and about large images
             yield image
     except FileNotFoundError:
+        if isinstance(path, str | os.PathLike) and os.path.islink(path):
+            target = os.readlink(path)
+            raise UserError(f"{path}: is a link to {target}, which does not exist; replace it") from None
         raise UserError(f"{path}: no such image; check the frames folder") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
+        if isinstance(error, UnidentifiedImageError) and _is_heic(path if file is None else file):
+            raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None
+        raise UserError(f"{path}: cannot be read as an image ({reason:.200}); replace the file") from None
+
+
+def _is_heic(source: ImageSource) -> bool:
+    """Whether a file begins as the HEIC pictures of phones do."""
+    try:
+        if isinstance(source, str | os.PathLike):
+            with open(source, "rb") as file:
+                start = file.read(12)
+        else:
+            source.seek(0)
+            start = source.read(12)
+    except (OSError, ValueError):
+        return False
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
 
 
 def fit_scale(height: int, width: int, long_edge: int, short_edge: int) -> float:
@@ -110,12 +172,3 @@ def pad_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     padded = np.zeros((height, width, *image.shape[2:]), image.dtype)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded
-
-
-def check_frame_size(image: np.ndarray, height: int, width: int, path: ImageSource) -> None:
-    """Raise UserError unless an image has the size given in its annotations."""
-    if image.shape[:2] != (height, width):
-        raise UserError(
-            f"{path}: is {image.shape[0]}x{image.shape[1]} (height x width) but the annotations say "
-            f"{height}x{width}; correct one of them"
-        )

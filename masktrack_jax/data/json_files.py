@@ -1,18 +1,21 @@
 """Read and write the JSON files of data sets and results; all other modules use these functions."""
 
-import functools
+import codecs
 import gc
 import json
+import re
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
+from masktrack_jax.data.labels import LabelsFile, check_labels
+from masktrack_jax.data.values import kind_of
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class ResultsFile(NamedTuple):
@@ -39,28 +42,20 @@ def read_object(path: str | Path) -> dict[str, Any]:
     """The JSON object in a file. Raises UserError."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: is not a JSON object but {_kind(content)}; check the path")
+        raise UserError(f"{path}: is not a JSON object but {kind_of(content)}; check the path")
     return content
 
 
-def read_labels(path: str | Path) -> dict[str, Any]:
-    """Read an annotations file in the YouTube-VIS format, or convert one in mmtracking's format to it.
-
-    The records are not checked here. Raises UserError if the file is not an annotations file.
-    """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is not an object with `videos` and `categories`; give the annotations file")
-    if is_cocovid(content):
-        return from_cocovid(content, functools.partial(record_error, path))
-    return content
+def read_labels(path: str | Path) -> LabelsFile:
+    """Read and check an annotations file in the YouTube-VIS format or in mmtracking's. Raises UserError."""
+    return check_labels(read_json(path), path)
 
 
 def read_results(path: str | Path) -> list[Any]:
     """Read the tracks of a results file, JSON or a zip with results.json, unchecked. Raises UserError."""
     tracks = open_results(path).content
     if not isinstance(tracks, list):
-        raise UserError(f"{path}: is not a JSON list of tracks but {_kind(tracks)}; give the results file")
+        raise UserError(f"{path}: is not a JSON list of tracks but {kind_of(tracks)}; give the results file")
     return tracks
 
 
@@ -77,8 +72,8 @@ def open_results(path: str | Path) -> ResultsFile:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            found = [name for name in names if name.rsplit("/", 1)[-1] == RESULTS_MEMBER]
-            found = [name for name in found if not name.startswith("__MACOSX/")]
+            found = [name for name in names if re.split(r"[/\\]", name)[-1] == RESULTS_MEMBER]
+            found = [name for name in found if not name.startswith("__MACOSX")]
             if not found:
                 held = ", ".join(names[:5]) or "nothing"
                 raise UserError(
@@ -96,11 +91,12 @@ def open_results(path: str | Path) -> ResultsFile:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark. Raises UserError."""
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_bytes()
+        return text.decode("utf-16" if text.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8; check the path") from None
+        raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
@@ -119,14 +115,12 @@ def write_json(path: str | Path, content: object, indent: int | None) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text atomically: readers see the old file or the new one. Raises UserError."""
+    """Write text atomically: readers see the old file or the new one. Raises UserError.
+
+    Half surrogates, which UTF-8 cannot hold, are written as escapes.
+    """
     with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def record_error(path: str | Path, record: str, problem: str) -> UserError:
-    """The one-line error of a record of an annotations file."""
-    return UserError(f"{path}: {record} {problem}; correct the annotations file")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:
@@ -144,7 +138,7 @@ def _parse(path: str | Path, text: bytes) -> Any:
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not JSON text in UTF-8; check the path") from None
+        raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
     finally:
@@ -154,12 +148,6 @@ def _parse(path: str | Path, text: bytes) -> Any:
 
 def _is_utf8(text: bytes) -> bool:
     return json.detect_encoding(text) == "utf-8"
-
-
-def _kind(content: object) -> str:
-    """The kind of a JSON value, in words."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(content), "a number")
 
 
 def _plain(value: Any) -> object:

@@ -19,6 +19,7 @@ from masktrack_jax.data.transforms import (
     transform_image,
     transform_mask,
 )
+from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, VisObject
 from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.runtime.errors import UserError
@@ -41,8 +42,10 @@ def candidates(dataset: VisDataset) -> np.ndarray:
         for frame in _labelled_frames(dataset, video)
     ]
     if not found:
+        cause = dataset.left_out.summary() or f"none of its {len(dataset.videos)} videos has an object"
         raise UserError(
-            f"{dataset.frames_root}: no frame of this data set has a labelled object; nothing to train on"
+            f"{dataset.annotations_path}: no frame has a labelled object, so there is nothing to train on: "
+            f"{cause}; correct the annotations file"
         )
     return np.array(found, np.int64)
 
@@ -168,7 +171,7 @@ class PairLoader:
         )
 
     @functools.cached_property
-    def _frames_of(self) -> dict[int, list[int]]:
+    def _frames_of(self) -> dict[Id, list[int]]:
         """Video id -> its frames with labelled objects."""
         return {video.id: _labelled_frames(self.dataset, video) for video in self.dataset.videos}
 

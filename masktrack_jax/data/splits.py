@@ -7,13 +7,14 @@ files and override it. `data.holdout` reserves some of the training videos for e
 import pathlib
 import zlib
 from collections.abc import Collection
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from masktrack_jax.data.json_files import read_labels, read_text
+from masktrack_jax.data.labels import LabelsFile
 from masktrack_jax.data.layouts import SplitFiles, find_dataset, find_split
 from masktrack_jax.data.split_files import read_unpacked, summary_line
+from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
 from masktrack_jax.runtime.errors import UserError
 
@@ -32,6 +33,8 @@ def training_split(config: ConfigDict) -> VisDataset:
         if not dataset.videos:
             raise UserError(f"config.data.holdout={data.holdout}: leaves no video to train on")
     print(f"training on {summary_line(dataset)}")
+    if dataset.left_out.notes:
+        print(f"note: {dataset.annotations_path}: {dataset.left_out.summary()}")
     return dataset
 
 
@@ -95,7 +98,7 @@ def folder_name(video: Video) -> str:
     return video.name if folder == "." else folder
 
 
-def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
+def _listed(path: pathlib.Path, dataset: VisDataset) -> set[Id]:
     """The ids of the videos listed in a text file."""
     try:
         lines = read_text(path).splitlines()
@@ -106,7 +109,7 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
     ids = {str(video.id): video.id for video in dataset.videos}
     for video in dataset.videos:  # a name overrides an equal id
         ids |= {video.name: video.id, folder_name(video): video.id}
-    found: set[int] = set()
+    found: set[Id] = set()
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
             if line not in ids:
@@ -120,22 +123,10 @@ def _listed(path: pathlib.Path, dataset: VisDataset) -> set[int]:
     return found
 
 
-def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> dict[str, Any]:
-    """The labels of `dataset`'s videos in these categories, in the YouTube-VIS format.
-
-    The records are unchanged from the file that `dataset` was read from.
-    """
-    content = read_labels(dataset.annotations_path)
+def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> LabelsFile:
+    """The labels of `dataset`'s videos in these categories, from the file that it was read from."""
     videos = {video.id for video in dataset.videos}
-    return content | {
-        "videos": [video for video in content["videos"] if video["id"] in videos],
-        "categories": [record for record in content["categories"] if record["id"] in category_ids],
-        "annotations": [
-            record
-            for record in content["annotations"]
-            if record["video_id"] in videos and record["category_id"] in category_ids
-        ],
-    }
+    return read_labels(dataset.annotations_path).only(videos, category_ids)
 
 
 def _training_videos(data: ConfigDict) -> VisDataset:

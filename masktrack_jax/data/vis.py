@@ -1,27 +1,26 @@
-"""The videos and objects of a data set in the YouTube-VIS format, read from its annotations file.
-
-`read_vis` checks the whole file once, so later code can rely on it. An invalid file raises one UserError that
-names the file and the record.
-"""
+"""The videos and objects of a data set in the YouTube-VIS format, as training uses them."""
 
 import dataclasses
-import functools
+import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from masktrack_jax.data.images import check_frame_size, read_image
-from masktrack_jax.data.json_files import read_labels, record_error
-from masktrack_jax.masks.rle import Rle, mask_box
-from masktrack_jax.masks.rle_strings import MOST_PIXELS
-from masktrack_jax.masks.segmentations import BrokenSegmentation, read_masks
+from masktrack_jax.data.images import read_image
+from masktrack_jax.data.json_files import read_labels
+from masktrack_jax.data.labels import LabelsFile
+from masktrack_jax.data.values import Id, record_error, record_name, shown
+from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.files import is_inside
+from masktrack_jax.runtime.findings import Findings
+from masktrack_jax.runtime.numbers import whole
 
+# Some tools round boxes to whole pixels; others end them at the last pixel instead of after it.
+BOX_TOLERANCE = 1.0  # pixels, of each edge
+NO_FRAMES = "has no list of frames `file_names`"
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
-Fail = Callable[[str, str], UserError]  # returns the exception for a record and its problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Category:
 class Video:
     """One video; `file_names` are relative to the data set's frames folder, sizes are in pixels."""
 
-    id: int
+    id: Id
     name: str
     height: int
     width: int
@@ -56,7 +55,7 @@ class VisObject:
     """
 
     annotation_id: int
-    video_id: int
+    video_id: Id
     label: int  # 0…K-1, in the order of the file's categories
     iscrowd: bool
     segmentations: tuple[Rle | None, ...]
@@ -74,16 +73,18 @@ class FrameFiles(Protocol):
 class VisDataset:
     """The content of an annotations file. `labelled` is False if it has no annotations (validation, test).
 
-    `packed` gives the frames of a packed data set; its frame paths are not files.
+    `packed` gives the frames of a packed data set; its frame paths are not files. `left_out` has notes on
+    what training leaves out of the annotations file or reads in another way.
     """
 
     categories: tuple[Category, ...]
     videos: tuple[Video, ...]
     frames_root: pathlib.Path
     labelled: bool
-    objects: dict[int, tuple[VisObject, ...]] = dataclasses.field(repr=False)  # by video id
+    objects: dict[Id, tuple[VisObject, ...]] = dataclasses.field(repr=False)  # by video id
     annotations_path: pathlib.Path
     packed: FrameFiles | None = None
+    left_out: Findings = dataclasses.field(default_factory=Findings, compare=False, repr=False)
 
     @property
     def labels(self) -> list[tuple[int, str]]:
@@ -100,7 +101,7 @@ class VisDataset:
 
     def has_frame(self, video: Video, frame: int) -> bool:
         """Whether the frame's file exists."""
-        return self.packed is not None or self.frame_path(video, frame).is_file()
+        return self.packed is not None or os.path.isfile(self.frame_path(video, frame))
 
     def read_frame(self, video: Video, frame: int) -> np.ndarray:
         """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, with the size given in the file.
@@ -108,9 +109,8 @@ class VisDataset:
         Raises a UserError that names the frame.
         """
         path = self.frame_path(video, frame)
-        image = read_image(path, None if self.packed is None else self.packed.open(video, frame))
-        check_frame_size(image, video.height, video.width, path)
-        return image
+        file = None if self.packed is None else self.packed.open(video, frame)
+        return read_image(path, file, (video.height, video.width))
 
     def only(self, videos: Iterable[Video]) -> "VisDataset":
         """The data set restricted to these videos."""
@@ -128,25 +128,20 @@ def read_vis(
     themselves are not read. Raises UserError.
     """
     path = pathlib.Path(annotations_path)
-    content = read_labels(path)
-    fail = functools.partial(record_error, path)
-    records = {key: _records(content, key, fail) for key in ("categories", "videos")}
-    categories = tuple(_category(record, fail) for record in _unique(records["categories"], "category", fail))
-    videos = tuple(_video(record, fail) for record in _unique(records["videos"], "video", fail))
-    labels = {category.id: label for label, category in enumerate(categories)}
-    by_id = {video.id: video for video in videos}
-    labelled = bool(content.get("annotations"))
-    objects: dict[int, list[VisObject]] = {}
-    for record in _unique(_records(content, "annotations", fail) if labelled else (), "annotation", fail):
-        found = _object(record, by_id, labels, fail)
-        objects.setdefault(found.video_id, []).append(found)
+    labels = read_labels(path)
+    if unknown := next((video for video in labels["videos"] if not video.get("file_names")), None):
+        raise no_frames(path, unknown)
+    left_out = Findings()
+    for line in labels.notes:
+        left_out.note("values that were read as others", line)
     return VisDataset(
-        categories=categories,
-        videos=videos,
+        categories=tuple(Category(record["id"], record["name"]) for record in labels["categories"]),
+        videos=tuple(map(_video, labels["videos"])),
         frames_root=default_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
-        labelled=labelled,
-        objects={video_id: tuple(found) for video_id, found in objects.items()},
+        labelled=bool(labels.get("annotations")),
+        objects=read_objects(labels, left_out),
         annotations_path=path,
+        left_out=left_out,
     )
 
 
@@ -158,111 +153,88 @@ def default_frames_root(path: str | pathlib.Path) -> pathlib.Path:
     return named if named.is_dir() and not beside.is_dir() else beside
 
 
-def _records(content: dict, key: str, fail: Fail) -> list[dict]:
-    """The list of objects under `key` of the file."""
-    records = content.get(key)
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise fail("the file", f"has no list of objects `{key}`")
-    return records
-
-
-def _unique(records: Iterable[dict], kind: str, fail: Fail) -> Iterator[dict]:
-    """Yield the records of a list; each must have a unique integer id."""
-    seen = set()
-    for place, record in enumerate(records):
-        if not _is_integer(record.get("id")):
-            raise fail(f"{kind} number {place + 1}", "has no integer `id`")
-        if record["id"] in seen:
-            raise fail(f"{kind} {record['id']}", "appears twice")
-        seen.add(record["id"])
-        yield record
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _category(record: dict, fail: Fail) -> Category:
-    if not isinstance(record.get("name"), str):
-        raise fail(f"category {record['id']}", "has no `name`")
-    return Category(record["id"], record["name"])
-
-
-def _video(record: dict, fail: Fail) -> Video:
-    where = f"video {record['id']}"
-    for key in ("height", "width"):
-        if not _is_integer(record.get(key)) or record[key] < 1:
-            raise fail(where, f"has no positive integer `{key}`")
-    if record["height"] * record["width"] > MOST_PIXELS:
-        raise fail(where, f"has frames of {record['height']} x {record['width']}, more than any camera's")
-    names = record.get("file_names")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise fail(where, "has no list of frames `file_names`")
-    if outside := next((name for name in names if not is_inside(name)), None):
-        raise fail(where, f"has frame {outside!r:.80} in `file_names`, which is not below the frames folder")
-    if record.get("length", len(names)) != len(names):
-        raise fail(where, f"has `length` {record['length']} but {len(names)} `file_names`")
+def _video(record: dict) -> Video:
+    names = tuple(record["file_names"])
     name = record.get("name") or str(pathlib.PurePosixPath(names[0]).parent)
-    return Video(record["id"], name, record["height"], record["width"], tuple(names))
+    return Video(record["id"], name, record["height"], record["width"], names)
 
 
-def _object(record: dict, videos: dict[int, Video], labels: dict[int, int], fail: Fail) -> VisObject:
-    where = f"annotation {record['id']}"
-    for key in ("video_id", "category_id", "segmentations"):
-        if key not in record:
-            raise fail(where, f"has no `{key}`")
-    video = videos.get(record["video_id"]) if _is_integer(record["video_id"]) else None
-    label = labels.get(record["category_id"]) if _is_integer(record["category_id"]) else None
-    if video is None:
-        raise fail(where, f"has `video_id` {record['video_id']!r}, which is not among the videos")
-    if label is None:
-        raise fail(where, f"has `category_id` {record['category_id']!r}, which is not among the categories")
-    raw, stated_boxes, stated_areas = (
-        _per_frame(record, key, video, where, fail) for key in ("segmentations", "bboxes", "areas")
-    )
-    seen = [frame for frame, mask in enumerate(raw) if mask is not None]
-    try:
-        masks = read_masks([raw[frame] for frame in seen], (video.height, video.width))
-    except BrokenSegmentation as error:
-        raise fail(f"{where}, frame {seen[error.place]},", f"is not a mask ({error})") from None
-    segmentations: list[Rle | None] = [None] * video.length
-    boxes: list[Box | None] = [None] * video.length
-    for frame, rle, pixels in zip(seen, masks.rles, masks.areas):
-        box = stated_boxes[frame] if record.get("bboxes") is not None else mask_box(rle)
-        area = float(pixels) if stated_areas[frame] is None else stated_areas[frame]
-        boxes[frame] = _box(box, area, video, f"{where}, frame {frame},", fail)
-        segmentations[frame] = rle if boxes[frame] is not None else None
-    return VisObject(
-        record["id"], video.id, label, bool(record.get("iscrowd", 0)), tuple(segmentations), tuple(boxes)
-    )
+def no_frames(path: pathlib.Path, video: dict) -> UserError:
+    """The error for a video that evaluation can score, but which names no frames."""
+    return record_error(path, f"video {shown(video['id'])}", NO_FRAMES)
 
 
-def _per_frame(record: dict, key: str, video: Video, where: str, fail: Fail) -> list:
-    """A record's list `key`, one entry per frame; all None if it has no `bboxes` or `areas`."""
-    values = record.get(key)
-    if values is None and key != "segmentations":
-        return [None] * video.length
-    if not isinstance(values, list) or len(values) != video.length:
-        found = f"{len(values)} entries" if isinstance(values, list) else "no list"
-        raise fail(where, f"has {found} in `{key}` but its video {video.id} has {video.length} frames")
-    return values
+def read_objects(labels: LabelsFile, left_out: Findings) -> dict[Id, tuple[VisObject, ...]]:
+    """The objects of checked labels by video id, numbered by their places where their ids are not unique.
 
-
-def _box(box: object, area: object, video: Video, where: str, fail: Fail) -> Box | None:
-    """The box of an object in a frame, clipped to it, or None if the published code drops the object.
-
-    It drops objects without a box, with a width or height below 1, or with an area of 0 or less.
+    Adds to `left_out` a note for every box, mask and object that training leaves out or takes from the mask.
     """
-    if box is None:
-        return None
-    numbers = (*box, area) if isinstance(box, list | tuple) and len(box) == 4 else (None,)
-    if not all(isinstance(value, int | float) for value in numbers):
-        raise fail(
-            where, f"has box {box!r} and area {area!r}, which are not x, y, width, height and a number"
+    records = labels.get("annotations") or []
+    ids = [number for record in records if (number := whole(record.get("id"))) is not None]
+    if len(set(ids)) < len(records):
+        ids = list(range(1, len(records) + 1))
+    sizes = {video["id"]: (video["height"], video["width"]) for video in labels["videos"]}
+    numbers = {record["id"]: label for label, record in enumerate(labels["categories"])}
+    objects: dict[Id, list[VisObject]] = {}
+    for place, (number, record, pixels) in enumerate(zip(ids, records, labels.pixels), start=1):
+        where = record_name(record, "annotation", place)
+        boxes = _boxes(record, pixels, sizes[record["video_id"]], where, left_out)
+        found = VisObject(
+            annotation_id=number,
+            video_id=record["video_id"],
+            label=numbers[record["category_id"]],
+            iscrowd=bool(record.get("iscrowd", 0)),
+            segmentations=tuple(
+                None if box is None else rle for rle, box in zip(record["segmentations"], boxes)
+            ),
+            boxes=boxes,
         )
-    x, y, width, height = map(float, numbers[:4])
-    x1, x2 = max(x, 0.0), min(x + width, float(video.width))
-    y1, y2 = max(y, 0.0), min(y + height, float(video.height))
-    if not (numbers[4] > 0 and x2 - x1 >= 1 and y2 - y1 >= 1):
-        return None
+        if found.iscrowd:
+            left_out.note("crowds, left out", where)
+        elif not any(boxes):
+            left_out.note("objects without a box in any frame, left out", where)
+        objects.setdefault(found.video_id, []).append(found)
+    return {video_id: tuple(found) for video_id, found in objects.items()}
+
+
+def _boxes(
+    record: dict, pixels: list[int], size: tuple[int, int], where: str, left_out: Findings
+) -> tuple[Box | None, ...]:
+    """The box of an object in each frame, clipped to it; None where it is absent or training leaves it out.
+
+    As the published code does, training leaves out boxes with a width or height below 1. A box that
+    contradicts its mask is taken from the mask.
+    """
+    stated, areas = record.get("bboxes"), record.get("areas")
+    seen = [frame for frame, number in enumerate(pixels) if number > 0]
+    of_masks = mask_boxes([record["segmentations"][frame] for frame in seen]).tolist()
+    boxes: list[Box | None] = [None] * len(pixels)
+    for frame, number in enumerate(pixels):
+        if number == 0:
+            left_out.note("masks without a pixel, left out", f"{where}, frame {frame}: write null instead")
+    for frame, of_mask in zip(seen, of_masks):
+        box = _clip(of_mask, size)
+        if stated is not None:
+            given = None if stated[frame] is None else _clip(stated[frame], size)
+            if given is None or max(abs(a - b) for a, b in zip(given, box)) > BOX_TOLERANCE:
+                example = f"{where}, frame {frame}: box {stated[frame]}, the mask's is {of_mask}"
+                left_out.note("boxes that do not fit their masks, taken from the masks", example)
+            else:
+                box = given
+        if areas is not None and areas[frame] is not None and areas[frame] <= 0:
+            example = f"{where}, frame {frame}: area {areas[frame]} but a mask of {pixels[frame]} pixels"
+            left_out.note("areas of 0 or less beside masks, taken from the masks", example)
+        if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
+            boxes[frame] = box
+        else:
+            example = f"{where}, frame {frame}: x1, y1, x2, y2 {list(box)}"
+            left_out.note("boxes smaller than a pixel, left out", example)
+    return tuple(boxes)
+
+
+def _clip(box: Sequence[float], size: tuple[int, int]) -> Box:
+    """Convert x, y, width, height to x1, y1, x2, y2 inside a frame of `size` (height, width)."""
+    x, y, width, height = map(float, box)
+    x1, x2 = max(x, 0.0), min(x + width, float(size[1]))
+    y1, y2 = max(y, 0.0), min(y + height, float(size[0]))
     return x1, y1, x2, y2

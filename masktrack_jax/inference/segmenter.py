@@ -114,11 +114,11 @@ class VideoSegmenter:
         """Return the state after the latest result, as {name: array}, for `reset`."""
         return {"index": np.array(self._index), **self._tracker.state()}
 
-    def segment(self, frames: Iterable[np.ndarray], video_id: int = 1) -> list[TrackRecord]:
+    def segment(self, frames: Iterable[np.ndarray], video_id: int | str = 1) -> list[TrackRecord]:
         """Return the tracks of a whole video."""
         return self.finish(self.stream(frames), video_id)
 
-    def finish(self, results: Iterable[FrameResult], video_id: int = 1) -> list[TrackRecord]:
+    def finish(self, results: Iterable[FrameResult], video_id: int | str = 1) -> list[TrackRecord]:
         """Return the tracks of a video from the results of its frames."""
         collected = VideoTracks(self.tracks)
         for result in results:

@@ -60,6 +60,11 @@ def mask_box(rle: Rle) -> list[float]:
     return mask_api.toBbox(rle).tolist()
 
 
+def mask_boxes(rles: Sequence[Rle]) -> np.ndarray:
+    """The bounding boxes of masks, as `mask_box`: (N, 4) float64."""
+    return mask_api.toBbox(list(rles)) if rles else np.zeros((0, 4))
+
+
 def _plain(rle: dict) -> Rle:
     """Convert an RLE of pycocotools, whose counts are bytes, for JSON."""
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

@@ -86,7 +86,7 @@ def _read_characters(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         raise BrokenString(next(n for n, string in enumerate(strings) if not string.isascii()))
     lengths = np.fromiter(map(len, strings), np.int64, len(strings))
     if not lengths.all():
-        raise BrokenString(lengths.argmin())
+        raise BrokenString(lengths.argmin(), "counts is an empty text, not a complete RLE string")
     stops = np.cumsum(lengths)
     codes = np.frombuffer(text.encode(), np.uint8) - _FIRST_CHARACTER  # characters below wrap around
     if codes.max() > _MORE + _BITS:

@@ -4,7 +4,7 @@ A segmentation has one of three forms: an RLE with compressed counts (text), an 
 a list of polygons x, y, x, y, … in pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from masktrack_jax.masks import rle_strings
 from masktrack_jax.masks.rle import Rle, decode_mask, draw_polygons, encode_runs
 from masktrack_jax.masks.rle_strings import MOST_PIXELS
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.numbers import whole
 
 FAR_AWAY = (
     1e6  # pixels; pycocotools needs 100 MB for an outline of this length, and all memory for longer ones
@@ -95,14 +96,18 @@ def read_masks(segmentations: Sequence, size: Size, *, any_size: bool = False) -
     return Masks(rles, areas)
 
 
-def read_each(segmentations: Sequence, size: Size) -> list[tuple[Rle, int] | BrokenSegmentation]:
-    """Like `read_masks`, but returns for each segmentation its RLE and area, or the error if it is broken."""
+def read_each(segmentations: Sequence, size: Size) -> Iterator[tuple[Rle, int] | BrokenSegmentation]:
+    """Like `read_masks`, but yields for each segmentation its RLE and area, or the error if it is broken."""
     try:
-        return list(zip(*read_masks(segmentations, size)))
-    except BrokenSegmentation as error:
-        if len(segmentations) == 1:
-            return [error]
-    return [found for one in segmentations for found in read_each([one], size)]
+        yield from zip(*read_masks(segmentations, size))
+        return
+    except BrokenSegmentation:
+        pass  # `place` may not be that of the first one
+    for one in segmentations:
+        try:
+            yield from zip(*read_masks([one], size))
+        except BrokenSegmentation as error:
+            yield error
 
 
 def to_rle(segmentation: object, size: Size, *, any_size: bool = False) -> Rle:
@@ -131,10 +136,12 @@ def check_polygons(polygons: list) -> None:
     """Raise ValueError unless these are polygons that pycocotools can draw in reasonable time and memory."""
     if not polygons:
         raise ValueError("an empty list of polygons")
+    if all(isinstance(value, Real) for value in polygons):
+        raise ValueError("one list of numbers; write a list of polygons: [[x, y, x, y, …]]")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon that is not a list of three or more x, y pairs")
-        if not all(issubclass(kind, Real) for kind in set(map(type, polygon))):
+        if not all(issubclass(kind, Real) and kind is not bool for kind in set(map(type, polygon))):
             raise ValueError("a polygon with something other than numbers")
         if not all(abs(value) < FAR_AWAY for value in polygon):  # also true for NaN
             raise ValueError("a polygon far outside any frame")
@@ -165,6 +172,8 @@ def _draw(polygons: list, size: Size) -> Rle:
 def _size_of(rle: dict, size: Size, any_size: bool) -> Size:
     """The (height, width) of an RLE of any form."""
     stated = rle["size"]
+    if isinstance(stated, list | tuple):
+        stated = [side if whole(side) is None else whole(side) for side in stated]
     if not any_size:
         if not isinstance(stated, list | tuple) or list(stated) != list(size):
             raise ValueError(f"RLE of size {stated!r:.60} but its video is {list(size)} (height, width)")
@@ -187,9 +196,11 @@ def _compress(rle: dict, height: int, width: int) -> Rle:
     """Convert the counts of an RLE of this size to text."""
     counts = rle["counts"]
     if isinstance(counts, list):
-        if not counts or not all(isinstance(run, int) and 0 <= run <= height * width for run in counts):
+        plain = {*map(type, counts)} == {int}
+        runs: list = counts if plain else [whole(run) for run in counts]
+        if not runs or not all(run is not None and 0 <= run <= height * width for run in runs):
             raise ValueError("RLE `counts` that are not a list of integers from 0 to the frame's pixels")
-        return encode_runs(height, width, counts)
+        return encode_runs(height, width, runs)
     if isinstance(counts, bytes):
         return {"size": [height, width], "counts": counts.decode("latin-1")}
     if not isinstance(counts, str):
@@ -220,7 +231,10 @@ def _measure(rles: list[Rle], first: int) -> list[int]:
     try:
         areas, covered, has_empty = rle_strings.measure(strings)
     except rle_strings.BrokenString as error:
-        raise BrokenSegmentation(first + error.place, error) from None
+        reason = str(error)
+        if strings[error.place].startswith(("b'", 'b"')):
+            reason = "counts is Python's text of bytes, b'…'; decode it before writing"
+        raise BrokenSegmentation(first + error.place, reason) from None
     pixels = np.array([rle["size"] for rle in rles]).prod(axis=1)
     for n in np.flatnonzero(covered != pixels)[:1]:
         reason = f"its runs cover {covered[n]} pixels, its size has {pixels[n]}"

@@ -1,5 +1,22 @@
 """The exception for problems that the user can fix."""
 
+import unicodedata
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, lone surrogates, separators of lines and paragraphs
+
 
 class UserError(Exception):
-    """Invalid input. The one-line message names the file, record or config key, and says how to fix it."""
+    """Invalid input. The one-line message names the file, record or config key, and says how to fix it.
+
+    A name in the message may be any text of a file, so unprintable characters are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """The text with unprintable characters escaped: one line that every terminal shows as it is."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c for c in text
+    )

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 
 EXAMPLES = 3
 
@@ -49,6 +49,12 @@ class Findings:
                     lines.append(f"    … and {count - len(examples)} more")
         return lines
 
+    def summary(self) -> str:
+        """The notes as one line: the count and the first example of each kind."""
+        return "; ".join(
+            f"{count} × {kind} ({examples[0]})" for kind, (count, examples) in self.notes.items()
+        )
+
     def conclude(self, name: str, consequence: str = "") -> None:
         """Print the report on `name`; raises a UserError that counts the errors, if there are any."""
         for line in self.lines():
@@ -61,5 +67,5 @@ class Findings:
 def _add(kinds: dict[str, Found], kind: str, example: str) -> None:
     count, examples = kinds.get(kind, Found(0, []))
     if count < EXAMPLES:
-        examples = [*examples, " ".join(example.split())]
+        examples = [*examples, printable(" ".join(example.split()))]
     kinds[kind] = Found(count + 1, examples)

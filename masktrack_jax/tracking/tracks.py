@@ -89,7 +89,7 @@ class Track:
 class TrackRecord(TypedDict):
     """A track in a YouTube-VIS results file, plus `track_id`; `segmentations` has one entry per frame."""
 
-    video_id: int
+    video_id: int | str
     track_id: int
     category_id: int
     score: float
@@ -117,7 +117,7 @@ class VideoTracks:
                 self._tracks[track_id].add(detection)
         self.frame_count += 1
 
-    def finish(self, video_id: int, category_ids: Sequence[int]) -> list[TrackRecord]:
+    def finish(self, video_id: int | str, category_ids: Sequence[int]) -> list[TrackRecord]:
         """Return the tracks in order of their ids.
 
         category_ids: the data set's id of each label. Filled frames do not affect label and score.
@@ -127,7 +127,9 @@ class VideoTracks:
             for track_id, track in sorted(self._tracks.items())
         ]
 
-    def _finish(self, video_id: int, track_id: int, track: Track, category_ids: Sequence[int]) -> TrackRecord:
+    def _finish(
+        self, video_id: int | str, track_id: int, track: Track, category_ids: Sequence[int]
+    ) -> TrackRecord:
         label, score = judge(track, self.frame_count, self.options)
         masks = segmentations(track.detections(), self.frame_count, self.options.fill_gaps)
         return TrackRecord(

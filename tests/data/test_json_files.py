@@ -35,11 +35,11 @@ def test_encodings(tmp_path, encoding):
 
 
 def test_text_with_and_without_a_byte_order_mark(tmp_path):
-    for encoding in ("utf-8", "utf-8-sig"):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "a.txt").write_text("a\nä", encoding=encoding)
         assert read_text(tmp_path / "a.txt") == "a\nä"
     (tmp_path / "a.txt").write_bytes(b"\xff\xff")
-    with pytest.raises(UserError, match=r"a\.txt: is not text in UTF-8"):
+    with pytest.raises(UserError, match=r"a\.txt: is not UTF-8; save it as UTF-8"):
         read_text(tmp_path / "a.txt")
     with pytest.raises(UserError, match=r"cannot be read \(No such file"):
         read_text(tmp_path / "absent.txt")
@@ -51,7 +51,7 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
         (None, r"cannot be read \(No such file"),
         (b"", "is not valid JSON at line 1 column 1"),
         (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
-        (b"\xff\xd8\xff\xe0 jpeg", "is not JSON text in UTF-8"),
+        (b"\xff\xd8\xff\xe0 jpeg", "is not UTF-8; save it as UTF-8"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"1" * 10_000, "is not JSON that can be read"),
     ],
@@ -166,6 +166,7 @@ def test_annotations_of_mmtracking_are_read_by_every_command(tmp_path):
 
 def test_a_list_of_images_alone_does_not_make_annotations_mmtrackings(tmp_path):
     content = annotations() | {"images": []}
+    content["annotations"][0]["segmentations"][0] = compressed(object_mask())
     (tmp_path / "truth.json").write_text(json.dumps(content))
     assert read_labels(tmp_path / "truth.json") == content
     del content["annotations"]

@@ -37,23 +37,34 @@ def test_boxes_come_from_masks_where_the_file_has_none(tmp_path):
     assert read(tmp_path, content).objects[7][0].boxes == ((6.0, 4.0, 17.0, 12.0), None)
 
 
+ALL = (0.0, 0.0, 30.0, 20.0)
+
+
 @pytest.mark.parametrize(
-    ("box", "area", "expected"),
+    ("polygon", "box", "area", "expected", "note"),
     [
-        ([-5, 4, 11, 8], 88, (0.0, 4.0, 6.0, 12.0)),
-        ([25, 15, 50, 50], 88, (25.0, 15.0, 30.0, 20.0)),
-        ([6, 4, 0.5, 8], 88, None),
-        ([6, 4, 11, 8], 0, None),
-        ([40, 4, 11, 8], 88, None),
-        (None, 88, None),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [6, 4, 11, 8], 88, (6.0, 4.0, 17.0, 12.0), None),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [6, 4, 10, 7], 99, (6.0, 4.0, 16.0, 11.0), None),  # to the last pixel
+        ([-5, -5, 35, -5, 35, 25, -5, 25], [-5, -5, 40, 30], 600, ALL, None),  # clipped to the frame
+        ([6, 4, 7, 4, 7, 12, 6, 12], [6, 4, 0.5, 8], 8, None, "boxes smaller than a pixel, left out"),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [6, 4, 17, 12], 88, (6.0, 4.0, 17.0, 12.0), "boxes that do not fit"),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [40, 4, 11, 8], 88, (6.0, 4.0, 17.0, 12.0), "boxes that do not fit"),
+        ([6, 4, 17, 4, 17, 12, 6, 12], None, 88, (6.0, 4.0, 17.0, 12.0), "boxes that do not fit"),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [6, 4, 11, 8], 0, (6.0, 4.0, 17.0, 12.0), "areas of 0 or less"),
+        ([6, 4, 17, 4, 17, 12, 6, 12], [6, 4, 11, 8], -3, (6.0, 4.0, 17.0, 12.0), "areas of 0 or less"),
+        ([26, 4, 26, 4, 26, 4], [26, 4, 11, 8], 88, None, "masks without a pixel, left out"),
     ],
 )
-def test_boxes_are_clipped_and_filtered(tmp_path, box, area, expected):
+def test_boxes_are_clipped_filtered_or_taken_from_the_mask(tmp_path, polygon, box, area, expected, note):
     content = annotations()
-    content["annotations"][0] |= {"bboxes": [box, None], "areas": [area, None]}
-    found = read(tmp_path, content).objects[7][0]
+    content["annotations"][0] |= {"segmentations": [[polygon], None], "bboxes": [box, None]}
+    content["annotations"][0] |= {"areas": [area, None]}
+    dataset = read(tmp_path, content)
+    found = dataset.objects[7][0]
     assert found.boxes[0] == expected
     assert (found.segmentations[0] is None) == (expected is None)
+    kinds = [kind for kind in dataset.left_out.notes if not kind.startswith("objects without")]
+    assert [kind.startswith(note or "-") for kind in kinds] == ([True] if note else [])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,7 @@ def test_boxes_are_clipped_and_filtered(tmp_path, box, area, expected):
     [
         (without("videos"), "`videos`"),
         (set_to("categories", to={}), "`categories`"),
-        (set_to("annotations", to=[1]), "`annotations`"),
+        (set_to("annotations", to=[1]), "annotation number 1 is 1, expected an object"),
         (without("videos", 0, "id"), "video number 1 .*`id`"),
         (without("videos", 0, "height"), "video 7 .*`height`"),
         (set_to("videos", 1, "width", to=-4), "video 3 .*`width`"),
@@ -114,5 +125,5 @@ def test_bad_file_is_one_line(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         read_vis(tmp_path)
     (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff\xe0 jpeg")
-    with pytest.raises(UserError, match="not JSON text"):
+    with pytest.raises(UserError, match="is not UTF-8; save it as UTF-8"):
         read_vis(tmp_path / "picture.json")

@@ -161,8 +161,8 @@ def test_each_mask_is_read_or_has_its_error():
     first, second, third = read_each([good, bad, POLYGON], (HEIGHT, WIDTH))
     assert first == third == (compressed(object_mask()), 88)
     assert isinstance(second, BrokenSegmentation) and "cover 5 pixels" in str(second)
-    assert read_each([], (HEIGHT, WIDTH)) == []
-    assert read_each([good] * 300, (HEIGHT, WIDTH)) == [first] * 300
+    assert list(read_each([], (HEIGHT, WIDTH))) == []
+    assert list(read_each([good] * 300, (HEIGHT, WIDTH))) == [first] * 300
 
 
 def test_empty_runs_are_merged_away_before_the_box_is_measured():

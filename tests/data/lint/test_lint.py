@@ -86,7 +86,8 @@ def test_everything_wrong_at_once(tmp_path):
         {"id": "7"},
         {"id": 3, "height": 0, "width": 1, "file_names": ["v3/0.png"]},
         {"id": 4, "height": 20, "width": 30, "file_names": []},
-        {"id": 5, "height": 20, "width": 30, "length": 3, "file_names": ["v1/0.png"]},
+        {"id": 5, "height": 20, "width": 30, "file_names": ["v1/0.png"]},
+        {"id": 6, "height": 20, "width": 30, "length": 3, "file_names": ["v6/0.png"]},
     ]
     content["categories"] += [{"id": 1, "name": "x"}, {"id": 5}, {"id": 9, "name": "seal"}]
     path = write(tmp_path, clean())
@@ -122,7 +123,7 @@ def test_notes_are_no_faults(tmp_path, capsys):
     assert "note: 1 × gaps in the category ids\n    5 of 1 to 7 are missing, first 2, 3, 4, 5, 6\n" in printed
     assert "note: 1 × videos without labels\n    video 2\n" in printed
     assert "note: 1 × categories without objects\n    category 7 'seal'\n" in printed
-    assert "note: 1 × masks without a pixel\n    annotation 1, frame 1" in printed
+    assert "note: 1 × masks without a pixel, left out\n    annotation 1, frame 1" in printed
     assert printed.endswith("nothing wrong\n")
 
 
