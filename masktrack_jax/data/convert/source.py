@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from masktrack_jax.data.images import Size, open_image
+from masktrack_jax.data.images import Size, inspect_image
 from masktrack_jax.data.values import shown
 from masktrack_jax.masks.rle import Rle, encode_mask
 from masktrack_jax.runtime.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 EMPTY = "masks without a pixel"
-_ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclasses.dataclass
@@ -188,12 +187,6 @@ def named_file(name: str, folder: pathlib.Path, root: pathlib.Path) -> pathlib.P
     return path
 
 
-def orientation(path: pathlib.Path) -> int:
-    """The EXIF orientation of an image: 1 is upright, 2 to 4 are mirrored or upside down, 5 to 8 turned."""
-    with open_image(path) as image:
-        return image.getexif().get(_ORIENTATION, 1) if image.info.get("exif") else 1
-
-
 def size_error(where: str, stated: Size, found: Size, image: pathlib.Path) -> UserError:
     """The error for labels of another size than their image's, with the EXIF orientation if that is why."""
     cure = turned(stated, found, image) or "correct one of them"
@@ -203,7 +196,7 @@ def size_error(where: str, stated: Size, found: Size, image: pathlib.Path) -> Us
 
 def turned(stated: Size, found: Size, image: pathlib.Path) -> str:
     """The cure if only the EXIF orientation of an image gives it another size than `stated`, else ""."""
-    number = orientation(image) if stated == found[::-1] else 1
+    number = inspect_image(image).orientation if stated == found[::-1] else 1
     if number not in (5, 6, 7, 8):
         return ""
     return f"its EXIF orientation {number} turns it: save the image upright, or label it as it is shown"

@@ -13,11 +13,9 @@ from masktrack_jax.data.convert.source import (
     Clip,
     Report,
     Source,
-    check_file,
-    orientation,
     turned,
 )
-from masktrack_jax.data.images import Size, check_image
+from masktrack_jax.data.images import Size, inspect_image
 from masktrack_jax.masks.rle import Rle, mask_area, mask_box
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
@@ -127,10 +125,10 @@ def _clip_size(clip: Clip, report: Report) -> Size:
         raise UserError(f"video {clip.name}: has no annotated frames; leave it out with --videos")
     sizes: dict[Size, pathlib.Path] = {}
     for path in dict.fromkeys(path for _, path in clip.frames):
-        check_file(path)
-        size = check_image(path)
+        size, orientation = inspect_image(path)
         sizes.setdefault(size, path)
-        if orientation(path) in (2, 3, 4) or (size[0] == size[1] and orientation(path) > 4):
+        # The others change the size, so the size of the labels shows whether they are of the image as shown.
+        if orientation in (2, 3, 4) or (orientation > 4 and size[0] == size[1]):
             report.notes["images with an EXIF orientation, read as they are shown"] += 1
     if len(sizes) > 1:
         (size, path), (other, other_path) = list(sizes.items())[:2]

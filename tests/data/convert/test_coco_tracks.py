@@ -154,15 +154,15 @@ def refused(path, tmp_path, match, **options):
 @pytest.mark.parametrize(
     "images, labels, match",
     [
-        ([image("a", "frame_0.PNG")], [label(1, "a")], "image number 1 has `id` 'a', which is text"),
-        ([image(1, "frame_0.PNG")], [label(1, "1")], "annotation 1 has `image_id` '1', which is text"),
-        ([image(1, "frame_0.PNG", height="20")], [], "image 1 has `height` '20', which is text"),
+        ([image("a", "frame_0.PNG")], [label(1, "a")], "image number 1 has `id` 'a' .text."),
+        ([image(1, "frame_0.PNG")], [label(1, "1")], "annotation 1 has `image_id` '1' .text."),
+        ([image(1, "frame_0.PNG", height="20")], [], "image 1 has `height` '20' .text."),
         ([image(1, "frame_0.PNG", width=10**400)], [], "image 1 has `width` a number of 401 digits"),
         ([image(1, 7)], [], "image 1 has `file_name` 7, expected a name"),
         (
             [image(1, "frame_0.PNG")],
             [label(1, 1, iscrowd="0")],
-            "annotation 1 has `iscrowd` '0', which is text",
+            "annotation 1 has `iscrowd` '0' .text.",
         ),
         ([image(1, "frame_0.PNG")], [label(1, 1, track_id=[1])], r"annotation 1 has `track_id` \[1\]"),
         (

@@ -169,7 +169,7 @@ def test_masks_are_compared_with_the_frame_before_they_are_decoded(clip, tmp_pat
     [
         ({"imageHeight": 10**9, "imageWidth": 10**9}, "states an image of 1000000000x1000000000"),
         ({"imageHeight": 10**400}, "states an image of"),
-        ({"imageHeight": str(HEIGHT)}, "has `imageHeight` '20', which is text"),
+        ({"imageHeight": str(HEIGHT)}, "has `imageHeight` '20' .text."),
         ({"imageWidth": float("nan")}, "has `imageHeight` 20 and `imageWidth` nan"),
         ({"shapes": [shape(group=[1])]}, r"shape 1 has `group_id` \[1\]"),
         ({"shapes": [shape(label=3)]}, "shape 1 has `label` 3, expected a name"),
