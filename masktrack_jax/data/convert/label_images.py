@@ -33,11 +33,15 @@ class Edges(NamedTuple):
     values: np.ndarray
 
 
-def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> np.ndarray:
-    """The object numbers (height, width) uint8 of a palette or grey PNG, whose `frame` has this size.
+class LabelImage(NamedTuple):
+    """The object numbers (height, width) uint8, and the colours by number of a palette image, else none."""
 
-    Raises UserError.
-    """
+    numbers: np.ndarray
+    colours: list[tuple[int, ...]]
+
+
+def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> LabelImage:
+    """Read a palette or grey PNG, whose `frame` has this size. Raises UserError."""
     with open_image(path) as image:
         if image.mode not in ("P", "L", "1"):
             raise UserError(
@@ -48,8 +52,9 @@ def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> np.
         tile = getattr(image, "tile", [])  # how the file holds the pixels
         factor = _FACTORS.get(tile[0][3], 1) if tile else 1
         numbers = np.array(image).astype(np.uint8) // factor
+        flat = (image.getpalette() or []) if image.mode == "P" else []
     _check(path, numbers)
-    return numbers
+    return LabelImage(numbers, list(zip(flat[::3], flat[1::3], flat[2::3])))
 
 
 def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
@@ -59,7 +64,7 @@ def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
     if objects > MOST_OBJECTS:
         raise UserError(
             f"{path}: has {objects} values besides 0, more than a frame has objects ({MOST_OBJECTS}), "
-            f"so it is a picture; {_CURE}"
+            f"so it is a picture or was smoothed; {_CURE}"
         )
     if objects < 2:
         return

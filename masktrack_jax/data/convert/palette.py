@@ -135,15 +135,19 @@ def _tracks(
     """A track for each number in the PNGs of a video, in ascending order; `pairs` are PNGs and frames."""
     found: dict[int, list[Rle | None]] = {}
     largest: dict[int, int] = {}
+    colours: dict[int, set[tuple[int, ...]]] = {}
     for place, (path, frame) in enumerate(pairs):
-        indices = read_label_image(path, frame, (height, width))
+        indices, palette = read_label_image(path, frame, (height, width))
         numbers, areas = np.unique(indices[indices > 0], return_counts=True)
         for number, area in zip(numbers.tolist(), areas.tolist()):
             found.setdefault(number, [None] * len(pairs))[place] = encode_seen(indices == number, report)
             largest[number] = max(largest.get(number, 0), area)
+            colours.setdefault(number, set()).update(palette[number : number + 1])
     if VOID in found and len(found) > 1:  # alone, it is the object: DAVIS 2016 marks its only object with 255
         del found[VOID]
         report.left_out["videos with void pixels (255), taken as background"] += 1
+    if any(len(seen) > 1 for seen in colours.values()):
+        report.notes["videos whose PNGs have different palettes; a number in them may be two objects"] += 1
     report.notes[f"objects of {FEW_PIXELS} pixels or fewer in every frame"] += sum(
         largest[number] <= FEW_PIXELS for number in found
     )

@@ -71,7 +71,7 @@ RING = disc(1, radius=38, on=disc(255))  # a border of void around an object
     ],
 )
 def test_object_numbers_are_read(tmp_path, numbers):
-    np.testing.assert_array_equal(read_label_image(*save(tmp_path, numbers)), numbers)
+    np.testing.assert_array_equal(read_label_image(*save(tmp_path, numbers)).numbers, numbers)
 
 
 def grey_png(numbers, bits):
@@ -93,7 +93,7 @@ def test_grey_values_of_few_bits_are_the_numbers(tmp_path, bits):
     numbers = np.arange(min(2**bits, 100)).astype(np.uint8).repeat(8)[None].repeat(8, 0)
     path = tmp_path / "00000.png"
     path.write_bytes(grey_png(numbers, bits))
-    np.testing.assert_array_equal(read_label_image(path, path, numbers.shape), numbers)
+    np.testing.assert_array_equal(read_label_image(path, path, numbers.shape).numbers, numbers)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,20 @@ def test_what_is_left_out_or_tiny_is_counted(tmp_path):
     done = convert("davis", root, tmp_path / "out")
     assert done.left_out == {"videos without a palette PNG": 1, "videos without a folder of palette PNGs": 1}
     assert done.notes == {"objects of 4 pixels or fewer in every frame": 1}
+
+
+def test_palettes_that_differ_are_noted(tmp_path):
+    """Programs that save few colours number them anew in each image."""
+    root = data_set(tmp_path / "set", TWO)
+    write_image(root / "JPEGImages" / "clip" / "00001.jpg")
+    path = root / "Annotations" / "clip" / "00001.png"
+    write_palette(path, TWO)
+    assert not convert("davis", root, tmp_path / "out").notes
+    with Image.open(path) as image:
+        image.putpalette(image.getpalette()[3:6] + image.getpalette()[:3] + image.getpalette()[6:])
+        image.save(path)
+    notes = convert("davis", root, tmp_path / "again").notes
+    assert notes == {"videos whose PNGs have different palettes; a number in them may be two objects": 1}
 
 
 def test_frames_and_masks_of_one_name_are_refused(tmp_path):
