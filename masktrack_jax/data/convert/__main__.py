@@ -18,13 +18,11 @@ Several inputs become one data set with one list of categories:
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
-from masktrack_jax.data.convert.convert import KINDS, convert
+from masktrack_jax.data.convert.convert import KINDS, Video, convert
 from masktrack_jax.runtime import cli
 
 
@@ -67,16 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _decode(video: Path) -> Iterator[np.ndarray]:
-    """The frames of a video file. Imported by name, because `video` imports `data` and not the reverse."""
-    return import_module("masktrack_jax.video.files").open_video(video).frames()
+def _open_video(path: Path) -> Video:
+    """Open a video file. Imported by name, because `video` imports `data` and not the reverse."""
+    return import_module("masktrack_jax.video.files").open_video(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; print what was written and left out, by kind, and the path of the annotations."""
     values = vars(_parser().parse_args(arguments))
     kind, inputs, output = values.pop("kind"), values.pop("input"), values.pop("output")
-    done = convert(kind, inputs, output, progress=True, decode=_decode, **values)
+    done = convert(kind, inputs, output, progress=True, open_video=_open_video, **values)
     for word, kinds in (("left out", done.left_out), ("note", done.notes)):
         for name, count in kinds.items():
             print(f"{word}: {count} {name}")

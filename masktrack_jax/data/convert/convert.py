@@ -7,7 +7,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,18 @@ from masktrack_jax.data.json_files import read_text
 from masktrack_jax.runtime.errors import UserError
 
 PathLike = str | os.PathLike[str]
-Decode = Callable[[pathlib.Path], Iterator[np.ndarray]]  # the frames (H, W, 3) uint8 RGB of a video file
+
+
+class Video(Protocol):
+    """A video file: its number of frames, if it states one, and its frames (H, W, 3) uint8 RGB."""
+
+    length: int | None
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Iterate over the frames from the first."""
+
+
+OpenVideo = Callable[[pathlib.Path], Video]
 
 
 class Kind(NamedTuple):
@@ -58,14 +69,14 @@ def convert(
     videos: PathLike | None = None,
     link: bool = False,
     progress: bool = False,
-    decode: Decode | None = None,
+    open_video: OpenVideo | None = None,
     **options: Any,
 ) -> Converted:
     """Convert one or more `inputs` of a kind in `KINDS` to the new folder `output`, as one data set.
 
     `images` is one path for all inputs, or one for each. `videos` is a text file with the names of the videos
-    to convert, one a line or separated by spaces; default: all. `decode` reads a video file, which `images`
-    may be for CVAT. `options` are passed to the kind's reader. Raises UserError.
+    to convert, one a line or separated by spaces; default: all. `open_video` opens a video file,
+    which `images` may be for CVAT. `options` are passed to the kind's reader. Raises UserError.
     """
     paths, pictures = _paths(inputs), _paths(images)
     given = {*options, *(["images"] if pictures else [])}
@@ -87,7 +98,7 @@ def convert(
                 options["images"] = pictures[min(number, len(pictures) - 1)]
                 _check_images(kind, options["images"], link)
             if kind == "cvat":
-                options["extract"] = functools.partial(_extract, decode, stack)
+                options["extract"] = functools.partial(_extract, open_video, stack, report)
             try:
                 sources.append(KINDS[kind].read(path, report, **options))
             except OSError as error:
@@ -123,26 +134,34 @@ def _check_images(kind: str, path: pathlib.Path, link: bool) -> None:
 
 
 def _extract(
-    decode: Decode | None, stack: contextlib.ExitStack, video: pathlib.Path, wanted: Callable[[int], bool]
+    open_video: OpenVideo | None,
+    stack: contextlib.ExitStack,
+    report: Report,
+    path: pathlib.Path,
+    wanted: Callable[[int], bool],
 ) -> dict[int, pathlib.Path]:
     """Write the wanted frames of a video file as images, in a folder that is deleted when `stack` is closed.
 
     Returns their paths by frame number.
     """
-    if decode is None:
-        raise UserError(f"{video}: is a file; give the folder of the frames as --images")
-    images = {}
+    if open_video is None:
+        raise UserError(f"{path}: is a file; give the folder of the frames as --images")
+    images, count = {}, 0
+    video = open_video(path)
     try:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="masktrack_convert_"))
-        for number, frame in enumerate(decode(video)):
-            if wanted(number):
-                images[number] = pathlib.Path(folder) / f"{number:06d}.jpg"
-                Image.fromarray(frame).save(images[number], quality=95)
+        for frame in video.frames():
+            if wanted(count):
+                images[count] = pathlib.Path(folder) / f"{count:06d}.jpg"
+                Image.fromarray(frame).save(images[count], quality=95)
+            count += 1
     except OSError as error:
         raise UserError(
-            f"{video}: its frames cannot be written to {tempfile.gettempdir()} ({error.strerror}); "
+            f"{path}: its frames cannot be written to {tempfile.gettempdir()} ({error.strerror}); "
             "set TMPDIR to a folder with space"
         ) from None
+    kind = "frames that a video states but that cannot be decoded, so labels behind them may be shifted"
+    report.notes[kind] += max((video.length or 0) - count, 0)
     return images
 
 

@@ -98,12 +98,32 @@ def test_frames_of_the_video_itself(tmp_path, capsys):
         command.main([*arguments, "--output", str(tmp_path / "linked"), "--link"])
 
 
+class Stored:
+    """A video that states `length` frames and has three."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def frames(self):
+        return iter([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3)
+
+
+def test_frames_of_a_video_that_cannot_be_decoded_are_noted(tmp_path):
+    folder, video = export(tmp_path / "clip", size=3, keys=(0,)), tmp_path / "clip.mp4"
+    video.touch()
+    for length, expected in ((None, []), (3, []), (4, [1])):
+        out = tmp_path / str(length)
+        done = convert(
+            "cvat", folder, out, images=video, open_video=lambda path, length=length: Stored(length)
+        )
+        assert [*done.notes.values()] == expected and done.counts.frames == 3
+
+
 def test_a_video_that_is_too_short_is_refused(tmp_path):
     folder, video = export(tmp_path / "clip", start=10), tmp_path / "clip.mp4"
     video.touch()
-    frames = [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3
     with pytest.raises(UserError, match=r"has frames 10 to 13, but .*clip\.mp4 has none of them"):
-        convert("cvat", folder, tmp_path / "out", images=video, decode=lambda path: iter(frames))
+        convert("cvat", folder, tmp_path / "out", images=video, open_video=lambda path: Stored(3))
 
 
 def test_several_exports_are_one_set(tmp_path):
