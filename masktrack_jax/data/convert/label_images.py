@@ -13,10 +13,14 @@ VOID = 255  # pixels that are neither an object nor background
 
 MOST_OBJECTS = 100  # numbers in one image; no frame of the data sets has as many objects
 # Of the pixels at an edge, the share between a lower and a higher value, or without an equal neighbour.
-# Object numbers have below 1 %, in crowded frames of 20x30 pixels up to 9 %. Numbers that were smoothed, or
-# resized with interpolation, have above 13 %, JPEG-compressed ones above 24 %.
+# Object numbers have below 1 %, where they crowd up to 9 %. Numbers that were smoothed, or resized with
+# interpolation, have above 13 %, JPEG-compressed ones above 24 %.
 MOST_BLURRED = 0.1
-FEWEST_BLURRED = 12  # pixels; fewer can be thin objects
+# Thin objects over others can look like that, so there must be many such pixels. Fewer are enough if the
+# values do not count objects, and several of them are only at edges.
+MANY_BLURRED = 150  # pixels
+FEW_BLURRED = 12
+FEWEST_AT_EDGES = 4  # values
 # Of a number's pixels, the share without an equal neighbour; high in the noise of the best JPEG quality.
 MOST_LONELY = 0.2
 FEWEST_LONELY = 16  # pixels
@@ -26,11 +30,15 @@ _CURE = "save object numbers as PNG, and resize them with nearest neighbour"
 
 
 class Edges(NamedTuple):
-    """The pixels (n,) beside another value: whether each is blurred or lonely (see above), and its value."""
+    """The pixels (n,) beside another value: whether each is blurred or lonely (see above), and its value.
+
+    `only` are the values that no block of 3x3 pixels has.
+    """
 
     blurred: np.ndarray
     lonely: np.ndarray
     values: np.ndarray
+    only: np.ndarray
 
 
 class LabelImage(NamedTuple):
@@ -59,7 +67,7 @@ def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> Lab
 
 def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
     """Raise UserError unless the values can be object numbers."""
-    areas = np.bincount(numbers.ravel(), minlength=256)
+    areas = np.bincount(numbers.ravel(), minlength=256)  # by value
     objects = np.count_nonzero(areas[1:])
     if objects > MOST_OBJECTS:
         raise UserError(
@@ -70,7 +78,9 @@ def _check(path: pathlib.Path, numbers: np.ndarray) -> None:
         return
     edges = _edges(numbers)
     blurred = int((edges.blurred | edges.lonely).sum())
-    if blurred >= max(FEWEST_BLURRED, MOST_BLURRED * len(edges.blurred)):
+    counted = np.flatnonzero(areas[:VOID])[-1] <= 2 * objects + 10
+    few = FEW_BLURRED if not counted and len(edges.only) >= FEWEST_AT_EDGES else MANY_BLURRED
+    if blurred >= max(few, MOST_BLURRED * len(edges.blurred)):
         raise UserError(
             f"{path}: {blurred} of {len(edges.blurred)} pixels at edges have values between their "
             f"neighbours' ({objects} values besides 0), so it was smoothed, resized or "
@@ -97,7 +107,8 @@ def _edges(numbers: np.ndarray) -> Edges:
     inside = (low[rows, columns] < values) & (values < high[rows, columns])
     # At the border, padding repeats the pixel itself.
     border = (rows == 0) | (columns == 0) | (rows == numbers.shape[0] - 1) | (columns == numbers.shape[1] - 1)
-    return Edges(inside & ~block[rows, columns], (equal == 0) & ~border, values)
+    only = np.setdiff1d(values, numbers[block])
+    return Edges(inside & ~block[rows, columns], (equal == 0) & ~border, values, only)
 
 
 def _over(values: np.ndarray, reduce: np.ufunc) -> np.ndarray:
