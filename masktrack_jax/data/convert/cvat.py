@@ -86,7 +86,7 @@ def read(
         for element in root.iterfind("track"):
             shapes = _shapes(path, element, task, frames, report)
             if shapes:
-                objects.append((_attribute(path, element, "label", str), shapes))
+                objects.append((_attribute(path, element, "label", _name), shapes))
         labels += [*_labels(root), *(label for label, _ in objects)]
         tracks = functools.partial(_tracks, path, objects, [*frames], report)
         clips.append(Clip(name, tuple((x.name, x) for x in frames.values()), tracks))
@@ -228,6 +228,12 @@ def _attribute(
         raise UserError(
             f"{path}: a <{element.tag}> has {name}={found}, which is not valid; export it again"
         ) from None
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
 
 
 def _shapes(

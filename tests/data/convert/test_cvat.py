@@ -121,6 +121,7 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
     [
         (cvat("", head=ENTITIES), "has a document type"),
         (cvat("")[:-5], "is not valid XML"),
+        (cvat(track(" ", box(1, 1, 1, 2, 2))), "a <track> has label=' ', which is not valid"),
         (cvat('<image id="0"/>'), "export the task as `CVAT for video 1.1`"),
         ("<other/>", "export the task as `CVAT for video 1.1`"),
         (cvat(track("bus", box(4, 1, 1, 2, 2)), size=4), "frame 4 is not among the frames 0 to 3"),

@@ -69,7 +69,8 @@ RING = disc(1, radius=38, on=disc(255))  # a border of void around an object
         np.zeros(SHAPE, np.uint8),
         THIN[:, :4],
         np.eye(60, dtype=np.uint8) * 3,  # an object one pixel wide
-        2 * rectangle(5, 5, 20, 15) - rectangle(6, 6, 19, 14),  # a border one pixel wide around another
+        np.uint8(2) * rectangle(5, 5, 20, 15)
+        - rectangle(6, 6, 19, 14),  # a border one pixel wide around another
     ],
 )
 def test_object_numbers_are_read(tmp_path, numbers):
