@@ -98,7 +98,9 @@ def read(
         if any(label.track is not None for picture in inside for label in picture.annotations):
             if frames != 1:
                 raise UserError(f"{path}: has track ids, so its images are not repeated; leave out --frames")
-            name = folder or (_own_name(path) if video_id is None else f"video_{video_id}")
+            name = folder or _own_name(path)
+            if video_id is not None and sum(other == folder for other, _ in groups) > 1:
+                name += f"_{video_id}"
             clips.append(_video(path, name, inside, report))
             continue
         for picture in inside:

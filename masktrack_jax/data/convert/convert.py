@@ -75,8 +75,8 @@ def convert(
     """Convert one or more `inputs` of a kind in `KINDS` to the new folder `output`, as one data set.
 
     `images` is one path for all inputs, or one for each. `videos` is a text file with the names of the videos
-    to convert, one a line or separated by spaces; default: all. `open_video` opens a video file,
-    which `images` may be for CVAT. `options` are passed to the kind's reader. Raises UserError.
+    to convert, one a line or separated by spaces; default: all. `open_video` opens a video file, which
+    `images` may be for CVAT. `options` are passed to the kind's reader. Raises UserError.
     """
     paths, pictures = _paths(inputs), _paths(images)
     given = {*options, *(["images"] if pictures else [])}
@@ -96,9 +96,9 @@ def convert(
         for number, path in enumerate(paths):
             if pictures:
                 options["images"] = pictures[min(number, len(pictures) - 1)]
-                _check_images(kind, options["images"], link)
+                _check_images(kind, options["images"])
             if kind == "cvat":
-                options["extract"] = functools.partial(_extract, open_video, stack, report)
+                options["extract"] = functools.partial(_extract, open_video, stack, report, link)
             try:
                 sources.append(KINDS[kind].read(path, report, **options))
             except OSError as error:
@@ -121,7 +121,7 @@ def _paths(given: PathLike | Sequence[PathLike] | None) -> list[pathlib.Path]:
     return [pathlib.Path(x) for x in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
-def _check_images(kind: str, path: pathlib.Path, link: bool) -> None:
+def _check_images(kind: str, path: pathlib.Path) -> None:
     """Raise UserError unless frames can be read at this path: in a folder, or for CVAT in a video file."""
     if path.is_dir():
         return
@@ -129,14 +129,13 @@ def _check_images(kind: str, path: pathlib.Path, link: bool) -> None:
         raise UserError(f"{path}: no such folder of frames; check --images")
     if kind != "cvat":
         raise UserError(f"{path}: is a file; give the folder of the frames as --images")
-    if link:
-        raise UserError(f"--link: the frames of {path} are no files to link to; leave it out")
 
 
 def _extract(
     open_video: OpenVideo | None,
     stack: contextlib.ExitStack,
     report: Report,
+    link: bool,
     path: pathlib.Path,
     wanted: Callable[[int], bool],
 ) -> dict[int, pathlib.Path]:
@@ -146,6 +145,8 @@ def _extract(
     """
     if open_video is None:
         raise UserError(f"{path}: is a file; give the folder of the frames as --images")
+    if link:
+        raise UserError(f"--link: the frames of {path} are no files to link to; leave it out")
     images, count = {}, 0
     video = open_video(path)
     try:

@@ -99,8 +99,8 @@ def test_images_of_a_video_id_are_one_video_in_the_order_of_their_frame_ids(pict
     path = write(pictures, images, [label(n, n, instance_id=1) for n in (1, 2, 3)])
     dataset, _, _ = converted("coco", path, tmp_path / "out", images=pictures)
     assert [video.file_names for video in dataset.videos] == [
-        ("video_3/frame_1.PNG", "video_3/frame_0.PNG"),
-        ("video_4/frame_2.PNG",),
+        ("clip_3/frame_1.PNG", "clip_3/frame_0.PNG"),
+        ("clip_4/frame_2.PNG",),
     ]
 
 

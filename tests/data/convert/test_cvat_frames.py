@@ -85,8 +85,10 @@ def test_images_are_never_matched_by_their_order_alone(tmp_path, names, match):
 
 def test_frames_of_the_video_itself(tmp_path, capsys):
     folder = export(tmp_path / "clip", start=2, step=2, size=3, keys=(0, 1, 2))
-    write_video(tmp_path / "clip.mp4", count=6, height=HEIGHT, width=WIDTH)
-    arguments = ["--from", "cvat", "--input", str(folder), "--images", str(tmp_path / "clip.mp4")]
+    video = tmp_path / "videos" / "clip.mp4"
+    video.parent.mkdir()
+    write_video(video, count=6, height=HEIGHT, width=WIDTH)
+    arguments = ["--from", "cvat", "--input", str(folder), "--images", str(video)]
     command.main([*arguments, "--output", str(tmp_path / "out")])
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "left out: 1 frames without an image"  # frame 6 of a video of 6 frames
@@ -94,8 +96,9 @@ def test_frames_of_the_video_itself(tmp_path, capsys):
     assert printed[2].startswith("written: 1 videos, 2 frames, 1 tracks, 2 objects, 1 categories")
     names = sorted(path.name for path in (tmp_path / "out" / "JPEGImages" / "clip").iterdir())
     assert names == ["000002.jpg", "000004.jpg"]
-    with pytest.raises(UserError, match=r"--link: the frames of .*clip\.mp4 are no files"):
-        command.main([*arguments, "--output", str(tmp_path / "linked"), "--link"])
+    for given in (video, video.parent):
+        with pytest.raises(UserError, match=r"--link: the frames of .*clip\.mp4 are no files"):
+            command.main([*arguments[:-1], str(given), "--output", str(tmp_path / "linked"), "--link"])
 
 
 class Stored:
