@@ -34,7 +34,7 @@ def from_cocovid(content: dict[str, Any], report: Report, notes: list[str]) -> d
     """
     lists = {}
     for key in ("videos", "annotations"):
-        lists[key] = content.get(key) or []
+        lists[key] = [] if content.get(key) is None else content[key]
         if not isinstance(lists[key], list):
             report("missing lists", "the file", f"has no list of objects `{key}` but {shown(lists[key])}")
             lists[key] = []
@@ -56,6 +56,11 @@ def from_cocovid(content: dict[str, Any], report: Report, notes: list[str]) -> d
         lengths = {video["id"]: video["length"] for video in videos}
         out["annotations"] = _objects(lists["annotations"], images, lengths, report, notes)
     return out
+
+
+def instance_name(record: dict[str, Any]) -> str:
+    """The name of a converted object in messages: it has no record of its own in the file."""
+    return f"instance {record['instance_id']} of video {shown(record['video_id'])}"
 
 
 def _any_has(records: object, key: str) -> bool:
@@ -122,6 +127,7 @@ def _objects(
         video_id, frame = images[image_id][:2]
         new = {
             "id": len(objects) + 1,
+            "instance_id": instance,
             "video_id": video_id,
             "category_id": box["category_id"],
             "iscrowd": box.get("iscrowd", 0),

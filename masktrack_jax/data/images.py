@@ -18,8 +18,6 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = (5, 6, 7, 8)
 _TURNED = " after the quarter turn that its EXIF orientation states"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-# What Pillow raises for files that are damaged or no images.
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 # A path or an open file.
 ImageSource = str | os.PathLike[str] | IO[bytes]
@@ -44,12 +42,19 @@ def read_image(path: ImageSource, file: IO[bytes] | None = None, size: Size | No
         facts = _facts(image, path)
         if size is not None:
             _check_size(facts, size, path)
-        if image.info.get("exif"):
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _SIXTEEN_BIT_MODES:
-            grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
-            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return as_rgb(image, path)
+
+
+def as_rgb(image: Image.Image, path: ImageSource) -> np.ndarray:
+    """The current page of an open image as (H, W, 3) uint8 RGB, see `read_image`."""
+    if image.info.get("exif"):
+        image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT_MODES:
+        grey = np.clip(np.asarray(image, np.int64), 0, 65535) * 255 // 65535
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def check_image(path: ImageSource) -> Size:
@@ -100,15 +105,20 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
     try:
         if file is None and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{path}: is no file but a folder, pipe or device; check the frames folder")
-        with warnings.catch_warnings(), Image.open(path if file is None else file) as image:
-            warnings.simplefilter("ignore")  # about palettes with transparency and about large images
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about palettes with transparency, large images, damaged EXIF data
+            with Image.open(path if file is None else file) as image:
+                yield image
     except FileNotFoundError:
         if isinstance(path, str | os.PathLike) and os.path.islink(path):
             target = os.readlink(path)
             raise UserError(f"{path}: is a link to {target}, which does not exist; replace it") from None
         raise UserError(f"{path}: no such image; check the frames folder") from None
-    except (*_BROKEN, MemoryError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError) and _is_heic(path if file is None else file):
             raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from masktrack_jax.data.cocovid import from_cocovid, is_cocovid
+from masktrack_jax.data.cocovid import from_cocovid, instance_name, is_cocovid
 from masktrack_jax.data.records import check_annotation, check_categories, check_video
 from masktrack_jax.data.values import Id, Report, kind_of, record_error, record_name, unique_ids
 from masktrack_jax.masks.segmentations import BrokenSegmentation, read_each
@@ -35,13 +35,20 @@ class LabelsFile(dict[str, Any]):
       pixels: for each annotation, the area of its mask in every frame, `ABSENT` where it has none.
       originals: for each annotation, its record as the file has it.
       notes: lines on what the file holds and the format cannot.
+      names: for each annotation, its name in messages, by default that of its record.
     """
 
     def __init__(
-        self, content: dict[str, Any], pixels: list[list[int]], originals: list[dict], notes: list[str]
+        self,
+        content: dict[str, Any],
+        pixels: list[list[int]],
+        originals: list[dict],
+        notes: list[str],
+        names: list[str] | None = None,
     ) -> None:
         super().__init__(content)
         self.pixels, self.originals, self.notes = pixels, originals, notes
+        self.names = names or _names(originals)
 
     def only(self, video_ids: Collection[Id], category_ids: Collection[int]) -> "LabelsFile":
         """The content restricted to these videos and categories."""
@@ -56,7 +63,8 @@ class LabelsFile(dict[str, Any]):
             "annotations": [self["annotations"][place] for place in kept],
         }
         pixels = [self.pixels[place] for place in kept]
-        return LabelsFile(content, pixels, [self.originals[place] for place in kept], self.notes)
+        originals = [self.originals[place] for place in kept]
+        return LabelsFile(content, pixels, originals, self.notes, [self.names[place] for place in kept])
 
 
 def check_labels(content: object, path: str | Path, report: Report | None = None) -> LabelsFile:
@@ -75,7 +83,8 @@ def check_labels(content: object, path: str | Path, report: Report | None = None
         )
     report = report or functools.partial(_stop, path)
     notes: list[str] = []
-    if is_cocovid(content):
+    converted = is_cocovid(content)
+    if converted:
         content = from_cocovid(content, report, notes)
     categories = check_categories(_records(content, "categories", report), report)
     records = _records(content, "videos", report)
@@ -86,21 +95,28 @@ def check_labels(content: object, path: str | Path, report: Report | None = None
         if video_id is not None and (video := check_video(record, video_id, report))
     }
     checked = content | {"categories": list(categories.values()), "videos": list(videos.values())}
-    annotations, originals = [], []
+    annotations: list[dict[str, Any]] = []
+    originals, names = [], []
     if content.get("annotations") is not None:
         known = {video_id for video_id in ids if video_id is not None}
-        for place, record in enumerate(_records(content, "annotations", report), start=1):
-            found = check_annotation(record, place, known, videos, categories, report)
+        records = _records(content, "annotations", report)
+        for record, name in zip(records, map(instance_name, records) if converted else _names(records)):
+            found = check_annotation(record, name, known, videos, categories, report)
             if found is not None:
                 annotations.append(found)
                 originals.append(record)
+                names.append(name)
         checked["annotations"] = annotations
-        ids = [record.get("id") for record in annotations]
-        if len(set(map(repr, ids))) < len(ids):
-            notes.append(
-                f"{len(ids) - len(set(map(repr, ids)))} annotations have no `id` of their own; not used"
-            )
-    return LabelsFile(checked, _read_masks(annotations, videos, report), originals, notes)
+        shared = len(annotations) - len({repr(record.get("id")) for record in annotations})
+        if shared:
+            notes.append(f"{shared} annotations have the `id` of another one, or none; ids are not used")
+    pixels = _read_masks(annotations, names, videos, report)
+    return LabelsFile(checked, pixels, originals, notes, names)
+
+
+def _names(records: list) -> list[str]:
+    """The names of annotations in messages."""
+    return [record_name(record, "annotation", place) for place, record in enumerate(records, start=1)]
 
 
 def _stop(path: object, kind: str, where: str, problem: str) -> None:
@@ -120,7 +136,9 @@ def _records(content: dict, key: str, report: Report) -> list:
     return []
 
 
-def _read_masks(annotations: list[dict], videos: dict[Id, dict], report: Report) -> list[list[int]]:
+def _read_masks(
+    annotations: list[dict], names: list[str], videos: dict[Id, dict], report: Report
+) -> list[list[int]]:
     """Replace the masks of annotations by compressed RLEs; returns their areas in every frame."""
     of_video: dict[Id, list[int]] = {}
     for place, record in enumerate(annotations):
@@ -140,10 +158,9 @@ def _read_masks(annotations: list[dict], videos: dict[Id, dict], report: Report)
         found = read_each(segmentations, (video["height"], video["width"]))
         for (place, frame), mask, one in zip(there, segmentations, found):
             if isinstance(one, BrokenSegmentation):
-                where = record_name(annotations[place], "annotation", place + 1)
                 other_size = isinstance(mask, dict) and mask.get("size") != [video["height"], video["width"]]
                 kind = "masks whose size is not their video's" if other_size else "masks that cannot be read"
-                report(kind, f"{where}, frame {frame},", f"is not a mask ({one})")
+                report(kind, f"{names[place]}, frame {frame},", f"is not a mask ({one})")
                 pixels[place][frame] = BROKEN
             else:
                 annotations[place]["segmentations"][frame], pixels[place][frame] = one

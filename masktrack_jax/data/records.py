@@ -11,7 +11,6 @@ from masktrack_jax.data.values import (
     Report,
     is_number,
     known_id,
-    record_name,
     shown,
     typed,
     unique_ids,
@@ -81,14 +80,16 @@ def _file_name(name: object, where: str, report: Report) -> str:
 
 def check_annotation(
     record: object,
-    place: int,
+    where: str,
     known: Collection[Id],
     videos: dict[Id, dict],
     categories: Collection[int],
     report: Report,
 ) -> dict[str, Any] | None:
-    """The checked record of an object, with its masks as in the file; None if it is faulty."""
-    where = record_name(record, "annotation", place)
+    """The checked record of an object, with its masks as in the file; None if it is faulty.
+
+    `where` is its name in messages, `known` the ids of all videos, `videos` those without a fault.
+    """
     if not isinstance(record, dict):
         report("records that are not objects", where, f"is {shown(record)}, expected an object")
         return None
@@ -96,11 +97,10 @@ def check_annotation(
     category_id = known_id(record, "category_id", categories, "categories", where, report)
     checked = record | {"video_id": video_id, "category_id": category_id}
     if "iscrowd" in record:
-        checked["iscrowd"] = 0 if record["iscrowd"] is None else whole(record["iscrowd"])
-        if isinstance(record["iscrowd"], bool):
-            checked["iscrowd"] = int(record["iscrowd"])
+        flag = record["iscrowd"]
+        checked["iscrowd"] = int(flag or 0) if isinstance(flag, bool | None) else whole(flag)
         if checked["iscrowd"] not in (0, 1):
-            problem = f"has `iscrowd` {typed(record['iscrowd'])}, expected 0 or 1"
+            problem = f"has `iscrowd` {typed(flag)}, expected 0 or 1"
             report("crowd flags other than 0 and 1", where, problem)
     if "segmentations" not in record:
         report("missing keys", where, "has no `segmentations`")
@@ -113,8 +113,11 @@ def check_annotation(
     if masks is None:
         return None
     checked["segmentations"] = masks
-    checked |= {"bboxes": _boxes(boxes, where, report)} if "bboxes" in record else {}
-    return checked | ({"areas": _areas(areas, where, report)} if "areas" in record else {})
+    if "bboxes" in record:
+        checked["bboxes"] = _boxes(boxes, where, report)
+    if "areas" in record:
+        checked["areas"] = _areas(areas, where, report)
+    return checked
 
 
 def _per_frame(record: dict, key: str, video: dict, where: str, report: Report) -> list | None:

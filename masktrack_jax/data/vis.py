@@ -11,7 +11,7 @@ import numpy as np
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import LabelsFile
-from masktrack_jax.data.values import Id, record_error, record_name, shown
+from masktrack_jax.data.values import Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
@@ -176,8 +176,7 @@ def read_objects(labels: LabelsFile, left_out: Findings) -> dict[Id, tuple[VisOb
     sizes = {video["id"]: (video["height"], video["width"]) for video in labels["videos"]}
     numbers = {record["id"]: label for label, record in enumerate(labels["categories"])}
     objects: dict[Id, list[VisObject]] = {}
-    for place, (number, record, pixels) in enumerate(zip(ids, records, labels.pixels), start=1):
-        where = record_name(record, "annotation", place)
+    for number, record, pixels, where in zip(ids, records, labels.pixels, labels.names):
         boxes = _boxes(record, pixels, sizes[record["video_id"]], where, left_out)
         found = VisObject(
             annotation_id=number,

@@ -1,5 +1,6 @@
 """Randomly changed annotations and images: each is read, or rejected with one line that names it."""
 
+import copy
 import io
 import json
 
@@ -9,14 +10,17 @@ from hypothesis import example, given, target
 from hypothesis import strategies as st
 from PIL import Image
 
-from masktrack_jax.data.images import read_image
-from masktrack_jax.data.json_files import read_json
+from masktrack_jax.data.images import check_image, read_image
+from masktrack_jax.data.json_files import read_json, read_labels
 from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
+from masktrack_jax.evaluation.validate import validate
+from masktrack_jax.masks.rle import decode_mask, mask_box
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 from tests.helpers.annotations import annotations, cocovid, with_polygons
 from tests.helpers.mutations import changed, cut_or_flipped, refused_or
+from tests.helpers.valid_labels import FORMS, valid_labels
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +55,67 @@ def test_annotations(folder, content):
 
 
 @given(st.sampled_from(ANNOTATIONS).flatmap(changed))
-def test_the_linter(folder, content):
-    path = folder / "linted.json"
+def test_every_command_has_one_verdict(folder, content):
+    """Reader, evaluator's reader and validator refuse with one line, which the linter says too."""
+    path = folder / "judged.json"
     path.write_text(json.dumps(content))
-    refused_or(lint, path)
+    (folder / "results.json").write_text("[]")
+    lines = []
+    for read in (read_labels, read_vis, lambda path: validate(folder / "results.json", path)):
+        try:
+            read(path)
+            lines.append(None)
+        except UserError as error:
+            lines.append(str(error))
+    findings = refused_or(lint, path)
+    assert lines[0] == lines[2]
+    if lines[0] != lines[1]:  # frames are needed by training alone
+        assert lines[0] is None and "has no list of frames `file_names`" in lines[1]
+    if findings is None:
+        assert lines[0] is not None
+    elif lines[1] is not None:
+        assert findings.num_errors
+
+
+@given(valid_labels(), st.sampled_from(list(FORMS)))
+def test_every_form_of_a_file_is_read_alike(folder, labels, form):
+    """The same objects by training and evaluation, and no error of the linter."""
+    content = copy.deepcopy(labels.content)
+    FORMS[form](content)
+    path = folder / "valid.json"
+    path.write_text(json.dumps(content))
+    dataset, read = read_vis(path), read_labels(path)
+    seen = [
+        masks for masks in labels.masks if form != "CocoVID" or masks.any()
+    ]  # it has records of boxes only
+    objects = sorted(
+        (found for some in dataset.objects.values() for found in some), key=lambda found: found.annotation_id
+    )
+    expected = sorted(_key(masks) for masks in seen)
+    assert sorted(_key(_decode(found.segmentations, seen)) for found in objects) == expected
+    assert (
+        sorted(_key(_decode(record["segmentations"], seen)) for record in read.get("annotations", ()))
+        == expected
+    )
+    assert [video.file_names for video in dataset.videos] == [
+        tuple(video["file_names"]) for video in labels.content["videos"]
+    ]
+    for found in objects:
+        for rle, box in zip(found.segmentations, found.boxes, strict=True):
+            assert (rle is None) == (box is None)
+            if rle is not None:
+                x, y, width, height = mask_box(rle)
+                assert box == (x, y, x + width, y + height)
+    assert lint(path).errors.keys() <= {"objects without a pixel in any frame"}
+
+
+def _decode(segmentations, masks):
+    size = masks[0].shape[1:]
+    return np.array([np.zeros(size, bool) if rle is None else decode_mask(rle) for rle in segmentations])
+
+
+def _key(masks):
+    return masks.shape, masks.astype(np.uint8).tobytes()
 
 
 @given(cut_or_flipped(json.dumps(annotations()).encode()))
@@ -74,9 +135,11 @@ def picture(suffix):
     return stream.getvalue()
 
 
-@given(st.sampled_from(["jpg", "png", "bmp", "webp"]).map(picture).flatmap(cut_or_flipped))
+@given(st.sampled_from(["jpg", "png", "bmp", "webp", "gif", "tiff"]).map(picture).flatmap(cut_or_flipped))
 def test_images(folder, content):
     path = folder / "frame"
     path.write_bytes(content)
-    image = refused_or(read_image, path)
-    assert image is None or (image.dtype == np.uint8 and image.shape[2:] == (3,))
+    image, size = refused_or(read_image, path), refused_or(check_image, path)
+    assert image is None or (image.dtype == np.uint8 and image.shape == (*size, 3))
+    if size != (24, 16):
+        assert refused_or(lambda path: read_image(path, size=(24, 16)), path) is None

@@ -1,11 +1,21 @@
 """Images of every kind are read, checked, resized and padded, or rejected with one line."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from masktrack_jax.data.images import bucket_for, check_image, fit_size, pad_image, read_image, resize_image
+from masktrack_jax.data.images import (
+    bucket_for,
+    check_image,
+    fit_size,
+    inspect_image,
+    pad_image,
+    read_image,
+    resize_image,
+)
 from masktrack_jax.runtime.errors import UserError
 
 
@@ -124,3 +134,68 @@ def test_check_image_says_what_read_image_would(tmp_path, suffix, orientation):
         path.write_bytes(whole[:cut])
         with pytest.raises(UserError, match="cannot be read as an image"):
             check_image(path)
+
+
+def turned(path, orientation, size=(12, 16)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size[::-1]).save(path, exif=exif)
+
+
+def test_a_picture_that_exif_turns_away_from_its_labels_is_named(tmp_path):
+    for name in ("turned.jpg", "turned.png"):
+        turned(tmp_path / name, 6)
+        assert read_image(tmp_path / name, size=(16, 12)).shape == (16, 12, 3)
+        with pytest.raises(
+            UserError, match=r"is 16x12 \(height x width\) after the quarter turn that its EXIF"
+        ):
+            read_image(tmp_path / name, size=(12, 16))
+    turned(tmp_path / "half.jpg", 3)
+    assert inspect_image(tmp_path / "half.jpg") == ((12, 16), 3)
+    with pytest.raises(
+        UserError, match=r"half\.jpg: is 12x16 \(height x width\) but the annotations say 5x5"
+    ):
+        read_image(tmp_path / "half.jpg", size=(5, 5))
+
+
+def test_the_size_is_compared_before_anything_is_decoded(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "frame.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="is 64x64"):
+        read_image(tmp_path / "frame.png", size=(5, 5))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_a_frame_is_one_picture(tmp_path, suffix, read):
+    pages = [Image.new("RGB", (16, 12), (90 * n, 0, 0)) for n in range(3)]
+    pages[0].save(tmp_path / f"one.{suffix}")
+    assert check_image(tmp_path / f"one.{suffix}") == (12, 16)
+    pages[0].save(tmp_path / f"frames.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match=rf"frames\.{suffix}: holds 3 pictures, expected one; save each"):
+        read(tmp_path / f"frames.{suffix}")
+
+
+def test_a_camera_s_second_view_is_no_page(tmp_path):
+    pages = [Image.new("RGB", (16, 12)) for _ in range(2)]
+    pages[0].save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=pages[1:])
+    assert read_image(tmp_path / "camera.jpg").shape == (12, 16, 3)
+
+
+def test_files_that_are_no_pictures_are_named_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("gone.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    for name, message in (
+        ("pipe.jpg", "is no file but a folder, pipe or device"),
+        ("folder.jpg", "is no file but a folder, pipe or device"),
+        ("dangling.jpg", r"is a link to gone\.jpg, which does not exist"),
+        ("phone.jpg", "is a HEIC picture, which cannot be read; convert it to JPEG"),
+        ("a" * 300, "cannot be read as an image"),
+        ("half\ud800", "cannot be read as an image"),
+    ):
+        for read in (read_image, check_image):
+            with pytest.raises(UserError, match=message) as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)

@@ -17,6 +17,7 @@ from masktrack_jax.data.json_files import (
     read_results,
     read_text,
     write_json,
+    write_text,
 )
 from masktrack_jax.evaluation.score import score_files
 from masktrack_jax.evaluation.validate import validate
@@ -181,3 +182,15 @@ def test_written_json_is_read_back(tmp_path):
     with pytest.raises(UserError, match="not written, the content is not JSON"):
         write_json(path, float("nan"), indent=None)
     assert read_json(path)["id"] == 3 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_results_of_a_zip_made_on_windows(tmp_path):
+    path = tmp_path / "UPLOAD.ZIP"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("out\\results.json", json.dumps(TRACKS).encode("utf-8-sig"))
+    assert open_results(path) == (TRACKS, False, ("out\\results.json",), ())
+
+
+def test_half_surrogates_are_written_as_escapes(tmp_path):
+    write_text(tmp_path / "page.html", "é \ud800")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "é \\ud800"

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from masktrack_jax.runtime.errors import UserError
 
 # Values to put into a JSON file; the numbers and texts are known to do harm.
-NUMBERS = st.sampled_from([0, -1, 1, 2**31, 2**63, 10**6, 10**12, 1e300, 0.5, float("nan"), float("inf")])
+NUMBERS = st.sampled_from(
+    [0, -1, 1, 2**31, 2**63, 10**6, 10**12, 1e300, 10**400, 0.5, float("nan"), float("inf")]
+)
 TEXTS = st.sampled_from(["", "/etc/hosts", "../x", "a/../../x", "\0", "\ud800", "é", "PPPPPPPP0", "1" * 40])
 LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS | st.integers(-3, 40) | st.text(max_size=6)
 VALUES = st.recursive(

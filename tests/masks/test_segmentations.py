@@ -169,3 +169,29 @@ def test_empty_runs_are_merged_away_before_the_box_is_measured():
     # pycocotools counts the pixel of an empty run into the box.
     counts = [2 * HEIGHT, 0, 5 * HEIGHT, 3, WIDTH * HEIGHT - 7 * HEIGHT - 3]
     assert mask_box(to_rle({"size": [HEIGHT, WIDTH], "counts": counts}, (HEIGHT, WIDTH))) == [7, 0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [HEIGHT, WIDTH], "counts": ""}, "counts is an empty text, not a complete RLE string"),
+        ({"size": [HEIGHT, WIDTH], "counts": "b'04'"}, "Python's text of bytes, b'…'; decode it before"),
+        ({"size": [HEIGHT, WIDTH], "counts": 'b"04"'}, "Python's text of bytes, b'…'; decode it before"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0.5, 599.5]}, "not a list of integers"),
+        ({"size": [HEIGHT, WIDTH], "counts": [True, 599]}, "not a list of integers"),
+        ({"size": [HEIGHT, True], "counts": "0"}, "RLE of size"),
+        ([5, 6, 20, 6, 9, 9], r"one list of numbers; write a list of polygons: \[\[x, y"),
+        ([[5, 6, 20, True, 9, 9]], "something other than numbers"),
+    ],
+)
+def test_common_wrong_turns_have_their_own_line(segmentation, message):
+    with pytest.raises(BrokenSegmentation, match=message):
+        read_masks([segmentation], (HEIGHT, WIDTH))
+
+
+def test_whole_floats_are_integers():
+    mask = uncompressed(object_mask())
+    floats = {"size": [20.0, 30.0], "counts": [float(run) for run in mask["counts"]]}
+    assert read_masks([floats], (HEIGHT, WIDTH)) == read_masks([mask], (HEIGHT, WIDTH))
+    (track,) = read_tracks([[floats]], (HEIGHT, WIDTH))
+    assert track.rles == [compressed(object_mask())]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from masktrack_jax.data.images import ImageFacts, inspect_image
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.data.labels import LabelsFile, check_labels
+from masktrack_jax.data.lint.changes import note_category_changes
 from masktrack_jax.data.lint.objects import check_object
 from masktrack_jax.data.values import Id, shown
 from masktrack_jax.data.vis import NO_FRAMES, default_frames_root, read_objects
@@ -38,7 +39,7 @@ def lint(
         findings.note("values that were read as others", line)
     _check_categories(labels["categories"], findings)
     _check_videos(labels["videos"], findings)
-    if content.get("annotations"):
+    if content.get("annotations") and "annotations" in labels:
         _check_annotations(labels, findings)
         _note_unused(labels, content["annotations"], findings)
     else:
@@ -89,10 +90,11 @@ def _check_videos(records: list[dict], findings: Findings) -> None:
 def _check_annotations(labels: LabelsFile, findings: Findings) -> None:
     """Check the objects, and note what training leaves out of them."""
     videos = {video["id"]: video for video in labels["videos"]}
-    for place in range(len(labels["annotations"])):
-        record = labels["annotations"][place]
-        original, pixels = labels.originals[place], labels.pixels[place]
-        check_object(record, original, pixels, videos[record["video_id"]], place, findings)
+    for record, original, pixels, where in zip(
+        labels["annotations"], labels.originals, labels.pixels, labels.names
+    ):
+        check_object(record, original, pixels, videos[record["video_id"]], where, findings)
+    note_category_changes(labels, findings)
     read_objects(labels, findings)
 
 

@@ -5,20 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from masktrack_jax.data.labels import ABSENT, BROKEN
-from masktrack_jax.data.values import record_name, shown
+from masktrack_jax.data.values import shown
 from masktrack_jax.data.vis import BOX_TOLERANCE
 from masktrack_jax.masks.rle import Rle, mask_box
 from masktrack_jax.runtime.findings import Findings
 
 
 def check_object(
-    record: dict, original: dict, pixels: list[int], video: dict, place: int, findings: Findings
+    record: dict, original: dict, pixels: list[int], video: dict, where: str, findings: Findings
 ) -> None:
-    """Add the errors of a checked annotation of `LabelsFile` to `findings`: what contradicts its masks.
-
-    `place` is its place in the list, from 0.
-    """
-    where = record_name(record, "annotation", place + 1)
+    """Add the errors of an annotation of `LabelsFile`, called `where`: what contradicts its masks."""
     for key in ("length", "height", "width"):
         if key in record and record[key] != video[key] and not (key == "length" and record[key] == 1):
             # The published files of YouTube-VIS have 1 in every annotation.

@@ -84,7 +84,8 @@ def _record(dataset: VisDataset, video: Video, frame: int) -> dict[str, Any]:
     return {
         "image": dataset.frame_path(video, frame).read_bytes(),
         "file_name": video.file_names[frame],
-        "video_id": video.id,
+        # A record has no place for an id of text; the annotations file has it.
+        "video_id": video.id if isinstance(video.id, int) else dataset.videos.index(video) + 1,
         "frame": frame,
         "length": video.length,
         "height": video.height,

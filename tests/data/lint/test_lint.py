@@ -2,15 +2,18 @@
 
 import copy
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from masktrack_jax.data.lint import __main__ as command
 from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
+from tests.helpers.annotations import HEIGHT, WIDTH
 from tests.helpers.lint_faults import BOX, FAULTS, annotation, broken_frames, clean, found, rle, write
 
 
@@ -152,3 +155,36 @@ def test_small_differences_are_no_faults(tmp_path):
     content["annotations"][1] |= {"areas": [80.5, None]}  # of the polygon
     content["annotations"][1] |= {"length": 1}  # as the published files have it
     assert lint(write(tmp_path, content)).errors == {}
+
+
+def test_what_training_leaves_out_is_noted(tmp_path):
+    content = clean()
+    content["annotations"][0] |= {"iscrowd": 1, "areas": [0, None]}
+    content["annotations"][1] |= {"segmentations": [[[6, 4, 17, 4, 17, 12, 6, 12]], []]}
+    findings = lint(write(tmp_path, content))
+    for kind, example in (
+        ("crowds, left out", "annotation 1"),
+        ("areas of 0 or less beside masks, taken from the masks", "frame 0: area 0 but a mask of 88 pixels"),
+        ("absent masks not written as null", "annotation 2, frame 1: []"),
+    ):
+        assert example in findings.notes[kind].examples[0]
+
+
+def test_odd_files_among_the_frames_are_named_and_never_waited_for(tmp_path):
+    path = write(tmp_path, clean())
+    frames = tmp_path / "JPEGImages"
+    for name in ("v1/0.png", "v1/1.png", "v2/0.png", "v2/1.png"):
+        (frames / name).unlink()
+    os.mkfifo(frames / "v1" / "0.png")
+    (frames / "v1" / "1.png").symlink_to("gone.png")
+    exif = Image.Exif()
+    for name, orientation in (("v2/0.png", 6), ("v2/1.png", 3)):
+        exif[0x0112] = orientation
+        Image.new("RGB", (WIDTH, HEIGHT)).save(frames / name, exif=exif)
+    findings = lint(path)
+    assert found(findings, "images that cannot be read", "v1/0.png: is no file but a folder, pipe or device")
+    assert found(findings, "missing images", "v1/1.png: is a link to gone.png, which does not exist")
+    assert found(
+        findings, "images whose size is not their video's", "30x20 (height x width), EXIF orientation 6"
+    )
+    assert "v2/1.png, EXIF orientation 3" in findings.notes["images that EXIF data turn"].examples[0]
