@@ -117,8 +117,10 @@ def _parse(path: pathlib.Path, report: Report) -> dict[int, MotsObject]:
             if not 0 <= min(frame, object_id, number) <= max(frame, object_id, number) <= LARGEST:
                 raise ValueError
         except ValueError:
+            boxes = text.count(",") >= 5
+            cure = "it holds boxes (MOT), so give the file of masks (MOTS)" if boxes else "correct the line"
             raise UserError(
-                f"{path}: line {line}: is not `frame id class height width rle`; correct the line"
+                f"{path}: line {line}: is not `frame id class height width rle`; {cure}"
             ) from None
         if number == IGNORE:
             report.left_out[f"regions to ignore (class {IGNORE})"] += 1
