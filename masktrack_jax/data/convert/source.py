@@ -136,8 +136,9 @@ def list_images(folder: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def list_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders in a folder, in order."""
-    return [folder / name for name in in_order(path.name for path in folder.iterdir() if path.is_dir())]
+    """The folders in a folder, in order, but no hidden ones."""
+    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    return [folder / name for name in in_order(names)]
 
 
 def check_file(path: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ from masktrack_jax.data.convert.source import (
     Report,
     Source,
     in_order,
+    list_folders,
     list_images,
     merge,
     named_file,
@@ -39,6 +40,12 @@ def test_images_are_files(tmp_path):
         with pytest.raises(UserError, match=f"{name}: is not a file"):
             list_images(tmp_path)
         (os.rmdir if name == "folder.png" else os.unlink)(tmp_path / name)
+
+
+def test_hidden_folders_are_no_videos(tmp_path):
+    for name in ("2", "10", ".ipynb_checkpoints"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in list_folders(tmp_path)] == ["2", "10"]
 
 
 def test_images_by_number(tmp_path):
