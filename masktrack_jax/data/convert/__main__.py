@@ -43,12 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from", dest="kind", required=True, choices=KINDS)
     parser.add_argument(
-        "--input", required=True, nargs="+", help="files or folders to convert into one data set"
+        "--input",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="files or folders to convert into one data set",
     )
     parser.add_argument("--output", required=True, help="folder to write; must be empty or not exist")
     parser.add_argument(
         "--images",
         nargs="+",
+        action="extend",
         help="folder of the frames (coco, mots, cvat) or video file (cvat): one for all inputs, or one each",
     )
     parser.add_argument("--frames", type=_positive, help="how often to repeat an image (coco; default: 1)")

@@ -145,6 +145,11 @@ def test_images_of_several_exports(tmp_path):
     for name in ("day", "night"):
         images(tmp_path / "all" / name, [f"{number}.png" for number in range(4)])
     both = [tmp_path / "all" / name for name in ("day", "night")]
+    repeated = [
+        word for export, given in zip(exports, both) for word in ("--input", export, "--images", given)
+    ]
+    command.main(["--from", "cvat", *map(str, repeated), "--output", str(tmp_path / "out" / "repeated")])
+    assert (tmp_path / "out" / "repeated" / "JPEGImages" / "day" / "3.png").exists()
     for place, given in enumerate([tmp_path / "all", both]):
         dataset, _, _ = converted("cvat", exports, tmp_path / "out" / str(place), images=given)
         assert [video.file_names[0] for video in dataset.videos] == ["day/0.png", "night/0.png"]
