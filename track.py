@@ -1,6 +1,7 @@
 """Segment and track the objects of a video.
 
 python track.py [--checkpoint DIR] --input VIDEO_OR_FRAME_FOLDER --output DIR
+python track.py [--checkpoint DIR] --input FOLDER_OF_VIDEOS_OR_FRAME_FOLDERS --output DIR
 python track.py [--checkpoint DIR] --input CAMERA_NUMBER_OR_URL_OR_- --output DIR [--drop_frames]
 
 DIR/partial holds the results so far. After an interruption the same command resumes, see docs/videos.md.
@@ -10,13 +11,18 @@ docs/tracking.md. --config.model.dtype=bfloat16 sets the floating-point type of 
 JAX_ENABLE_X64=1). All other values come from the checkpoint.
 """
 
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from absl import flags
 
 from masktrack_jax.config.inference import InferenceOptions
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError, printable
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -25,7 +31,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "input",
     None,
-    "A video file; a folder with one image per frame; a camera's number; a URL; or - for standard input.",
+    "A video file; a folder with one image per frame; a folder of these; a named pipe; a camera's number; a "
+    "URL; or - for standard input. What exists as a file is that file, whatever its name.",
     required=True,
 )
 flags.DEFINE_string("output", None, "Folder for overlay.mp4, results.json and frames.jsonl.", required=True)
@@ -46,16 +53,22 @@ flags.DEFINE_float(
     "draw_threshold", 0.3, "Do not draw detections with a lower score; the files contain them."
 )
 flags.DEFINE_bool("drop_frames", False, "Process only the latest frame of a live source, skip the others.")
+flags.DEFINE_float(
+    "timeout", 30, "Seconds to wait for a source or a disk that gives no frame.", lower_bound=0.1
+)
 DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32"}}
 CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
 
-def main(_: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Load the checkpoint, track the video and print where the results are."""
+    if arguments[1:]:
+        raise UserError(f"{arguments[1]}: is no flag; give one --input, which may be a folder of videos")
     # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 
     from masktrack_jax.checkpoints.metadata import fingerprint
+    from masktrack_jax.inference.clips import track_clips
     from masktrack_jax.inference.load import PRETRAINED, load_segmenter
     from masktrack_jax.inference.track_video import track_video
 
@@ -68,15 +81,27 @@ def main(_: Sequence[str]) -> None:
     device = {"platform": jax.default_backend(), "float64": jax.config.jax_enable_x64}
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
     network = {"checkpoint": made_of, "device": device}
-    summary = track_video(
-        segmenter,
-        FLAGS.input,
-        FLAGS.output,
-        draw_threshold=FLAGS.draw_threshold,
-        drop_frames=FLAGS.drop_frames,
-        network=network,
-    )
-    print(f"{FLAGS.output}: overlay.mp4, results.json and frames.jsonl of {summary}")
+
+    def track(source: str | Path, output: str | Path) -> None:
+        try:
+            summary = track_video(
+                segmenter,
+                source,
+                output,
+                draw_threshold=FLAGS.draw_threshold,
+                drop_frames=FLAGS.drop_frames,
+                limit=FLAGS.timeout,
+                network=network,
+            )
+        except SystemExit as stopped:  # by a signal: nothing is left to do, and JAX takes a while to end
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(int(stopped.code or 0))
+        print(printable(f"{output}: overlay.mp4, results.json and frames.jsonl of {summary}"))
+
+    run = {**network, "draw_threshold": FLAGS.draw_threshold}
+    if not track_clips(track, FLAGS.input, FLAGS.output, run, FLAGS.timeout):
+        track(FLAGS.input, FLAGS.output)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys, config_lines
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.memory import check_address_space
 
 if TYPE_CHECKING:
     from masktrack_jax.checkpoints.store import Tree
@@ -28,14 +30,15 @@ flags.mark_flag_as_required("config")
 def main(_: Sequence[str]) -> None:
     """Train, or print the config."""
     if PRINT_CONFIG.value:
-        print(*config_lines(CONFIG.value), sep="\n")
+        print(*config_lines(obey_flags(CONFIG.value)), sep="\n")
         return
     if not WORKDIR.value:
         raise UserError("give --workdir, the folder of the run")
+    check_address_space()
     from masktrack_jax.runtime.processes import process_group
 
     with process_group():
-        train_and_score(CONFIG.value, WORKDIR.value)
+        train_and_score(obey_flags(CONFIG.value), WORKDIR.value)
 
 
 def train_and_score(config: ConfigDict, workdir: str) -> None:

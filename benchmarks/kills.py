@@ -1,15 +1,20 @@
 """Kills a training run at random moments and checks that it ends like an uninterrupted run.
 
-    python -m benchmarks.kills --output runs/kills [--kills 50] [--seed 0] [--signal KILL|TERM]
+    python -m benchmarks.kills --output runs/kills [--kills 50] [--seed 0] [--signal KILL|TERM] [--rivals]
 
 The reference is one uninterrupted run of `configs/tiny.py` on generated videos, with a checkpoint every third
 step and metrics every second step. The same command is then started and killed at a random moment between its
 first step and its end, again and again. When a run reaches its end, its parameters, optimiser state and
 metrics (except times) are compared with the reference bit for bit, and a new run begins. Prints a line per
 kill, and finally the number of kills, the lost steps and the number of equal runs.
+
+With --rivals each start is two processes at once on the same folder, of which one must end with the line of
+the lock. The run has two loader processes. At the end no process and no
+shared memory of the runs may be left.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -25,6 +30,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 60
+LOCKED = ": is in use by process "  # in the line of a refused process
+SHARED_MEMORY = Path("/dev/shm")
 TIMES = {"frames_per_second", "data_wait"}  # metrics that differ from run to run
 
 Outcome = tuple[dict[tuple[str, str], bytes], list[dict[str, Any]]]  # arrays of the checkpoint, metrics
@@ -41,19 +48,41 @@ def make_data(folder: Path) -> Path:
     return path
 
 
-def start(data: Path, workdir: Path) -> subprocess.Popen:
+def start(data: Path, workdir: Path, workers: int = 0) -> subprocess.Popen:
     """Start the training command. Its output goes to `WORKDIR.log`."""
     values = {"train_annotations": data, "val_annotations": "", "val_split": ""}
     flags = ["--config", str(ROOT / "configs/tiny.py")]
     flags += [f"--config.data.{key}={value}" for key, value in values.items()]
     flags += [f"--config.train.{key}={value}" for key, value in {"steps": STEPS, "log_every": 2}.items()]
-    flags += ["--config.train.checkpoint_every=3"]
+    flags += ["--config.train.checkpoint_every=3", f"--config.data.workers={workers}"]
     command = [sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir), *flags]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "jax")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1", "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **cache}
     log = open(f"{workdir}.log", "a")  # noqa: SIM115 – the process uses it
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def start_rivals(data: Path, workdir: Path) -> tuple[subprocess.Popen, subprocess.Popen]:
+    """Start the command twice at once; returns the process that has the lock, and the refused one."""
+    log = Path(f"{workdir}.log")
+    before = log.read_text().count(LOCKED) if log.exists() else 0
+    pair = [start(data, workdir, workers=2) for _ in range(2)]
+    while all(process.poll() is None for process in pair):
+        time.sleep(0.01)
+    pair.sort(key=lambda process: process.poll() is not None)
+    if pair[1].returncode != 1 or log.read_text().count(LOCKED) != before + 1:
+        raise SystemExit(f"{log}: two processes on one folder, and none ended with the line of the lock")
+    return pair[0], pair[1]
+
+
+def processes_of(folder: Path) -> int:
+    """The number of processes started for the runs in `folder`, by their environment."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            found += f"JAX_COMPILATION_CACHE_DIR={folder}/jax".encode() in path.read_bytes()
+    return found
 
 
 def read_rows(workdir: Path) -> list[dict[str, Any]]:
@@ -135,6 +164,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--rivals", action="store_true")
     return parser.parse_args()
 
 
@@ -155,10 +185,14 @@ def main() -> None:
     print(f"uninterrupted: {seconds:.1f} s from the first row to the end", flush=True)
     wanted = read_outcome(reference)
     lost: list[int] = []
-    equal, run = 0, 0
+    equal, run, refused = 0, 0, 0
     while True:
         workdir = folder / f"run{run}"
-        process = start(data, workdir)
+        if arguments.rivals:
+            process, _ = start_rivals(data, workdir)
+            refused += 1
+        else:
+            process = start(data, workdir)
         kill = None
         if len(lost) < arguments.kills:
             kill = kill_once(process, workdir, draw.uniform(0, 0.7 * seconds), number)
@@ -175,6 +209,13 @@ def main() -> None:
         if len(lost) >= arguments.kills:
             break
     print(f"{len(lost)} kills in {run} runs, {equal} with the same end; {sum(lost)} steps lost in total")
+    if arguments.rivals:
+        time.sleep(2)
+        left = [path.name for path in SHARED_MEMORY.glob("*masktrack-*")]
+        print(
+            f"{refused} second processes refused; {processes_of(folder)} processes and {len(left)} files in "
+            f"{SHARED_MEMORY} left"
+        )
 
 
 if __name__ == "__main__":

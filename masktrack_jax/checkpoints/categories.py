@@ -5,10 +5,12 @@ other arrays.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+
+from masktrack_jax.runtime.errors import printable
 
 # Synonyms and near-synonyms; training adapts the transferred parameters.
 ALIASES = {
@@ -21,7 +23,7 @@ ALIASES = {
 # Prefix of a parameter's name: number of values per class. The class logits have the background last.
 PER_CLASS = {"params/box_head/logits/": 1, "params/box_head/deltas/": 4, "params/mask_head/logits_": 1}
 WITH_BACKGROUND = "params/box_head/logits/"
-
+_SHOWN = 30
 
 Array = Any  # a NumPy or JAX array
 
@@ -37,14 +39,32 @@ def plain_names(names: Sequence[str]) -> list[str]:
 def match_categories(wanted: Sequence[str], there: Sequence[str]) -> list[int | None]:
     """For each name in `wanted`, the index of the same category in `there`, or None.
 
-    An equal name takes precedence over an alias.
+    No two names get the same category. Equal names take precedence over names that differ in spelling alone,
+    and these over aliases; among equals, the first goes to the first. So a list matches itself in order.
     """
-    places: dict[str, int] = {}
-    by_alias: dict[str, int] = {}
-    for place, word in enumerate(plain_names(there)):
-        places.setdefault(word, place)
-        by_alias.setdefault(ALIASES.get(word, word), place)
-    return [places.get(word, by_alias.get(ALIASES.get(word, word))) for word in plain_names(wanted)]
+    matches: list[int | None] = [None] * len(wanted)
+    for ours, theirs in zip(_spellings(wanted), _spellings(there)):
+        free: dict[tuple[str, ...], list[int]] = {}
+        for place in reversed(range(len(there))):
+            if place not in matches:
+                free.setdefault(theirs[place], []).append(place)
+        for label, spelling in enumerate(ours):
+            if matches[label] is None and free.get(spelling):
+                matches[label] = free[spelling].pop()
+    return matches
+
+
+def _spellings(names: Sequence[str]) -> list[list[tuple[str, ...]]]:
+    """The names as they are, then in plain spelling, then with aliases replaced."""
+    words = plain_names(names)
+    return [list(zip(names, words)), list(zip(words)), [(ALIASES.get(word, word),) for word in words]]
+
+
+def unmatched(names: Sequence[str], matched: Collection[int | None]) -> str:
+    """The names whose index is not in `matched`, and how many they are: "cat, dog (2 of 5)"; "" for none."""
+    left = [printable(name) for place, name in enumerate(names) if place not in matched]
+    more = ", …" if len(left) > _SHOWN else ""
+    return f"{', '.join(left[:_SHOWN])}{more} ({len(left)} of {len(names)})" if left else ""
 
 
 def class_shape(name: str, shape: Sequence[int], classes: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from masktrack_jax.checkpoints.digests import check_digests, digest
 from masktrack_jax.config.base import base_config, validate_model
 from masktrack_jax.runtime.errors import UserError
 
@@ -34,6 +35,11 @@ class Metadata(NamedTuple):
 def find_step_folder(path: str | Path) -> Path:
     """The newest step folder among `path`, its children, and the children of its folder `checkpoints/`."""
     path = Path(path)
+    if path.is_file():
+        raise UserError(
+            f"{path}: is a file, not a checkpoint folder; convert it with python -m masktrack_jax.interop "
+            f"--input {path} --source SOURCE --output FOLDER (docs/weights.md) and give that FOLDER"
+        )
     if not path.is_dir():
         raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
     for folder in (path, path / "checkpoints"):
@@ -46,8 +52,10 @@ def find_step_folder(path: str | Path) -> Path:
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """The metadata of the checkpoint at `path`."""
-    file = find_step_folder(path) / ITEM / "metadata"
+    """The metadata of the checkpoint at `path`. Raises a UserError if it is damaged."""
+    folder = find_step_folder(path)
+    check_digests(folder, [ITEM])
+    file = folder / ITEM / "metadata"
     try:
         return parse_metadata(json.loads(file.read_text()))
     except (OSError, *UNSOUND) as error:
@@ -57,13 +65,11 @@ def read_metadata(path: str | Path) -> Metadata:
 
 def fingerprint(path: str | Path) -> str:
     """A digest of the metadata and parameters at `path`: equal networks have equal digests."""
-    folder, digest = find_step_folder(path), hashlib.sha256()
+    folder, whole = find_step_folder(path), hashlib.sha256()
     files = [file for name in (ITEM, "variables") for file in sorted((folder / name).rglob("*"))]
     for file in filter(Path.is_file, files):
-        with open(file, "rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(folder)} {content}\n".encode())
-    return digest.hexdigest()
+        whole.update(f"{file.relative_to(folder)} {digest(file)}\n".encode())
+    return whole.hexdigest()
 
 
 def read_pending(folder: Path) -> list[Any]:

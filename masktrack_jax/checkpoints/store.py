@@ -1,38 +1,29 @@
-"""Write and read checkpoints with Orbax.
+"""Read the parameters of checkpoints, and write checkpoints of parameters alone, with Orbax.
 
 A step folder holds three items: `variables` (parameters and fixed statistics, all that inference needs),
-`progress` (step, key and optimiser state, needed to resume training) and `about` (the metadata as JSON). A
-folder without `progress` can be used for inference and to start a new run.
+`progress` (step, key and optimiser state, needed to resume training) and `about` (the metadata as JSON),
+and the digests of their files. A folder without `progress` can be used for inference and to start a new run.
+`steps` writes and reads all three.
 """
 
-import contextlib
 import logging
 import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
-from masktrack_jax.checkpoints.metadata import (
-    Metadata,
-    find_step_folder,
-    first_line,
-    read_metadata,
-    read_pending,
-)
+from masktrack_jax.checkpoints.digests import check_digests, write_digests
+from masktrack_jax.checkpoints.metadata import Metadata, find_step_folder, first_line, read_metadata
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import as_global, as_local, barrier, is_first
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every file through absl
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every file, and what it raises, through it
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it logs a failed write twice, and also raises
-
 
 Tree = Any  # parameters and statistics: a tree of arrays or of shapes
 State = Any  # a `TrainState`; its package imports this one
@@ -50,129 +41,6 @@ class Loaded(NamedTuple):
     variables: Tree
     kept: list[str]
     matches: list[int | None]
-
-
-class Checkpoints:
-    """The checkpoints of a working folder; a context manager that waits for unfinished writes."""
-
-    def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self.wait()
-            else:  # the first error is the one to report
-                with contextlib.suppress(UserError):
-                    self.wait()
-        finally:
-            with contextlib.suppress(Exception):  # it waits again
-                self._manager.close()
-
-    def latest(self) -> int | None:
-        """The newest step, or None."""
-        return self._manager.latest_step()
-
-    def save(
-        self,
-        state: State,
-        config: ConfigDict,
-        categories: Sequence[tuple[int, str]],
-        pending: Sequence[Any] = (),
-    ) -> None:
-        """Write a `TrainState` in the background, unless its step already has a checkpoint.
-
-        `pending`: metrics of earlier steps that are not yet in metrics.jsonl. Raises a UserError if this
-        checkpoint or the previous one cannot be written; older ones remain.
-        """
-        step = int(state.step)
-        if step == self.latest():
-            return
-        state = as_global(state)
-        progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
-        about = Metadata(config, list(categories), step).to_json() | {"pending": list(pending)}
-        with self._writing():
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(variables_of(state)),
-                    progress=ocp.args.StandardSave(progress),
-                    about=ocp.args.JsonSave(about),
-                ),
-            )
-
-    def wait(self) -> None:
-        """Wait until all checkpoints are written. Raises a UserError if one cannot be written."""
-        with self._writing():
-            self._manager.wait_until_finished()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            raise UserError(
-                f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); free "
-                "disk space and run the same command again; it resumes from the previous checkpoint"
-            ) from None
-
-    def restore_newest(self, state: State, check: Callable[[Metadata], None]) -> tuple[State, list[Any]]:
-        """The `TrainState` of the newest checkpoint that can be read, and its `pending` metrics.
-
-        Damaged newer checkpoints are reported and renamed to `damaged-STEP`. `check(metadata)` raises if the
-        run must not resume from that checkpoint. Raises a UserError if no checkpoint can be read.
-        """
-        damaged: list[tuple[Path, UserError]] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            folder = self._manager.directory / str(step)
-            try:
-                metadata, pending = read_metadata(folder), read_pending(folder)
-            except UserError as error:
-                damaged.append((folder, error))
-                continue
-            check(metadata)
-            try:
-                restored = self.restore(step, state)
-            except UserError as error:
-                damaged.append((folder, error))
-                continue
-            self._set_aside(damaged)
-            return restored, pending
-        raise damaged[0][1]
-
-    def _set_aside(self, damaged: Sequence[tuple[Path, UserError]]) -> None:
-        for folder, error in damaged if is_first() else ():
-            aside = folder.with_name(f"damaged-{folder.name}")
-            if aside.exists():
-                shutil.rmtree(aside)
-            folder.rename(aside)
-            print(f"{error}; renamed to {aside.name}, the run resumes from the previous checkpoint")
-        if damaged:
-            barrier()
-            self._manager.reload()
-
-    def restore(self, step: int, state: State) -> State:
-        """The `TrainState` of a step, with the shapes and on the devices of `state`."""
-        like = as_global(state)
-        progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(like), progress))
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
-        )
-        try:
-            got = self._manager.restore(step, args=items)
-        except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            folder = self._manager.directory / str(step)
-            raise UserError(
-                f"{folder}: is damaged or belongs to another run ({first_line(error)}); use another --workdir"
-            ) from None
-        stats = got.variables.get("batch_stats", {})
-        restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
-        return as_local(restored)
 
 
 def variables_of(state: State) -> Tree:
@@ -235,7 +103,8 @@ def load_matching(
 
 
 def _stored_shapes(folder: Path) -> Tree:
-    """The shapes of a step folder's parameters, as a tree."""
+    """The shapes of a step folder's parameters, which are compared with their digests, as a tree."""
+    check_digests(folder, ["variables"])
     with ocp.StandardCheckpointer() as reader:
         try:
             return reader.metadata((folder / "variables").resolve()).item_metadata.tree
@@ -291,6 +160,7 @@ def write_variables(
     )
     with ocp.Checkpointer(items, multiprocessing_options=alone) as writer:
         writer.save(path, args)
+    write_digests(path)
 
 
 def system_reason(error: Exception) -> str:

@@ -5,14 +5,15 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from masktrack_jax.config.data import DataOptions
+from masktrack_jax.config.data import DataOptions, replace_files
 from masktrack_jax.config.inference import InferenceOptions, validate_inference
 from masktrack_jax.config.model import ModelOptions, validate_model
 from masktrack_jax.config.training import OptimizerOptions, TrainOptions, validate_training
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.options import Check, check_options, entries, option, require
+from masktrack_jax.runtime.options import Check, between, check_options, check_types, option, require
 from masktrack_jax.runtime.suggest import nearest_key
 
 
@@ -20,7 +21,7 @@ from masktrack_jax.runtime.suggest import nearest_key
 class Config:
     """MaskTrack R-CNN R50-FPN with mmtracking's values."""
 
-    seed: int = option(0, "seed of all random numbers")
+    seed: int = option(0, "seed of all random numbers", between(0, 2**63 - 1))
     model: ModelOptions = option(ModelOptions())
     data: DataOptions = option(DataOptions())
     train: TrainOptions = option(TrainOptions())
@@ -34,12 +35,29 @@ def base_config() -> ConfigDict:
 
 
 def require_loaded(config: ConfigDict) -> None:
-    """Raise a UserError if the file given by --config could not be read."""
+    """Raise a UserError if the file given by --config could not be read, or gives no config."""
     try:
         _ = config.model
-    except OSError as error:  # config_flags reports it at first use
+    except OSError as error:  # config_flags reports the errors of a file at its first use
         problem = str(error).rsplit("] ", 1)[-1]
         raise UserError(f"{' '.join(problem.split())}; check --config") from None
+    except Exception as error:  # the file is Python and can raise anything
+        kind = type(error).__name__
+        raise UserError(f"--config: the file gives no config ({kind}: {error}); correct it") from None
+    known, there = set(_keys(base_config())), set(_keys(config))
+    for key in sorted(known - there):
+        raise UserError(f"config.{key}: is missing; change the values of base_config() one by one")
+
+
+def obey_flags(config: ConfigDict) -> ConfigDict:
+    """Give keys of the flags --config.KEY precedence over files that the config file names; return `config`.
+
+    Prints what they replace. Raises a UserError for a key that would have no effect.
+    """
+    require_loaded(config)
+    for line in replace_files(config.data, config_flags.get_override_values(flags.FLAGS["config"])):
+        print(line)
+    return config
 
 
 def validate(config: ConfigDict) -> ConfigDict:
@@ -48,6 +66,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     _refuse_unknown_keys(config)
     model, train = config.model, config.train
     check_options(Config(), config, "config.")
+    check_types(Config(), config, "config.")
     validate_model(model)
     validate_training(train)
     validate_inference(config.inference)
@@ -61,7 +80,7 @@ def validate(config: ConfigDict) -> ConfigDict:
 
 def _refuse_unknown_keys(config: ConfigDict) -> None:
     """Raise a UserError for a key that only a config file has: nothing would read it."""
-    known = [entry.key for entry in entries(Config())]
+    known = list(_keys(base_config()))
     for key in _keys(config):
         if key not in known:
             near = nearest_key(key, known)

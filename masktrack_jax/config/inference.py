@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
-from masktrack_jax.runtime.options import check_options, one_of, option, positive, require
+from masktrack_jax.runtime.options import Check, check_options, check_types, one_of, option, positive, require
 from masktrack_jax.tracking.assignment import ASSIGNMENTS
 from masktrack_jax.tracking.memory import MEMORIES
 from masktrack_jax.tracking.options import AssociationOptions
@@ -21,11 +21,19 @@ RULES: dict[str, Mapping[str, object]] = {  # by key of the `association` sectio
 }
 
 
+a_long_and_a_short_edge = Check(
+    lambda scale: len(scale) == 2 and scale[0] >= scale[1] >= 1,
+    "give (long edge, short edge), the long edge first",
+)
+
+
 @dataclass(frozen=True)
 class InferenceOptions:
     """How frames become tracks."""
 
-    scale: tuple[int, int] = option((640, 360), "(long edge, short edge) of a frame in pixels")
+    scale: tuple[int, int] = option(
+        (640, 360), "(long edge, short edge) of a frame in pixels", a_long_and_a_short_edge
+    )
     frames_per_call: int = option(4, "frames in one call of the network", positive)
     order_when_cut: str = option(
         "class",
@@ -39,5 +47,6 @@ class InferenceOptions:
 def validate_inference(inference: ConfigDict) -> None:
     """Raise a UserError that names a key of the `inference` section with an invalid value, if any."""
     check_options(InferenceOptions(), inference, "config.inference.")
+    check_types(InferenceOptions(), inference, "config.inference.")
     for key, rules in RULES.items():
         require(inference.association[key], one_of(*rules), f"config.inference.association.{key}")

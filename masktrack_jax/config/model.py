@@ -12,10 +12,12 @@ from masktrack_jax.runtime.options import (
     at_least,
     between,
     check_options,
+    check_types,
     one_of,
     one_of_table,
     option,
     positive,
+    positive_numbers,
     require,
 )
 
@@ -44,6 +46,9 @@ def _track_heads() -> Collection[str]:
 
 
 norm_or_none = one_of_table(lambda: ("none", *_norms()))
+some_positive = Check(
+    lambda values: len(values) > 0 and positive_numbers.passes(values), "give at least one positive number"
+)
 grouped = Check(  # group norm has groups of 8 channels, and 32 groups from 256 channels on
     lambda width: width > 0 and width % (8 if width <= 256 else 32) == 0,
     "use a multiple of 8, above 256 of 32",
@@ -75,12 +80,12 @@ class FPNOptions:
 class AnchorOptions:
     """The anchors of each cell: sides are stride · scale · size."""
 
-    strides: tuple[int, ...] = option((4, 8, 16, 32, 64), "stride of each level in pixels")
+    strides: tuple[int, ...] = option((4, 8, 16, 32, 64), "stride of each level in pixels", positive_numbers)
     scale: float = option(8.0, "side of an anchor, in strides", positive)
-    sizes: tuple[float, ...] = option(
-        (1.0,), "factors of the side", Check(lambda sizes: len(sizes) > 0, "give at least one")
+    sizes: tuple[float, ...] = option((1.0,), "factors of the side", some_positive)
+    ratios: tuple[float, ...] = option(
+        (0.5, 1.0, 2.0), "height divided by width, of each shape", some_positive
     )
-    ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height divided by width, of each shape")
     centre: float = option(0.0, "position in the cell: 0 its corner, 0.5 its centre")
     rounded: bool = option(False, "round the corners to whole pixels")
 
@@ -105,10 +110,10 @@ class ProposalOptions:
 class RoIAlignOptions:
     """How the features of a box are sampled."""
 
-    finest_scale: float = option(56.0, "side in pixels of boxes that use the finest level")
+    finest_scale: float = option(56.0, "side in pixels of boxes that use the finest level", positive)
     sampling: int = option(0, "samples of a bin along each axis; 0: by the size of the box", at_least(0))
     aligned: bool = option(True, "pixel centres at half-integer coordinates")
-    min_size: float = option(0.0, "smallest side of a box, in cells; smaller boxes grow to it")
+    min_size: float = option(0.0, "smallest side of a box, in cells; smaller boxes grow to it", at_least(0))
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ class ModelOptions:
 def validate_model(model: ConfigDict) -> None:
     """Raise a UserError that names a key of the `model` section with an invalid value, if any."""
     check_options(ModelOptions(), model, "config.model.")
+    check_types(ModelOptions(), model, "config.model.")
     levels = LEVELS[model.neck]
     one_each = Check(lambda strides: len(strides) == levels, f"give {levels}, one for each level")
     require(model.anchors.strides, one_each, "config.model.anchors.strides")

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from masktrack_jax.runtime.options import (
     require,
 )
 
+finite = Check(lambda value: 0 <= value < math.inf, "must be 0 or more, and finite")
+fractions = Check(lambda values: all(0 <= x <= 1 for x in values), "give numbers between 0 and 1")
+
 PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head", "track_head")
 
 
@@ -31,13 +35,13 @@ def _losses() -> Collection[str]:
 class LossWeights:
     """The weight of each loss."""
 
-    rpn_cls: float = option(1.0, "weight of the proposals' classification loss")
-    rpn_box: float = option(1.0, "weight of the proposals' box loss")
-    cls: float = option(1.0, "weight of the box head's classification loss")
-    box: float = option(1.0, "weight of the box head's box loss")
-    mask: float = option(1.0, "weight of the mask loss")
-    match: float = option(1.0, "weight of the tracking loss, in addition to its own")
-    match_cosine: float = option(1.0, "weight of the auxiliary loss of quasi_dense")
+    rpn_cls: float = option(1.0, "weight of the proposals' classification loss", finite)
+    rpn_box: float = option(1.0, "weight of the proposals' box loss", finite)
+    cls: float = option(1.0, "weight of the box head's classification loss", finite)
+    box: float = option(1.0, "weight of the box head's box loss", finite)
+    mask: float = option(1.0, "weight of the mask loss", finite)
+    match: float = option(1.0, "weight of the tracking loss, in addition to its own", finite)
+    match_cosine: float = option(1.0, "weight of the auxiliary loss of quasi_dense", finite)
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,11 @@ class ContrastiveOptions:
 class QuasiDenseOptions:
     """The multi-positive contrastive loss of QDTrack."""
 
-    weight: float = option(0.25, "weight of the loss")
+    weight: float = option(0.25, "weight of the loss", finite)
     cosine_margin: float = option(0.1, "cosine below which different objects add no loss")
-    negatives_per_positive: int = option(3, "hardest pairs of the auxiliary loss for each positive")
+    negatives_per_positive: int = option(
+        3, "hardest pairs of the auxiliary loss for each positive", at_least(0)
+    )
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,8 @@ class TrainOptions:
 
     batch_size: int = option(8, "pairs of a step, over all devices", positive)
     accumulate: int = option(1, "parts of a device's batch, computed in turn to save memory", positive)
-    epochs: float = option(12.0, "passes over the labelled frames")
-    steps: int = option(0, "steps of the run; 0: by epochs")
+    epochs: float = option(12.0, "passes over the labelled frames", finite)
+    steps: int = option(0, "steps of the run; 0: by epochs", at_least(0))
     loss_weights: LossWeights = option(LossWeights())
     rpn: RPNSampling = option(
         RPNSampling(
@@ -166,16 +172,16 @@ class OptimizerOptions:
     """The optimiser, and the learning rate by step."""
 
     name: str = option("sgd", "optimiser", one_of("sgd", "adamw"))
-    learning_rate: float = option(0.00125, "peak learning rate; the default is for 8 pairs per step")
-    momentum: float = option(0.9, "momentum of sgd")
-    weight_decay: float = option(1e-4, "applies to all parameters (sgd) or to matrices only (adamw)")
-    clip_norm: float = option(35.0, "largest norm of the gradient")
+    learning_rate: float = option(0.00125, "peak learning rate; the default is for 8 pairs per step", finite)
+    momentum: float = option(0.9, "momentum of sgd", between(0, 1))
+    weight_decay: float = option(1e-4, "applies to all parameters (sgd) or to matrices only (adamw)", finite)
+    clip_norm: float = option(35.0, "largest norm of the gradient", positive)
     schedule: str = option("steps", "decay of the learning rate", one_of("steps", "cosine"))
     decay_at: tuple[float, ...] = option(
-        (8 / 12, 11 / 12), "fractions of the run at which it drops to a tenth"
+        (8 / 12, 11 / 12), "fractions of the run at which it drops to a tenth", fractions
     )
     warmup_steps: int = option(500, "steps until the peak learning rate", at_least(0))
-    warmup_factor: float = option(1 / 3, "fraction of the peak at the first step")
+    warmup_factor: float = option(1 / 3, "fraction of the peak at the first step", finite)
 
 
 def validate_training(train: ConfigDict) -> None:

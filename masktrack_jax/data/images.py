@@ -62,15 +62,17 @@ def check_image(path: ImageSource) -> Size:
     return inspect_image(path).size
 
 
-def inspect_image(path: ImageSource) -> ImageFacts:
+def inspect_image(path: ImageSource, size: Size | None = None) -> ImageFacts:
     """The facts of an image that `read_image` would return, with the same errors but faster.
 
-    Reads the whole file, so it detects truncation. Decodes JPEG at an eighth of its size.
+    Reads the whole file, so it detects truncation, unless the image is not of `size`. Decodes JPEG at an
+    eighth of its size.
     """
     with open_image(path) as image:
         facts = _facts(image, path)
-        image.draft("RGB", (1, 1))
-        image.load()
+        if size in (None, facts.size):
+            image.draft("RGB", (1, 1))
+            image.load()
         return facts
 
 
@@ -105,12 +107,12 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
     try:
         if file is None and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{path}: is no file but a folder, pipe or device; check the frames folder")
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about palettes with transparency, large images, damaged EXIF data
-            with Image.open(path if file is None else file) as image:
-                yield image
+        # Warnings are about palettes with transparency, large images, and damage that is an error later.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path if file is None else file) as image,
+        ):
+            yield image
     except FileNotFoundError:
         if isinstance(path, str | os.PathLike) and os.path.islink(path):
             target = os.readlink(path)

@@ -5,7 +5,6 @@ import gc
 import json
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,14 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
 RESULTS_MEMBER = "results.json"  # the file that the servers expect at the root of the zip
+# The first bytes of files that are often given instead of JSON, what they are, and the cure.
+_OTHER_FILES = {
+    b"\x1f\x8b": "packed by gzip; unpack it",
+    b"PK\x03\x04": "a zip; unpack it",
+    b"\xff\xd8\xff": "a picture; check the path",
+    b"\x89PNG": "a picture; check the path",
+}
+_MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -80,11 +87,25 @@ def open_results(path: str | Path) -> ResultsFile:
                     f"{path}: holds no {RESULTS_MEMBER} (it holds {held:.200}); zip that file alone"
                 )
             member = min(found, key=len)
+            entry = archive.getinfo(member)
+            if entry.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):  # these keep to the size
+                raise UserError(f"{path}: {member} is not packed by the usual method, deflate; zip it again")
+            packed, unpacked = entry.compress_size, entry.file_size
+            if unpacked > max(_MUCH, 100 * packed):
+                raise UserError(
+                    f"{path}: {packed} bytes would unpack to {unpacked}; zip {RESULTS_MEMBER} again"
+                )
             text = archive.read(member)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error}); zip {RESULTS_MEMBER} again") from None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged zip raises many types
+        if isinstance(error, OSError) and error.strerror:
+            raise _unreadable(path, error) from None
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be unpacked ({reason:.200}); zip {RESULTS_MEMBER} again") from None
     found.sort(key=lambda name: name != member)
     others = tuple(name for name in names if name not in found)
     return ResultsFile(_parse(f"{path}:{member}", text), _is_utf8(text), tuple(found), others)
@@ -138,6 +159,9 @@ def _parse(path: str | Path, text: bytes) -> Any:
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
+        for start, kind in _OTHER_FILES.items():
+            if text.startswith(start):
+                raise UserError(f"{path}: is not JSON but {kind}") from None
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None

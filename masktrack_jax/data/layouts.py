@@ -1,14 +1,18 @@
 """Find the files of a data set below a root folder: YouTube-VIS 2019, 2021, 2022, OVIS or custom data.
 
 Supported layouts are the published archives and those of detectron2-based code, mmtracking and the authors'
-code. Packed data sets (`data.pack`) are found too. This module looks only at names and reads no files.
+code. Packed data sets (`data.pack`) are found too. This module looks only at names and reads no files. Upper
+and lower case are the same. A folder may hold another of its name (train/train), as an archive does that is
+unpacked into a folder of its name.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 
 from masktrack_jax.runtime.errors import UserError
 
@@ -44,8 +48,12 @@ FRAMES = (
 
 PACKED_INFO = "dataset_info.json"  # written by TFDS
 PACKED_ANNOTATIONS = "{split}.annotations.json"
+PACKED_DIGESTS = "annotations.sha256"  # of the annotations, as sha256sum writes and checks them
 
 DEPTH = 3  # levels of folders below the root that are searched
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+
+Names = Callable[[pathlib.Path], list[str]]  # the sorted names in a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +95,27 @@ def plain_name(text: str) -> str:
 
 def find_datasets(root: str | pathlib.Path) -> list[DatasetFiles]:
     """All data sets in or below the folder `root`, in the order of their paths."""
-    root = pathlib.Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; set config.data.root to the folder of the data sets")
+    root = _existing(root)
     found = []
     for folder in _folders(root, DEPTH):
         if splits := _packed(folder) or _splits(folder):
             found.append(DatasetFiles(folder, _name(root, folder, splits), splits))
     return found
+
+
+def _existing(root: str | pathlib.Path) -> pathlib.Path:
+    """The folder `root`, whose backslashes may be separators, and whose ~ the shell may have left."""
+    for path in (str(root), os.path.expanduser(root), str(root).replace("\\", "/")):
+        if os.path.isdir(path):
+            return pathlib.Path(path)
+    advice = "set config.data.root to the folder of the data sets"
+    if os.path.isfile(root):
+        if str(root).lower().endswith(ARCHIVES):
+            raise UserError(f"{root}: is an archive; unpack it and {advice}")
+        raise UserError(f"{root}: is a file; {advice}, or config.data.train_annotations to a file of labels")
+    if re.match(r"[A-Za-z]:[\\/]", str(root)):
+        raise UserError(f"{root}: no such folder; give its path on this system, not that of Windows")
+    raise UserError(f"{root}: no such folder; {advice}")
 
 
 def _name(root: pathlib.Path, folder: pathlib.Path, splits: dict[str, SplitFiles]) -> str:
@@ -114,7 +135,10 @@ def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
     """
     found = find_datasets(root)
     if not found:
-        raise UserError(f"{root}: no data set in or below it; looked for {looked_for('train')}, …")
+        raise UserError(
+            f"{root}: no data set in or below it; looked for {looked_for('train')}, … up to {DEPTH} folders "
+            f"deep{_advice(_existing(root))}"
+        )
     chosen = found
     if name:
         chosen = [one for one in found if one.is_called(name)]
@@ -129,13 +153,27 @@ def find_dataset(root: str | pathlib.Path, name: str = "") -> DatasetFiles:
     raise UserError(f"{root}: has no {name}, only {there}; set config.data.name, or root to its folder")
 
 
-def find_split(dataset: DatasetFiles, split: str) -> SplitFiles:
-    """The files of a split. Raises a UserError that lists the places searched."""
+def _advice(root: pathlib.Path) -> str:
+    """What to do about a folder without data sets, as the end of a message."""
+    above = root.resolve().parent
+    if _packed(above) or _splits(above):
+        return f"; set config.data.root to {above}, which holds one"
+    for name in _names(root):
+        if name.lower().endswith(ARCHIVES):
+            return f"; {name} is not unpacked: unpack it there"
+    return ""
+
+
+def find_split(dataset: DatasetFiles, split: str, advice: str = "") -> SplitFiles:
+    """The files of a split. Raises a UserError that lists the places searched and ends with `advice`."""
     if split in dataset.splits:
         return dataset.splits[split]
+    above = dataset.folder.resolve().parent
+    if split in _splits(above):
+        advice = f"; set config.data.root to {above}, which has one"
     raise UserError(
         f"{dataset.folder}: has no {split} split (it has {', '.join(dataset.splits)}); "
-        f"looked for {looked_for(split)}"
+        f"looked for {looked_for(split)}{advice}"
     )
 
 
@@ -151,7 +189,8 @@ def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Pat
     Raises a UserError that lists the folders if none does.
     """
     absent = {
-        folder: [name for name in first_frames if not (folder / name).is_file()] for folder in files.frames
+        folder: [name for name in first_frames if not os.path.isfile(folder / name)]
+        for folder in files.frames
     }
     for folder, names in absent.items():
         if not names:
@@ -177,7 +216,7 @@ def _folders(root: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
         inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
     except OSError:  # no permission
         return
-    if any(is_part(name) if folder else name.endswith(".json") for name, folder in inside):
+    if any(is_part(name) if folder else name.lower().endswith(".json") for name, folder in inside):
         yield root
     for name, folder in inside:
         if depth and folder and not name.startswith(".") and not is_part(name):
@@ -187,25 +226,58 @@ def _folders(root: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
 def _splits(folder: pathlib.Path) -> dict[str, SplitFiles]:
     """The splits in a folder, by name."""
     found: dict[str, SplitFiles] = {}
-    for split, names in SPLITS.items():
+    names = functools.cache(_names)  # some of its folders may hold a million frames
+    for split, spelled in SPLITS.items():
         for form in ANNOTATIONS:
-            places = [place for name in names for place in sorted(folder.glob(form.format(split=name)))]
-            if places:
-                found[split] = SplitFiles(split, places[0], _frames(folder, split))
+            places = [place for name in spelled for place in _paths(folder, form.format(split=name), names)]
+            if files := list(filter(os.path.isfile, places)):
+                found[split] = SplitFiles(split, files[0], _frames(folder, split, names))
                 break
-    if not found and (folder / OWN).is_file():
-        found["train"] = SplitFiles("train", folder / OWN, _frames(folder, "train"))
+    if not found and (files := list(filter(os.path.isfile, _paths(folder, OWN, names)))):
+        found["train"] = SplitFiles("train", files[0], _frames(folder, "train", names))
     return found
 
 
-def _frames(folder: pathlib.Path, split: str) -> tuple[pathlib.Path, ...]:
+def _frames(folder: pathlib.Path, split: str, names: Names) -> tuple[pathlib.Path, ...]:
     """The existing folders that may hold a split's frames.
 
-    A validation split without such folders was taken from the training split and uses its folders.
+    A validation split without such folders was taken from the training split and uses its folders. The
+    frames of a folder `annotations` are beside it.
     """
-    places = [folder / form.format(split=name) for name in SPLITS[split] for form in FRAMES]
-    there = tuple(dict.fromkeys(place for place in places if place.is_dir()))
-    return there or (_frames(folder, "train") if split == "valid" else ())
+    forms = [form.format(split=name) for name in SPLITS[split] for form in FRAMES]
+    places = [place for form in forms for place in _paths(folder, form, names)]
+    places += [place / place.name for place in places]
+    there = tuple(dict.fromkeys(filter(os.path.isdir, places)))
+    if not there and split == "valid":
+        there = _frames(folder, "train", names)
+    if not there and folder.name.lower() == "annotations":
+        there = _frames(folder.parent, split, names)
+    return there
+
+
+def _paths(folder: pathlib.Path, form: str, names: Names) -> list[pathlib.Path]:
+    """The existing paths below a folder that match a form of `ANNOTATIONS` or `FRAMES`."""
+    places = [folder]
+    for part in form.split("/"):
+        places = [inner for place in places for inner in _inside(place, part, names)]
+    return places
+
+
+def _inside(place: pathlib.Path, part: str, names: Names) -> list[pathlib.Path]:
+    """The entries of a folder that match a part of a form: of its case, else of any, else one folder down."""
+    if os.path.exists(place / part):
+        return [place / part]
+    for folder in (place, place / place.name):
+        if found := [folder / name for name in names(folder) if fnmatchcase(name.lower(), part.lower())]:
+            return found
+    return []
+
+
+def _names(folder: pathlib.Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # no folder, or no permission
+        return []
 
 
 def _packed(folder: pathlib.Path) -> dict[str, SplitFiles]:

@@ -15,6 +15,7 @@ from masktrack_jax.data.batches import PairBatch, map_arrays
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import PairLoader, candidates, video_bucket, warn_of_crowded_frames
 from masktrack_jax.data.vis import VisDataset
+from masktrack_jax.data.workers import in_processes
 from masktrack_jax.runtime.errors import UserError
 
 # Separate random streams of one seed.
@@ -174,9 +175,8 @@ def training_batches(
     batches = batches.to_iter_dataset(reading)
     if workers:
         _mark_flags_parsed()
-        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        # Grain's processes return shared memory, which must be released before the interpreter exits.
-        batches = batches.mp_prefetch(processes).map(lambda batch: map_arrays(np.array, batch))
+        # Shared memory must be released before the interpreter exits.
+        batches = in_processes(batches, workers).map(lambda batch: map_arrays(np.array, batch))
     return iter(batches)
 
 

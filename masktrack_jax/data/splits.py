@@ -19,6 +19,9 @@ from masktrack_jax.data.vis import Video, VisDataset, read_vis
 from masktrack_jax.runtime.errors import UserError
 
 TENTH = "tenth"
+NO_SPLIT = (  # the advice if there is none to evaluate
+    f"; set data.holdout={TENTH} to evaluate a part of the training videos, or data.val_split= for none"
+)
 
 
 def training_split(config: ConfigDict) -> VisDataset:
@@ -52,7 +55,7 @@ def validation_split(config: ConfigDict) -> VisDataset | None:
     if data.val_annotations:
         dataset = read_vis(data.val_annotations, data.val_frames or None)
     elif data.root and data.val_split:
-        dataset = read_split(_find(data, data.val_split))
+        dataset = read_split(_find(data, data.val_split, NO_SPLIT))
     else:
         return None
     print(f"evaluating {summary_line(dataset)}")
@@ -136,5 +139,5 @@ def _training_videos(data: ConfigDict) -> VisDataset:
     return read_split(_find(data, "train"))
 
 
-def _find(data: ConfigDict, split: str) -> SplitFiles:
-    return find_split(find_dataset(data.root, data.name), split)
+def _find(data: ConfigDict, split: str, advice: str = "") -> SplitFiles:
+    return find_split(find_dataset(data.root, data.name), split, advice)

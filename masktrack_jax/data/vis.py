@@ -10,7 +10,7 @@ import numpy as np
 
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.json_files import read_labels
-from masktrack_jax.data.labels import LabelsFile
+from masktrack_jax.data.labels import ABSENT, LabelsFile
 from masktrack_jax.data.values import Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
@@ -19,6 +19,7 @@ from masktrack_jax.runtime.numbers import whole
 
 # Some tools round boxes to whole pixels; others end them at the last pixel instead of after it.
 BOX_TOLERANCE = 1.0  # pixels, of each edge
+READ_OTHERWISE = "records that are read in another way"
 NO_FRAMES = "has no list of frames `file_names`"
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
@@ -97,7 +98,7 @@ class VisDataset:
 
     def frame_path(self, video: Video, frame: int) -> pathlib.Path:
         """The path of frame `frame` (from 0) of a video."""
-        return self.frames_root / video.file_names[frame]
+        return find_frame(self.frames_root, video.file_names[frame])
 
     def has_frame(self, video: Video, frame: int) -> bool:
         """Whether the frame's file exists."""
@@ -133,7 +134,7 @@ def read_vis(
         raise no_frames(path, unknown)
     left_out = Findings()
     for line in labels.notes:
-        left_out.note("values that were read as others", line)
+        left_out.note(READ_OTHERWISE, line)
     return VisDataset(
         categories=tuple(Category(record["id"], record["name"]) for record in labels["categories"]),
         videos=tuple(map(_video, labels["videos"])),
@@ -157,6 +158,15 @@ def _video(record: dict) -> Video:
     names = tuple(record["file_names"])
     name = record.get("name") or str(pathlib.PurePosixPath(names[0]).parent)
     return Video(record["id"], name, record["height"], record["width"], names)
+
+
+def find_frame(root: pathlib.Path, name: str) -> pathlib.Path:
+    """The path of a frame; its extension may have another case on disk, as after a copy from Windows."""
+    path = root / name
+    if os.path.lexists(path):
+        return path
+    others = (path.with_suffix(case(path.suffix)) for case in (str.lower, str.upper))
+    return next((other for other in others if os.path.lexists(other)), path)
 
 
 def no_frames(path: pathlib.Path, video: dict) -> UserError:
@@ -211,6 +221,8 @@ def _boxes(
     for frame, number in enumerate(pixels):
         if number == 0:
             left_out.note("masks without a pixel, left out", f"{where}, frame {frame}: write null instead")
+        elif number == ABSENT and stated is not None and stated[frame] is not None:
+            left_out.note("boxes without a mask, left out", f"{where}, frame {frame}: box {stated[frame]}")
     for frame, of_mask in zip(seen, of_masks):
         box = _clip(of_mask, size)
         if stated is not None:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from masktrack_jax.data.json_files import read_labels, write_json
+from masktrack_jax.data.labels import LabelsFile
 from masktrack_jax.evaluation.identity import HEADLINE
 from masktrack_jax.evaluation.overlaps import NO_LABELS
 from masktrack_jax.evaluation.vis_ap import STATISTICS
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 
 
-def read_ground_truth(path: str | Path) -> dict[str, Any]:
+def read_ground_truth(path: str | Path) -> LabelsFile:
     """The annotations in a file that has labels. Raises UserError."""
     ground_truth = read_labels(path)
     if not ground_truth.get("annotations"):
@@ -44,9 +45,10 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         title = f"identity of tracks with score ≥ {identity['score_threshold']:g}"
         lines += ["", title, "  ".join(f"{name:>6}" for name in HEADLINE), _row(metrics, HEADLINE)]
     columns = ["AP", "AP50", "AP75", "AR1", "AR10"]
-    width = max([len("category"), *(len(name) for name in metrics["per_category"])])
+    per_category = {printable(name): row for name, row in metrics["per_category"].items()}
+    width = max([len("category"), *map(len, per_category)])
     lines += ["", f"{'category':<{width}}  " + "  ".join(f"{name:>6}" for name in columns)]
-    lines += [f"{name:<{width}}  {_row(row, columns)}" for name, row in metrics["per_category"].items()]
+    lines += [f"{name:<{width}}  {_row(row, columns)}" for name, row in per_category.items()]
     return "\n".join(lines)
 
 

@@ -10,7 +10,8 @@ Deliberate differences from the official code, which fails or is silently wrong 
   * missing `areas` of a label are measured from its masks, a missing `iscrowd` is 0;
   * results may hold uncompressed RLE and polygons too;
   * masks with runs of length 0 count in full, also where only one of two masks has such a run;
-  * the inputs listed in `overlaps.compute_overlaps` raise one-line errors.
+  * tracks of unknown categories are left out with a note, not silently;
+  * faults of the files raise one-line errors, see `data.labels` and `evaluation.tracks`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from masktrack_jax.evaluation.overlaps import ClassOverlap, Id, Overlaps, Tracks, compute_overlaps
+from masktrack_jax.data.values import Id
+from masktrack_jax.evaluation.overlaps import ClassOverlap, Overlaps, Tracks, compute_overlaps
+from masktrack_jax.evaluation.tracks import MOST_TRACKS
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-MAX_PREDICTIONS = (1, 10, 100)
+MAX_PREDICTIONS = (1, 10, MOST_TRACKS)
 # Both ends are inclusive: 128² is small and medium.
 AREA_RANGES = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
 
@@ -144,7 +147,7 @@ def average_precision(overlaps: Overlaps, ranges: Ranges = in_area_ranges) -> Vi
     ious, matches = {}, {}
     by_category: dict[Id, list[Matches]] = {category_id: [] for category_id in overlaps.categories}
     for pair in overlaps.pairs:
-        # At most 100 predictions per video *and* category; equal scores keep the order of the file.
+        # At most `MOST_TRACKS` per video *and* category; equal scores keep the order of the file.
         order = np.argsort(-pair.predicted.scores, kind="stable")[: MAX_PREDICTIONS[-1]]
         iou = track_iou(pair)[order]
         found = _match(pair, order, iou, ranges)

@@ -19,24 +19,34 @@ def evaluate_checkpoint(
     checkpoint: str | Path,
     output: str | Path,
     *,
+    annotations: str | Path | None = None,
     diagnosed: bool = False,
     frames_root: str | Path | None = None,
 ) -> dict[str, Any] | None:
-    """Segment the validation split of `config` with the network at `checkpoint`, and score the tracks.
+    """Segment a split with the network at `checkpoint`, and score the tracks.
 
-    See `evaluate_split` for the files and metrics. Raises a UserError if the config names no validation
-    split, or if the checkpoint was trained in another form of the network.
+    The split is the file `annotations` with the frames below `frames_root`, or else the validation split of
+    `config`. See `evaluate_split` for the files and metrics. Raises a UserError if the config names no
+    validation split, if it has no labels to diagnose on, or if the checkpoint was trained in another form of
+    the network.
     """
     metadata = read_metadata(checkpoint)
     for key, ours, theirs in form_differences(validate(config), metadata.config):
         raise UserError(
             f"{checkpoint}: has config.model.{key}={theirs}, not {ours}; give a --config with that value"
         )
+    if annotations is not None:
+        config = config.copy_and_resolve_references()
+        frames = str(frames_root or "")
+        config.data.update(holdout="", val_annotations=str(annotations), val_frames=frames)
     dataset = open_split(config, metadata.categories)
     if dataset is None:
         raise UserError(
-            "config.data: names no videos to evaluate; set val_annotations, or root and val_split"
+            "config.data: names no videos to evaluate; give --annotations, or set val_annotations, or root "
+            "and val_split"
         )
+    if diagnosed and not dataset.labelled:
+        raise UserError(f"{dataset.annotations_path}: has no labels to diagnose on; leave --diagnose out")
     model = build_model(config, len(metadata.categories))
     variables = store.load_variables(checkpoint, model)
     return evaluate_split(

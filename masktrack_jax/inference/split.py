@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.checkpoints.categories import match_categories
+from masktrack_jax.checkpoints.categories import match_categories, unmatched
 from masktrack_jax.data.images import bucket_for, fit_size
 from masktrack_jax.data.json_files import read_results, write_json
 from masktrack_jax.data.splits import ground_truth, validation_split
@@ -142,12 +142,12 @@ def evaluate_split(
 def common_categories(categories: Sequence[tuple[int, str]], dataset: VisDataset) -> dict[int, int]:
     """Return {category id of the network: category id of the data set} for the categories they share.
 
-    Prints the categories that the network does not know. Raises a UserError if it knows none.
+    Prints the categories that only one of the two has. Raises a UserError if they share none.
     """
     there = dataset.labels
     places = match_categories([name for _, name in categories], [name for _, name in there])
     ids = {mine: there[place][0] for (mine, _), place in zip(categories, places) if place is not None}
-    unknown = [name for category_id, name in there if category_id not in ids.values()]
+    unknown = unmatched([name for _, name in there], places)
     if not ids:
         ours, theirs = (", ".join(name for _, name in some[:3]) for some in (there, categories))
         raise UserError(
@@ -156,9 +156,12 @@ def common_categories(categories: Sequence[tuple[int, str]], dataset: VisDataset
         )
     if unknown:
         print(
-            f"{dataset.annotations_path}: {len(there) - len(unknown)} of its {len(there)} categories are "
-            f"known to the network and evaluated; not {', '.join(unknown)}"
+            f"{dataset.annotations_path}: {len(ids)} of its {len(there)} categories are known to the network "
+            f"and evaluated; not {unknown}"
         )
+    matched = [label for label, place in enumerate(places) if place is not None]
+    if absent := unmatched([name for _, name in categories], matched):
+        print(f"{dataset.annotations_path}: has no {absent}; tracks of these categories are left out")
     return ids
 
 

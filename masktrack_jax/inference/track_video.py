@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.data.images import resize_image
-from masktrack_jax.inference.progress import Progress
+from masktrack_jax.inference.progress import RESULTS, Progress
 from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.tracking.tracks import FrameResult
-from masktrack_jax.video.files import FrameFolder, VideoFile
 from masktrack_jax.video.live import LiveSource, open_source
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale
 from masktrack_jax.video.parts import PartWriter
+from masktrack_jax.video.stored import StoredVideo
+from masktrack_jax.video.waiting import LIMIT
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def track_video(
     *,
     draw_threshold: float = 0.0,
     drop_frames: bool = False,
+    limit: float = LIMIT,
     network: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Track the objects of a video.
@@ -67,8 +71,9 @@ def track_video(
     `frames.jsonl`, a line per frame with boxes (x1, y1, x2, y2 in pixels), scores, category_ids and
     track_ids. All three appear in `output_dir` at the end. Until then `output_dir/partial` holds the
     `Progress`, and the same call resumes after an interruption or an error. At Ctrl-C or SIGTERM, the three
-    files are written there for the frames so far, and SystemExit is raised. A live source ends normally at
-    these signals.
+    files are written there for the frames so far, and SystemExit is raised; a watched process
+    (`runtime.signals.watch`) that takes longer ends without them. A live source ends normally at these
+    signals.
 
     Args:
       segmenter: must have a detector.
@@ -76,24 +81,28 @@ def track_video(
       output_dir: created if it does not exist.
       draw_threshold: lowest score of the detections on the overlay.
       drop_frames: process only the latest frame of a live source, one at a time.
+      limit: the longest time in seconds to wait for a frame or an answer of the disk.
       network: identifies the segmenter's `predict` by its checkpoint and device, as a dict for JSON. A run
         with another network is not resumed.
     Raises:
       UserError: the input cannot be read, the output folder cannot be written to, or it holds the progress
         of another run.
     """
-    source = open_source(input_path, drop_frames)
+    source = open_source(input_path, drop_frames, limit)
     live = source if isinstance(source, LiveSource) else None
+    for name in RESULTS:
+        if not live and os.path.realpath(input_path) == os.path.realpath(Path(output_dir) / name):
+            raise UserError(f"{input_path}: would be replaced by the results; give another --output")
     settings = {**segmenter.settings, "draw_threshold": draw_threshold}
     made_by = {"input": source.fingerprint(), "settings": settings, **(network or {})}
     with (
         contextlib.closing(live) if live else contextlib.nullcontext(),
-        Interruption() as interruption,
         Progress(output_dir, made_by, segmenter.tracks, live is not None) as progress,
+        Interruption(unsaved=lambda: _unsaved(progress) if live else "") as interruption,
     ):
         before, started = progress.frames, time.perf_counter()
         if before:
-            print(f"{progress.folder}: resumes after {before} frames")
+            print(printable(f"{progress.folder}: resumes after {before} frames"))
         run = _Run(segmenter, source, progress, interruption)
         results = run.one_by_one(live) if live and drop_frames else run.in_batches()
         first = run.record(results, draw_threshold) or started
@@ -109,10 +118,16 @@ def track_video(
             dropped=live.dropped if live else 0,
         )
         if signal is not None:
-            print(f"{signal.name}: {progress.folder} holds {summary}; the same command resumes")
+            held = f"{progress.folder} holds {summary}"
+            print(printable(f"{signal.name}: {held}; the same command resumes"))
             raise SystemExit(exit_status(signal))
         progress.finish()
     return summary
+
+
+def _unsaved(progress: Progress) -> str:
+    """What a signal must not cut off: the results of a live source, whose frames never come again."""
+    return f"writes the results of {progress.frames} frames" if progress.frames else ""
 
 
 class _Tracked(NamedTuple):
@@ -128,7 +143,7 @@ class _Run:
     """One run of `track_video`."""
 
     segmenter: VideoSegmenter
-    source: VideoFile | FrameFolder | LiveSource
+    source: StoredVideo | LiveSource
     progress: Progress
     interruption: Interruption
 

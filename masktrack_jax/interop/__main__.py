@@ -17,6 +17,7 @@ from masktrack_jax.interop.source_names import SOURCES
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.options import between, require
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lists = f"{', '.join(LISTS)}, or a JSON file: annotations or a list of names"
     add = parser.add_argument
-    add("--input", required=True, help=".safetensors, .pth or .pt file")
+    add("--input", required=True, help=".safetensors, .pth, .pt or .pkl file")
     add("--source", required=True, choices=SOURCES, help="implementation that wrote the file")
     add("--output", required=True, help="folder of the checkpoint; must not exist")
     add("--categories", help=f"categories to detect (default: the file's categories): {lists}")
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if Path(options.output).exists():
         raise UserError(f"{options.output}: exists; remove it or choose another --output")
+    require(options.seed, between(0, 2**63 - 1), "--seed")
     # Not at the top, so that --help does not load JAX.
     from masktrack_jax.checkpoints import store
     from masktrack_jax.interop.convert import import_weights

@@ -44,7 +44,7 @@ def import_weights(
     """Import the weights in a file.
 
     Args:
-      path: a .safetensors, .pth or .pt file.
+      path: a .safetensors, .pth, .pt or .pkl file.
       source: the implementation that wrote it, one of `source_names.SOURCES`.
       categories: the categories to detect; default: the file's. See `category_lists.read_categories`.
       file_categories: the categories of the file, if it does not name them, given in the same way.
@@ -120,6 +120,8 @@ def file_labels(
     """
     labels: list[Category] | None
     if num_classes is None:
+        if choice:
+            raise UserError(f"{file.path}: has no classes, so --file-categories has no effect; leave it out")
         return None, "without classes"
     if choice:
         labels, told = read_categories(choice), f"those of {choice}"
@@ -149,7 +151,7 @@ def read_values(
 ) -> dict[str, np.ndarray]:
     """Return {our name: array} of the parameters in the file, whose class layers have `num_classes`.
 
-    Raises a UserError for a tensor of another shape, or with values that are not finite.
+    Raises a UserError for a tensor of another shape, of integers, or with values that are not finite.
     """
     values = {}
     for path, (name, layout) in table.items():
@@ -160,6 +162,9 @@ def read_values(
         wanted = names.torch_shape(shape, layout)
         if x.shape != wanted:
             raise UserError(f"{file.path}: {theirs} is {x.shape}, but the rest needs {wanted}; {USUAL}")
+        if x.dtype.kind in "biuc":
+            problem = f"{theirs} has values of type {x.dtype}; give the weights in floating point"
+            raise UserError(f"{file.path}: {problem}")
         x = np.asarray(x, np.float32)
         if not np.all(np.isfinite(x)):
             raise UserError(f"{file.path}: {theirs} has values that are not finite; get the file again")

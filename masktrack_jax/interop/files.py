@@ -1,4 +1,4 @@
-"""Read the tensors of a `.safetensors` or PyTorch file. Code in a file is never executed."""
+"""Read the tensors of a `.safetensors`, PyTorch or detectron2 file. Code in a file is never executed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from masktrack_jax.checkpoints.metadata import UNSOUND, Metadata, parse_metadata
+from masktrack_jax.interop.pickles import read_arrays
 from masktrack_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 Tensors = dict[str, np.ndarray]  # by name, in PyTorch's layout
+
+# The types of safetensors that are read; the rest are quantised or complex, and need their own conversion.
+TYPES = ("F16", "BF16", "F32", "F64", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys of the parameters in the file of a training run
 OURS = "masktrack_jax"  # key of a checkpoint's metadata in the header of an exported file
@@ -41,14 +45,18 @@ class WeightsFile(NamedTuple):
 def read(path: str | Path) -> WeightsFile:
     """Read a file. Raises a UserError if it is damaged or contains anything but tensors."""
     path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
-    if path.suffix == ".pkl":
-        raise UserError(f"{path}: pickled files could run code; save its state dict as .safetensors or .pth")
-    if path.suffix not in readers:
-        raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth or .pt file")
+    readers = {
+        ".safetensors": _read_safetensors,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".pkl": _read_pickle,
+    }
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth, .pt or .pkl file")
     if not path.is_file():
         raise UserError(f"{path}: no such file; check --input")
-    content, header = readers[path.suffix](path)
+    content, header = readers[suffix](path)
     tensors = _without_module(content)
     if not tensors:
         raise UserError(f"{path}: holds no tensors by name; give a file with a state dict")
@@ -67,7 +75,13 @@ def _read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     """Return the tensors and the entries of the header."""
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            for name, kind in types.items():
+                if kind not in TYPES:
+                    raise UserError(
+                        f"{path}: {name:.200} is of type {kind}; convert it to F32 or BF16 where it was made"
+                    )
+            return {name: file.get_tensor(name) for name in types}, file.metadata() or {}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: is not a complete safetensors file ({_first_line(error)}); get it again"
@@ -100,9 +114,26 @@ def _read_torch(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
         raise UserError(f"{path}: PyTorch cannot read it ({_first_line(error)}); get it again") from None
 
 
+def _read_pickle(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
+    """Return the arrays of a file of detectron2's model zoo, and its whole content."""
+    try:
+        header = read_arrays(path.read_bytes())
+    except Exception as error:  # a pickle can raise anything
+        raise UserError(
+            f"{path}: holds more than pickled arrays ({_first_line(error)}); nothing was run; save its state "
+            "dict as .safetensors"
+        ) from None
+    state = next((header[key] for key in WRAPPERS if isinstance(header.get(key), dict)), header)
+    if arrays := {str(name): x for name, x in state.items() if isinstance(x, np.ndarray)}:
+        return arrays, header
+    raise UserError(f"{path}: holds no pickled arrays by name; give a file with a state dict")
+
+
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Convert a PyTorch tensor; floating point becomes float32."""
+    """Convert a PyTorch tensor; floating point becomes float32. Raises a ValueError for a shape made up."""
     tensor = tensor.detach()
+    if tensor.nbytes > tensor.untyped_storage().nbytes():  # strides of 0 state any size
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has fewer values")
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 

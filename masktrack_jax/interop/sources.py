@@ -63,6 +63,10 @@ def translate(file: WeightsFile, source: str, epsilon: float | None = None) -> T
         tensors[STEM] = tensors[STEM][:, ::-1] * np.asarray(STD, np.float32)[:, None, None]
     if epsilon is None:
         epsilon = usual_epsilon(file.tensors)
+    elif not any(name.endswith(".running_var") for name in tensors):
+        raise UserError(
+            f"{file.path}: has no batch norm, so --batch-norm-epsilon has no effect; leave it out"
+        )
     if epsilon != EPSILON:
         move_epsilon(file.path, tensors, epsilon)
     return Translated(tensors, origin, num_classes, epsilon)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from masktrack_jax.checkpoints.categories import PER_CLASS, plain_names
+from masktrack_jax.checkpoints.categories import PER_CLASS, plain_names, unmatched
 from masktrack_jax.config.training import PARTS
 from masktrack_jax.interop.category_lists import Category
 from masktrack_jax.interop.files import WeightsFile
@@ -78,7 +78,8 @@ def _report_categories(labels: Labels) -> Iterator[str]:
     if not labels.theirs or plain_names(ours) == plain_names([name for _, name in labels.theirs]):
         return
     taken = [name for name, place in zip(ours, labels.places) if place is not None]
-    new = [name for name, place in zip(ours, labels.places) if place is None]
     yield f"class layers, by name: {len(taken)} of {len(ours)} categories: {', '.join(taken) or 'none'}"
-    if new:
-        yield f"left at initialisation, not among the file's categories: {', '.join(new)}"
+    if new := unmatched(ours, [label for label, place in enumerate(labels.places) if place is not None]):
+        yield f"left at initialisation, not among the file's categories: {new}"
+    if unused := unmatched([name for _, name in labels.theirs], labels.places):
+        yield f"categories of the file that are left out: {unused}"

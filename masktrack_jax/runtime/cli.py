@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import sys
+import traceback
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
@@ -13,10 +15,15 @@ from typing import Any, TypeVar
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from masktrack_jax.runtime import memory, signals
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
+# The type that a flag needs, by the start of the parser's message.
+TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "could not": "a number"}
+WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
@@ -25,7 +32,9 @@ def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[s
 
     `keys()` returns the keys that --config may have, for suggestions.
     """
+    signals.watch()
     keep_programs()
+    check_cache()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
 
 
@@ -42,6 +51,19 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
+def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Go on without the compilation cache, after one line, if its folder cannot be written to."""
+    folder = environment.get("JAX_COMPILATION_CACHE_DIR", "")
+    if folder and "://" not in folder:
+        try:
+            make_folder(folder)
+        except UserError as error:
+            del environment["JAX_COMPILATION_CACHE_DIR"]
+            print(f"{error}; without this cache every start compiles anew", file=sys.stderr)
+    # One line is enough for a disk that is full.
+    warnings.filterwarnings("once", message="Error (reading|writing) persistent compilation cache")
+
+
 def _machine() -> str:
     """A name for this type of processor: a program in a shared home folder may not run on another type."""
     try:
@@ -55,12 +77,15 @@ def _machine() -> str:
 def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:
     """Parse the command line; dashes in a flag's name are read as underscores (--score-threshold).
 
-    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, or an
-    unknown config key.
+    Raises a UserError for an unknown flag, a value of the wrong type, an unreadable config file, an unknown
+    config key, or an argument that is not a flag.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
     with _flag_errors(spelled, keys, ALL_KEYS):
-        return flags.FLAGS(spelled)
+        rest = flags.FLAGS(spelled)
+    if len(rest) > 1:  # absl stops there
+        raise UserError(f"{rest[1]}: is not a flag, so the flags after it are not read; see --help")
+    return rest
 
 
 def define_config(values: dict[str, Any], text: str) -> Callable[[], dict[str, Any]]:
@@ -89,15 +114,35 @@ def _common(section: str, keys: Collection[str]) -> str:
 
 @contextlib.contextmanager
 def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint: str) -> Iterator[None]:
-    """Turn the errors of absl and ml_collections about a flag into a UserError."""
+    """Turn the errors of absl, ml_collections and the config file about a flag into a UserError."""
     try:
         yield
-    except (AttributeError, KeyError) as error:  # ml_collections raises these for an unknown key
-        key = _unknown_key(str(error.args[0]), argv, keys())
-        near = nearest_key(key, keys())
-        raise UserError(f"the config has no key {key}; {f'did you mean {near}?' if near else hint}") from None
-    except (flags.Error, OSError, TypeError, ValueError) as error:
-        raise UserError(f"{_one_line(error)}; see --help") from None
+    except Exception as error:
+        if line := _line_of_config_file(error, argv):
+            problem = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise UserError(f"{line}: {problem:.300}; correct the config file") from None
+        if "no attribute 'get_config'" in str(error):
+            raise UserError("--config: the file has no get_config(); give one of configs/") from None
+        if isinstance(error, AttributeError | KeyError):  # ml_collections raises these for an unknown key
+            key = _unknown_key(str(error.args[0]), argv, keys())
+            near = nearest_key(key, keys())
+            advice = f"did you mean {near}?" if near else hint
+            raise UserError(f"the config has no key {key}; {advice}") from None
+        if found := WRONG_TYPE.match(str(error)):
+            key, value, reason = found.groups()
+            raise UserError(f"{key}: is {value!r}; must be {TYPES[reason]}") from None
+        if isinstance(error, flags.Error | OSError | TypeError | ValueError):
+            raise UserError(f"{_one_line(error)}; see --help") from None
+        raise
+
+
+def _line_of_config_file(error: Exception, argv: Sequence[str]) -> str:
+    """FILE: line N, if the file given by --config raised the error; else empty."""
+    named = re.search(r"(?:^|\0)--?config[=\0]([^\0:]+)", "\0".join(argv))
+    text = "".join(traceback.format_exception(error))
+    name = re.escape(Path(named[1]).name) if named else ""
+    lines = re.findall(rf'File "[^"\n]*\b{name}", line (\d+)', text) if name else []
+    return f"{named[1]}: line {lines[-1]}" if named and lines else ""
 
 
 def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> str:
@@ -113,16 +158,23 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; a `UserError` becomes one line on stderr and exit status 1."""
+    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1."""
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return main(*args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        signals.end_soon(1)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not (reason := memory.shortage(error)):
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        signals.end_soon(1)
+        sys.exit(1)
 
 
 def _one_line(error: Exception) -> str:

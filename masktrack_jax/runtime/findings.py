@@ -61,7 +61,7 @@ class Findings:
             print(line)
         if self.num_errors:
             raise UserError(f"{name}: {self.num_errors} errors{consequence}")
-        print(f"{name}: nothing wrong")
+        print(printable(f"{name}: nothing wrong"))
 
 
 def _add(kinds: dict[str, Found], kind: str, example: str) -> None:

@@ -7,8 +7,10 @@
 Values may come as a dataclass of options, or from a config section with the same keys. Sections nest.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import MISSING, field, fields, is_dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from masktrack_jax.runtime.errors import UserError
@@ -25,6 +27,7 @@ class Check(NamedTuple):
 
 
 positive = Check(lambda value: value > 0, "must be positive")
+positive_numbers = Check(lambda values: all(0 < x < math.inf for x in values), "give positive numbers")
 
 
 def at_least(low: float) -> Check:
@@ -89,6 +92,34 @@ def check_options(options: Value, values: Value, prefix: str) -> None:
     for entry in entries(options):
         if entry.check:
             require(value_at(values, entry.key), entry.check, f"{prefix}{entry.key}")
+
+
+def check_types(options: Value, values: Value, prefix: str) -> None:
+    """Raise a UserError for a value that has not the type of its default in the dataclass `options`."""
+    for entry in entries(options):
+        kind = Check(partial(_alike, entry.default), partial(_type_of, entry.default))
+        require(value_at(values, entry.key), kind, f"{prefix}{entry.key}")
+
+
+def _alike(default: Value, value: Value) -> bool:
+    """Whether a value has the type of a default. A pair in a tuple must be a pair; other lengths vary."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(
+            _alike(default[0], item) and (not isinstance(item, tuple | list) or len(item) == len(default[0]))
+            for item in value
+        )
+    kinds = (int, float) if isinstance(default, float) else type(default)
+    return (
+        isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool) and value == value
+    )
+
+
+def _type_of(default: Value) -> str:
+    """The type of a default, in words."""
+    if isinstance(default, tuple):
+        return f"give values such as {default}"
+    words = {bool: "must be True or False", int: "must be an integer", float: "must be a number"}
+    return words.get(type(default), "must be text")
 
 
 def require(value: Value, check: Check, key: str) -> None:

@@ -2,20 +2,25 @@
 
 import contextlib
 import json
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.training.board import Board
 from masktrack_jax.training.schedule import Rate
 from masktrack_jax.training.step import Metrics
 
 Row = dict[str, int | float | None]
+
+LONGEST = 2**20  # bytes of a row
+WORKDIR = "free disk space and run the same command again, or choose another --workdir"
 
 
 class MetricsLog:
@@ -36,12 +41,10 @@ class MetricsLog:
         rate: Rate,
         pending: Sequence[dict[str, float]] = (),
     ) -> None:
-        from tensorboardX import SummaryWriter
-
         self._every, self._total, self._frames, self._rate = every, total, frames, rate
-        drop_rows_after(workdir / "metrics.jsonl", start)
-        self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 – closed in close()
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._path = workdir / "metrics.jsonl"
+        drop_rows_after(self._path, start)
+        self._board = Board(workdir / "tensorboard", start + 1)
         self._bar = tqdm(total=total, initial=start, desc="train", unit="step", disable=None)
         self._reset(list(pending))
 
@@ -82,10 +85,8 @@ class MetricsLog:
         row["learning_rate"] = float(self._rate(step - 1))
         row["frames_per_second"] = self._frames * len(self._steps) / seconds
         row["data_wait"] = self._waited / seconds
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        for name, value in row.items():
-            if value is not None:
-                self._board.add_scalar(f"train/{name}", value, step)
+        append_row(self._path, {"step": step, **row})
+        self._board.add(step, {f"train/{name}": value for name, value in row.items() if value is not None})
         line = summary(row)
         self._bar.set_postfix_str(line)
         if self._bar.disable:
@@ -94,7 +95,6 @@ class MetricsLog:
 
     def close(self) -> None:
         self._bar.close()
-        self._file.close()
         self._board.close()
 
 
@@ -143,16 +143,58 @@ def summary(row: Row) -> str:
     return "  ".join(words)
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Remove rows after `step`, which the resumed run will write again, and a truncated last line."""
-    if path.exists():
-        kept = "".join(f"{line}\n" for line in path.read_text().splitlines() if _step_of(line) <= step)
-        with whole(path, "choose another --workdir") as partial:
-            partial.write_text(kept)
-
-
-def _step_of(line: str) -> int | float:
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to a file of rows."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
-        return math.inf
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {WORKDIR}") from None
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Remove rows after `step`, which the resumed run will write again, and a truncated last line.
+
+    Other lines that are no rows are removed too, and counted in a line to the user.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise UserError(f"{path}: is no file; remove it or choose another --workdir")
+    strange = 0
+    with whole(path, WORKDIR) as partial, open(path, "rb") as source, open(partial, "wb") as kept:
+        for line in lines(source):
+            number = step_of(line)
+            if number is None:
+                strange += line.endswith(b"\n")
+            elif number <= step:
+                kept.write(line.rstrip(b"\r\n") + b"\n")
+    if strange:
+        print(f"{path}: {strange} lines that are no rows of metrics are left out")
+
+
+def last_step(path: Path) -> int:
+    """The largest step of the rows of a file; 0 if there is none."""
+    if not path.exists():
+        return 0
+    with open(path, "rb") as source:
+        return max(filter(None, map(step_of, lines(source))), default=0)
+
+
+def lines(source: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, each cut to `LONGEST` bytes and a line break."""
+    while line := source.readline(LONGEST):
+        part = line
+        while part and not part.endswith(b"\n"):
+            part = source.readline(LONGEST)
+        yield line if part is line else line + part[-1:]
+
+
+def step_of(line: bytes) -> int | None:
+    """The step of a row; None if the line is no row."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or a number of too many digits
+        return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if type(step) is int and step >= 0 else None

@@ -6,16 +6,17 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from masktrack_jax.checkpoints import store
-from masktrack_jax.data.batches import PairBatch
+from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.data.options import PairOptions
-from masktrack_jax.data.pipeline import BatchIterator, steps_per_epoch, training_batches
+from masktrack_jax.data.pipeline import steps_per_epoch
 from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
-from masktrack_jax.runtime.processes import is_first, local_rows
+from masktrack_jax.runtime.lock import folder_lock
+from masktrack_jax.runtime.processes import is_first
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.training import schedule
+from masktrack_jax.training.loading import Batches, NoBatch
 from masktrack_jax.training.metrics import MetricsLog, SilentLog
 from masktrack_jax.training.nonfinite import BadStep, Watch
 from masktrack_jax.training.start import start_run
@@ -36,11 +37,12 @@ def train(
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
     folder = make_folder(workdir)
     with (
-        store.Checkpoints(folder / "checkpoints", keep=config.train.keep_last) as checkpoints,
+        folder_lock(folder, "use another --workdir") if is_first() else contextlib.nullcontext(),
+        Checkpoints(folder / "checkpoints", keep=config.train.keep_last) as checkpoints,
         Interruption(shared=jax.process_count() > 1) as interruption,
     ):
         device_step, state, pending = start_run(config, dataset.labels, total, folder, checkpoints)
-        first = int(state.step)
+        first = done = int(state.step)
         validation = Validation(folder, evaluate, config, dataset.labels, first, total)
         if validation.due(first):
             validation.score(state)
@@ -57,10 +59,17 @@ def train(
             def save(state: TrainState) -> None:
                 checkpoints.save(state, config, dataset.labels, log.pending(int(state.step)))
 
+            def unsaved() -> str:
+                saved = max(checkpoints.saved(), first)
+                return f"the steps after {saved} are being saved" if saved < done else ""
+
+            interruption.unsaved = unsaved
             try:
                 for step in range(first + 1, total + 1):
                     with log.waiting():
-                        batch = next(batches)
+                        batch = next(batches, None)
+                    if batch is None:  # a signal arrived before it
+                        break
                     state, metrics = run(
                         state, split_batch(batch, len(devices), step - 1, interruption.noted)
                     )
@@ -68,6 +77,7 @@ def train(
                         jax.block_until_ready(
                             metrics
                         )  # otherwise, simulated CPU devices can deadlock in a reduction
+                    done = step
                     watch.add(step, batch.provenance, metrics)
                     if step % config.train.log_every == 0 or step == total:
                         watch.finish()
@@ -83,55 +93,13 @@ def train(
                     if step % config.train.checkpoint_every == 0 or step == total:
                         save(state)
                 watch.finish()
-            except BadStep:
-                save(state)  # the bad step has not changed it
+            except (BadStep, NoBatch):
+                save(state)  # the step that raises has not changed it
                 raise
-            if interruption.signal is not None:
+            if interruption.signal is not None and done:
                 save(state)
         end_if_asked(interruption, checkpoints, state)
     return state
-
-
-class Batches:
-    """This process's rows of each batch, from step `start` on.
-
-    A signal may also end the loader's processes, while this process still has a few steps to run. The
-    remaining batches are then loaded by threads of this process, which load the same batches.
-    """
-
-    def __init__(
-        self, config: ConfigDict, dataset: VisDataset, start: int, interruption: Interruption
-    ) -> None:
-        self._config, self._dataset, self._interruption = config, dataset, interruption
-        self._step, self._broken = start, False
-        self._batches = self._load(config.data.workers)
-
-    def _load(self, workers: int) -> BatchIterator:
-        config = self._config
-        return training_batches(
-            self._dataset,
-            PairOptions.from_config(config.data),
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            rows=local_rows(config.train.batch_size),
-            start_step=self._step,
-            workers=workers,
-            on_error=config.data.on_error,
-        )
-
-    def __next__(self) -> PairBatch:
-        try:
-            batch = next(self._batches)
-        except Exception:
-            if self._broken or self._interruption.noted is None:
-                raise
-            self._broken, self._batches = True, self._load(workers=0)
-            batch = next(self._batches)
-        self._step += 1
-        return batch
-
-    def close(self) -> None:
-        self._batches.close()
 
 
 def open_log(
@@ -151,12 +119,14 @@ def open_log(
     )
 
 
-def end_if_asked(interruption: Interruption, checkpoints: store.Checkpoints, state: TrainState) -> None:
+def end_if_asked(interruption: Interruption, checkpoints: Checkpoints, state: TrainState) -> None:
     """If a signal ended the run, wait for the checkpoint and raise SystemExit."""
     # A signal received in the last steps is too late for an agreement, but the other processes end anyway.
     if (signal := interruption.signal or interruption.noted) is not None:
         checkpoints.wait()
-        print(f"{signal.name}: step {state.step} is saved; the same command resumes from there")
+        step = int(state.step)
+        kept = f"step {step} is saved; the same command resumes from there" if step else "no step is done yet"
+        print(f"{signal.name}: {kept}")
         raise SystemExit(exit_status(signal))
 
 

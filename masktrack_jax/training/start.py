@@ -9,7 +9,9 @@ import jax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints import store
+from masktrack_jax.checkpoints.categories import unmatched
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
+from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.config.presets import form_differences
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
@@ -34,7 +36,7 @@ def start_run(
     categories: Categories,
     total: int,
     workdir: Path,
-    checkpoints: store.Checkpoints,
+    checkpoints: Checkpoints,
 ) -> Start:
     """Resume from the newest of the `checkpoints` of `workdir` if there is one, otherwise start at step 0.
 
@@ -73,6 +75,7 @@ FREE = (
     "train.on_nan",
     "train.keep_last",
     "data.on_error",
+    "data.timeout",
     "data.workers",
     "data.cache_mb",
     "data.root",
@@ -84,6 +87,8 @@ FREE = (
     "data.val_frames",
 )
 
+LENGTH = ("train.steps", "train.epochs")
+
 
 def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, categories: Categories) -> None:
     """Raise a UserError if the run in `workdir`, described by `metadata`, differs in a relevant setting."""
@@ -94,6 +99,12 @@ def check_same_run(workdir: Path, metadata: Metadata, config: ConfigDict, catego
         )
     there, here = dict(_leaves(metadata.config)), dict(_leaves(config))
     for key in sorted(there.keys() | here.keys()):
+        if there.get(key) != here.get(key) and key in LENGTH:
+            raise UserError(
+                f"{workdir}: holds a run with config.{key}={there.get(key)}, not {here.get(key)}; a run of "
+                "another length has other learning rates from its first steps on: to train further, start a "
+                f"new run from its weights with --config.train.init_from={workdir} and another --workdir"
+            )
         if there.get(key) != here.get(key) and not key.startswith(FREE):
             raise UserError(
                 f"{workdir}: holds a run with config.{key}={there.get(key)}, not {here.get(key)}; "
@@ -137,8 +148,13 @@ def start_variables(config: ConfigDict, variables: dict[str, Any], categories: C
         replaceable = REPLACEABLE + AFTER_BACKBONE if other_neck else REPLACEABLE
         variables, left, matches = store.load_matching(path, variables, categories, replaceable)
         loaded = f"loaded, except {', '.join(left)}" if left else "loaded"
-        new = [name for (_, name), place in zip(categories, matches) if place is None]
-        print(f"{path}: {loaded}{'; new categories: ' * bool(new)}{', '.join(new)}")
+        ours, theirs = ([name for _, name in some] for some in (categories, read_metadata(path).categories))
+        new = unmatched(ours, [label for label, place in enumerate(matches) if place is not None])
+        unused = unmatched(theirs, matches)
+        print(
+            f"{path}: {loaded}{'; new categories: ' * bool(new)}{new}"
+            f"{'; categories of the checkpoint that are left out: ' * bool(unused)}{unused}"
+        )
         check_form(path, config)
     return variables
 

@@ -1,6 +1,5 @@
 """Score the validation split during a run, and keep the parameters with the best score."""
 
-import json
 import numbers
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,8 @@ from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import barrier, is_first
-from masktrack_jax.training.metrics import drop_rows_after
+from masktrack_jax.training.board import Board
+from masktrack_jax.training.metrics import append_row, drop_rows_after, last_step
 from masktrack_jax.training.start import Categories
 from masktrack_jax.training.step import TrainState
 
@@ -54,8 +54,7 @@ class Validation:
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
             barrier()
-            if self._rows.exists():
-                self._last = max((json.loads(row)["step"] for row in self._rows.open()), default=0)
+            self._last = last_step(self._rows)
         # A new run ignores the scores that another run left in this folder.
         self._highest = read_scores(self._best).get("AP") if start else None
 
@@ -81,16 +80,12 @@ class Validation:
             replace_variables(self._best, variables, metadata, scores)
             self._highest = scores["AP"]
         # Written last, because a row means that everything above is complete.
-        with open(self._rows, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **scores}) + "\n")
+        append_row(self._rows, {"step": step, **scores})
         self._show(step, scores)
 
     def _show(self, step: int, scores: dict[str, float]) -> None:
-        from tensorboardX import SummaryWriter
-
-        board = SummaryWriter(str(self._board), purge_step=step)
-        for name, value in scores.items():
-            board.add_scalar(f"validation/{name}", value, step)
+        board = Board(self._board, step)
+        board.add(step, {f"validation/{name}": value for name, value in scores.items()})
         board.close()
 
 

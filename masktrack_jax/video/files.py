@@ -1,141 +1,118 @@
 """Read frames from video files and folders of images, and write H.264 files."""
 
-import hashlib
-import logging
-import math
+import contextlib
 import os
-import re
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from masktrack_jax.data.images import read_image
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import sync
+from masktrack_jax.video.decode import FAILURES, Decoding, candidates, open_file, rate, reason
+from masktrack_jax.video.pictures import FOLDER_FPS, FrameFolder, PageFile, pages_of
+from masktrack_jax.video.stored import StoredVideo, check_file, content_digest, stat_of
+from masktrack_jax.video.waiting import LIMIT, answer, within
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
-FOLDER_FPS = 10.0  # for a folder of frames, which has no rate; data sets like YouTube-VIS have 5 or 6
-
-
-class StoredVideo(Protocol):
-    """A video on disk. Its frames are (H, W, 3) uint8 RGB and can be read any number of times.
-
-    Attributes:
-      height, width: size of the first frame.
-      fps: frames per second.
-      length: number of frames, None if the file does not state it.
-      live: False, unlike for a `LiveSource`, which can be read only once.
-    """
-
-    height: int
-    width: int
-    fps: float
-    length: int | None
-    live: bool
-
-    def fingerprint(self) -> str:
-        """A string that identifies the frames; a copy of the video has the same one."""
-
-    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Iterate over the frames from `start`. Raises `UserError` for a damaged frame."""
+BLOCKS = 64  # of a video file for its fingerprint
+SCANNED = 1000  # packets read to tell which of several streams moves
 
 
-def open_video(path: str | Path) -> "VideoFile | FrameFolder":
-    """Open a video file or a folder of images.
+def open_video(path: str | Path, limit: float = LIMIT) -> StoredVideo:
+    """Open a video file, an image file with several pages, or a folder of images.
 
-    Raises `UserError` if there is no file or folder, if it is not a video, or if it holds no frame.
+    Raises `UserError` if there is no file or folder, if it is not a video, if it holds no frame, or if the
+    disk gives no answer for `limit` seconds.
     """
     path = Path(path)
-    if path.is_dir():
-        return FrameFolder(path)
-    if not path.is_file():
+    return answer(limit, str(path), lambda: _open_video(path, limit))
+
+
+def _open_video(path: Path, limit: float) -> StoredVideo:
+    found = stat_of(path)
+    if found is None:
         raise UserError(f"{path}: no such video or folder of frames")
-    return VideoFile(path)
+    if stat.S_ISDIR(found.st_mode):
+        return FrameFolder(path, limit)
+    check_file(path)
+    try:
+        paged = len(pages_of(path)) > 1
+    except UserError:  # FFmpeg may read what Pillow does not
+        paged = False
+    return PageFile(path, limit) if paged else VideoFile(path, limit)
 
 
 class VideoFile(StoredVideo):
-    """A video file, decoded by PyAV; frames are rotated according to the file's display matrix."""
+    """A video file, decoded by FFmpeg. Its frames are those of the stream that a player shows."""
 
     live = False
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        first = next(self.frames(), None)
-        if first is None:
-            raise UserError(f"{self.path}: holds no frame; give a video with at least one")
-        self.height, self.width = first.shape[:2]
-        with self._open() as container:
-            stream = container.streams.video[0]
-            self.fps = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+    def __init__(self, path: str | Path, limit: float = LIMIT) -> None:
+        self.path, self._limit = Path(path), limit
+        name = str(self.path)
+        with open_file(self.path) as container:
+            stream = _main_stream(container, name)
+            self._index = stream.index
+            self.fps = rate(stream, FOLDER_FPS, name)
             self.length = stream.frames or None
+            sound = bool(container.streams.audio)
+        with self._opened() as (container, stream):
+            decoding = Decoding(container, stream)
+            first = list(islice(decoding.run(), 2 if sound else 1))
+        if not first:
+            why = f" of the {self.length} that it states" if self.length else ""
+            why += f" ({decoding.damaged} packets could not be decoded)" * (decoding.damaged > 0)
+            raise UserError(f"{name}: holds no frame{why}; give a video with at least one")
+        if sound and len(first) == 1:
+            raise UserError(f"{name}: holds sound and one picture, but no video; give a video")
+        assert first[0] is not None  # only frames before a start are
+        self.height, self.width = first[0].shape[:2]
 
     def fingerprint(self) -> str:
-        """The file's size and the digest of its first and last megabyte."""
-        with open(self.path, "rb") as file:
-            digest = hashlib.sha256(file.read(1 << 20))
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
-        return f"{size} bytes, {digest.hexdigest()}"
+        """The file's size and a digest of its bytes, see `content_digest`."""
+        return answer(self._limit, str(self.path), lambda: content_digest(self.path, BLOCKS))
 
     def frames(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Iterate over the frames from `start`; warns if the number of frames differs from the file's."""
-        with self._open() as container:
-            if not container.streams.video:
-                raise UserError(f"{self.path}: has no video stream; give a video or a folder of images")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            index = 0
+        """Iterate over the frames from `start`; warns of damaged packets and of a wrong number of frames."""
+        # Earlier frames are decoded too, because a seek may be inexact.
+        frames = within(self._limit, str(self.path), self._decoded(start))
+        return (frame for frame in frames if frame is not None)
+
+    def _decoded(self, start: int) -> Iterator[np.ndarray | None]:
+        with self._opened() as (container, stream):
+            decoding = Decoding(container, stream)
             try:
-                for frame in container.decode(stream):
-                    if index >= start:  # earlier frames are decoded too, because a seek may be inexact
-                        yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-                    index += 1
-            except av.error.FFmpegError as error:
-                raise UserError(f"{self.path}: cannot decode frame {index} ({reason(error)})") from error
-            if stream.frames and index != stream.frames:
-                logging.getLogger(__name__).warning(
-                    "%s: states %d frames but has %d; it may be truncated",
-                    *(self.path, stream.frames, index),
-                )
+                yield from decoding.run(start)
+            except FAILURES as error:
+                where = f"{self.path}: cannot read frame {decoding.frames}"
+                raise UserError(f"{where} ({reason(error)})") from error
+            decoding.report(str(self.path))
 
-    def _open(self) -> av.container.InputContainer:
-        try:
-            return av.open(str(self.path))
-        except FAILURES as error:
-            raise UserError(f"{self.path}: not a video that can be read ({reason(error)})") from error
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        """The file, opened anew, and its main stream."""
+        with open_file(self.path) as container:
+            stream = next(s for s in container.streams.video if s.index == self._index)
+            yield container, stream
 
 
-class FrameFolder(StoredVideo):
-    """A folder with one image per frame, in natural order of their names (2.jpg before 10.jpg)."""
-
-    live = False
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        names = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
-        self.files = sorted(names, key=natural_order)
-        if not self.files:
-            raise UserError(f"{self.path}: holds no images; expected frames such as 00000.jpg")
-        self.height, self.width = read_image(self.files[0]).shape[:2]
-        self.fps = FOLDER_FPS
-        self.length = len(self.files)
-
-    def fingerprint(self) -> str:
-        """The number of images, and the digest of their names and sizes."""
-        names = "".join(f"{file.name}\0{file.stat().st_size}\n" for file in self.files)
-        return f"{self.length} images, {hashlib.sha256(names.encode()).hexdigest()}"
-
-    def frames(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Iterate over the frames from `start`."""
-        return (read_image(file) for file in self.files[start:])
+def _main_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The stream that a player shows. A stream of a single picture is a cover where another one has more."""
+    videos = candidates(container, name)
+    if len(videos) > 1:
+        packets = islice(container.demux(videos), SCANNED)
+        with contextlib.suppress(*FAILURES):
+            counts = Counter(packet.stream_index for packet in packets if packet.size)
+            videos.sort(key=lambda stream: counts[stream.index] < 2)  # stable
+    return videos[0]
 
 
 class VideoWriter:
@@ -151,8 +128,10 @@ class VideoWriter:
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._frames = 0
         try:
-            self._partial.touch()
-            self._container = av.open(str(self._partial), "w", format="mp4")
+            self._partial.unlink(missing_ok=True)
+            self._partial.touch(exist_ok=False)  # never follows a link
+            # FFmpeg takes no absolute path for a protocol, whatever the name of a folder in it.
+            self._container = av.open(os.path.abspath(self._partial), "w", format="mp4")
         except FAILURES as error:
             raise UserError(f"{self.path}: cannot be written ({reason(error)})") from error
         self._rate = frame_rate(fps)
@@ -227,20 +206,3 @@ class VideoWriter:
 def frame_rate(fps: float) -> Fraction:
     """Frames per second as a fraction that a file can store, such as 30000 / 1001."""
     return Fraction(fps).limit_denominator(1001)
-
-
-def upright(frame: np.ndarray, rotation: float) -> np.ndarray:
-    """The frame (H, W, 3) rotated counterclockwise by the multiple of 90 degrees nearest to `rotation`."""
-    turns = round(rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame, turns)) if turns else frame
-
-
-def natural_order(path: Path) -> tuple[list[tuple[float, str]], str]:
-    """A sorting key that puts frame2 before frame10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdigit() else (math.inf, part) for part in parts], path.name
-
-
-def reason(error: BaseException) -> str:
-    """The description of an error of the operating system or FFmpeg."""
-    return getattr(error, "strerror", None) or str(error)

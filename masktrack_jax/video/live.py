@@ -1,9 +1,12 @@
 """Frames of cameras, pipes and network streams, read by a thread that buffers a single frame."""
 
-import logging
-import threading
+import contextlib
+import io
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import av
 import cv2
@@ -11,37 +14,55 @@ import numpy as np
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.signals import Interruption
-from masktrack_jax.video.files import FAILURES, FrameFolder, VideoFile, open_video, reason, upright
+from masktrack_jax.video.decode import Decoding, candidates, open_address, open_bytes, rate, reason, warn
+from masktrack_jax.video.files import open_video
+from masktrack_jax.video.stored import StoredVideo, stat_of
+from masktrack_jax.video.waiting import LIMIT, Handover, answer, silent
 
-POLL = 0.1  # seconds between two checks for a signal while waiting
 CAMERA_FPS = 30.0  # for a camera that does not state its rate
+CAMERAS = 1000  # more than any computer has; OpenCV takes larger numbers for other kinds of devices
+Opened = tuple[Iterator[np.ndarray], float]  # frames, and their rate
 
 
-def open_source(name: str | Path, drop_frames: bool = False) -> "VideoFile | FrameFolder | LiveSource":
+def open_source(
+    name: str | Path, drop_frames: bool = False, limit: float = LIMIT
+) -> "StoredVideo | LiveSource":
     """Open a live source or a stored video.
 
-    `name` is "-" for the standard input, in any format that FFmpeg reads; a URL, such as rtsp://…; the number
-    of a camera, unless a file has that name; or the path of a video or a folder of images. `drop_frames` is
-    `drop` of `LiveSource`. Raises `UserError` if the source cannot be opened, or if `drop_frames` is set for
-    a file.
+    `name` is "-" for the standard input, in any format that FFmpeg reads; the path of a video, a folder of
+    images or a named pipe, whatever it is called; a URL, such as rtsp://…; or the number of a camera.
+    `drop_frames` is `drop` of `LiveSource`. Raises `UserError` if the source cannot be opened, if it gives no
+    frame for `limit` seconds, or if `drop_frames` is set for a file.
     """
     name = str(name)
     if name == "-":
-        return LiveSource("standard input", *open_stream("pipe:0", "standard input"), drop_frames)
-    if "://" in name:
-        return LiveSource(name, *open_stream(name, name), drop_frames)
-    if name.isdecimal() and not Path(name).exists():
-        return LiveSource(f"camera {name}", *open_camera(int(name)), drop_frames)
+        return LiveSource("standard input", *_open_pipe(0, "standard input", limit), drop_frames, limit)
+    found = answer(limit, name, lambda: stat_of(Path(name)))
+    if found is None and name.startswith("file://"):
+        name = _path_of(name)
+        found = answer(limit, name, lambda: stat_of(Path(name)))
+    elif found is None and "://" in name:
+        return LiveSource(name, *_open_stream(name, limit), drop_frames, limit)
+    if found is None and name.isdecimal() and name.isascii():
+        return LiveSource(f"camera {name}", *_open_camera(name, limit), drop_frames, limit)
+    if found is not None and stat.S_ISFIFO(found.st_mode):
+        return LiveSource(name, *_open_pipe(name, name, limit), drop_frames, limit)
     if drop_frames:
         raise UserError(f"{name}: frames of a file are never dropped; leave out --drop_frames")
-    return open_video(name)
+    return open_video(name, limit)
+
+
+def _path_of(url: str) -> str:
+    """The path of a file:// URL, in which %20 may stand for a space."""
+    path = "/" + url.removeprefix("file://").removeprefix("localhost").lstrip("/")
+    return path if os.path.lexists(path) else unquote(path)
 
 
 class LiveSource:
     """A source with its own frame rate, read by a separate thread.
 
-    The constructor waits for the first frame and raises `UserError` if there is none. If the source fails
-    later, its frames end there and the error is logged.
+    The constructor waits for the first frame and raises `UserError` if there is none. If the source fails or
+    falls silent later, its frames end there and the error is logged.
 
     Args:
       name: used in messages.
@@ -49,6 +70,7 @@ class LiveSource:
       fps: frames per second, as the source states them.
       drop: replace a frame that was not taken by the next one, and count it in `dropped`. Otherwise the
         thread waits until the frame is taken, and so does the source if it can.
+      limit: the longest time in seconds to wait for a frame.
     Attributes:
       height, width: size of the first frame.
       length: None.
@@ -59,21 +81,25 @@ class LiveSource:
     width: int
     live, length = True, None
 
-    def __init__(self, name: str, frames: Iterator[np.ndarray], fps: float, drop: bool = False) -> None:
-        self.name, self.fps, self.drop, self.dropped = name, fps, drop, 0
-        self._frames, self._ended = frames, False
-        self._held: tuple[int, np.ndarray] | None = None
-        self._error: Exception | None = None
-        self._changed = threading.Condition()
-        # A daemon thread, because a read from a silent source may never return.
-        threading.Thread(target=self._read, name=name, daemon=True).start()
-        with self._changed:
-            while self._held is None and not self._ended:
-                self._changed.wait(POLL)
-            if self._held is None:
-                cause = f" ({reason(self._error)})" if self._error else ""
-                raise UserError(f"{name}: returned no frame{cause}")
-            self.height, self.width = self._held[1].shape[:2]
+    def __init__(
+        self, name: str, frames: Iterator[np.ndarray], fps: float, drop: bool = False, limit: float = LIMIT
+    ) -> None:
+        self.name, self.fps, self._limit = name, fps, limit
+        self._frames = Handover(frames, name, drop)
+        try:
+            first = self._frames.peek(limit)
+        except TimeoutError:
+            self.close()
+            raise silent(name, limit) from None
+        if first is None:
+            cause = f" ({reason(self._frames.error)})" if self._frames.error else ""
+            raise UserError(f"{name}: returned no frame{cause}")
+        self.height, self.width = first[1].shape[:2]
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames that were replaced before they were taken."""
+        return self._frames.dropped
 
     def fingerprint(self) -> str:
         """The name of the source, since its frames are not known in advance."""
@@ -84,102 +110,83 @@ class LiveSource:
 
         Numbers count from 0 at the first frame of the source, and include dropped frames.
         """
+
+        def stopped() -> bool:
+            return interruption.signal is not None
+
         try:
-            while (taken := self._take()) is not None:
+            while (taken := self._frames.take(self._limit, stopped)) is not None:
                 yield taken
-                if interruption.signal is not None:
+                if stopped():
                     break
-                self._wait(interruption)
-            if self._error is not None:
-                logging.getLogger(__name__).warning("%s: failed (%s)", self.name, reason(self._error))
+            if self._frames.error is not None:
+                warn("%s: failed (%s)", self.name, reason(self._frames.error))
+        except TimeoutError:
+            warn("%s: gave no frame for %g s; taken as its end", self.name, self._limit)
         finally:
             self.close()
 
     def close(self) -> None:
         """Stop reading."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._frames.close()
 
-    def _wait(self, interruption: Interruption) -> None:
-        """Wait until there is a frame, the source has ended, or a signal has arrived."""
-        with self._changed:
-            while self._held is None and not self._ended and interruption.signal is None:
-                self._changed.wait(POLL)
 
-    def _take(self) -> tuple[int, np.ndarray] | None:
-        with self._changed:
-            taken, self._held = self._held, None
-            self._changed.notify_all()
-        return taken
+def _open_pipe(source: int | str, name: str, limit: float) -> Opened:
+    """Open a stream in a named pipe or an open file descriptor. A pipe opens when somebody writes to it."""
 
-    def _read(self) -> None:
-        """The body of the thread."""
+    def opened() -> Opened:
         try:
-            for number, frame in enumerate(self._frames):
-                if not self._put(number, frame):
-                    return
-        except Exception as error:
-            self._error = error
+            file = io.FileIO(source, closefd=isinstance(source, str))
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({reason(error)})") from error
+        context = contextlib.ExitStack()
+        return _decoded(context, context.enter_context(open_bytes(file, name)), name)
+
+    return answer(limit, name, opened)
+
+
+def _open_stream(address: str, limit: float) -> Opened:
+    """Open a stream of the network."""
+
+    def opened() -> Opened:
+        context = contextlib.ExitStack()
+        return _decoded(context, context.enter_context(open_address(address, limit)), address)
+
+    return answer(limit, address, opened)
+
+
+def _decoded(context: contextlib.ExitStack, container: av.container.InputContainer, name: str) -> Opened:
+    """The frames of a container's main stream, which close `context` at their end, and their rate."""
+    stream = candidates(container, name)[0]
+
+    def frames() -> Iterator[np.ndarray]:
+        with context:
+            decoding = Decoding(container, stream)
+            yield from (frame for frame in decoding.run() if frame is not None)
+            decoding.report(name)
+
+    return frames(), rate(stream, CAMERA_FPS, name)
+
+
+def _open_camera(name: str, limit: float) -> Opened:
+    """Open a local camera with OpenCV, which supports every operating system."""
+    missing = UserError(f"camera {name}: does not exist or cannot be opened; give another --input")
+    if len(name) > 4 or int(name) >= CAMERAS:
+        raise missing
+
+    def opened() -> Opened:
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error replaces its message
+        try:
+            capture = cv2.VideoCapture(int(name))
         finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            cv2.utils.logging.setLogLevel(level)
+        if not capture.isOpened():
+            raise missing
+        stated = capture.get(cv2.CAP_PROP_FPS)
+        return _captured(capture), stated if stated > 0 else CAMERA_FPS  # 0, -1 or NaN if it is unknown
 
-    def _put(self, number: int, frame: np.ndarray) -> bool:
-        """Hold a frame, after waiting for or dropping the held one; False if reading has stopped."""
-        with self._changed:
-            while self._held is not None and not self.drop and not self._ended:
-                self._changed.wait()
-            if self._ended:
-                return False
-            self.dropped += self._held is not None
-            self._held = number, frame
-            self._changed.notify_all()
-        return True
-
-
-def open_stream(address: str, name: str) -> tuple[Iterator[np.ndarray], float]:
-    """Open a stream with FFmpeg; returns frames and rate. Packets that cannot be decoded are skipped."""
-    try:
-        container = av.open(address)
-    except FAILURES as error:
-        raise UserError(f"{name}: not a video that can be read ({reason(error)})") from error
-    if not container.streams.video:
-        raise UserError(f"{name}: has no video stream")
-    stream = container.streams.video[0]
-    return _decoded(container, stream, name), float(stream.average_rate or stream.guessed_rate or CAMERA_FPS)
-
-
-def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, name: str
-) -> Iterator[np.ndarray]:
-    broken = 0
-    with container:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:  # the stream was joined between two key frames, or lost one
-                broken += 1
-                continue
-            for frame in frames:
-                yield upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-    if broken:
-        logging.getLogger(__name__).warning("%s: %d packets could not be decoded", name, broken)
-
-
-def open_camera(number: int) -> tuple[Iterator[np.ndarray], float]:
-    """Open a local camera with OpenCV, which supports every operating system; returns frames and rate."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error below replaces its message
-    try:
-        capture = cv2.VideoCapture(number)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if not capture.isOpened():
-        raise UserError(f"camera {number}: does not exist or cannot be opened; give another --input")
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return _captured(capture), rate if rate > 0 else CAMERA_FPS  # 0, -1 or NaN if the rate is unknown
+    return answer(limit, f"camera {name}", opened)
 
 
 def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:

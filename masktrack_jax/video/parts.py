@@ -1,5 +1,7 @@
 """Write a video in parts; finished parts are complete files that survive the end of the process."""
 
+import os
+import re
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +12,8 @@ import numpy as np
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
-from masktrack_jax.video.files import FAILURES, VideoWriter, frame_rate, reason
+from masktrack_jax.video.decode import FAILURES, candidates, open_file, reason
+from masktrack_jax.video.files import VideoWriter, frame_rate
 
 
 class PartWriter:
@@ -55,20 +58,21 @@ class PartWriter:
 
 def parts_of(folder: str | Path) -> list[tuple[int, Path]]:
     """Times and paths of the finished parts in a folder, in order."""
-    paths = Path(folder).glob("overlay-*.mp4")
-    return sorted((int(path.stem.split("-")[1]), path) for path in paths)
+    named = ((re.fullmatch(r"overlay-([0-9]{9,})\.mp4", path.name), path) for path in Path(folder).iterdir())
+    return sorted((int(name[1]), path) for name, path in named if name)
 
 
 def join_parts(folder: str | Path, path: str | Path, fps: float) -> None:
     """Concatenate the parts in a folder, at least one, into the mp4 `path` without re-encoding."""
     with whole(path) as partial:
         try:
-            with av.open(str(partial), "w", format="mp4") as target:
+            with av.open(os.path.abspath(partial), "w", format="mp4") as target:
                 stream = None
                 for time, part in parts_of(folder):
-                    with av.open(str(part)) as container:
-                        stream = stream or target.add_stream_from_template(container.streams.video[0])
-                        _append(container, target, stream, time / frame_rate(fps))
+                    with open_file(part) as container:
+                        source = candidates(container, str(part))[0]
+                        stream = stream or target.add_stream_from_template(source)
+                        _append(container, source, target, stream, time / frame_rate(fps))
         except FAILURES as error:
             if isinstance(error, OSError):
                 raise
@@ -77,12 +81,12 @@ def join_parts(folder: str | Path, path: str | Path, fps: float) -> None:
 
 def _append(
     container: av.container.InputContainer,
+    source: av.VideoStream,
     target: av.container.OutputContainer,
     stream: av.VideoStream,
     seconds: Fraction,
 ) -> None:
     """Copy the packets of a part that begins at `seconds`."""
-    source = container.streams.video[0]
     assert source.time_base is not None  # only an encoder has none yet
     shift = round(seconds / source.time_base)
     for packet in container.demux(source):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories
+from masktrack_jax.checkpoints.categories import carry, class_shape, match_categories, unmatched
 from masktrack_jax.interop.category_lists import LISTS
 
 
@@ -23,6 +25,45 @@ def test_the_same_name_goes_before_an_alias():
     assert match_categories(["sedan", "car"], ["car", "sedan"]) == [1, 0]
     assert match_categories(["sedan"], ["bus", "car"]) == [1]
     assert match_categories(["car"], ["sedan"]) == [0]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        ["Cow", "cow", "COW"],
+        ["traffic-light", "traffic light", "traffic_light"],
+        ["sedan", "car", "motorcycle", "motorbike", "aeroplane", "airplane"],
+        ["cat", "cat", "dog", "cat"],
+        ["mouse", "keyboard", "computer mouse", "Mouse"],
+        ["", " ", "-"],
+    ],
+)
+def test_a_list_matches_itself(listed):
+    assert match_categories(listed, listed) == list(range(len(listed)))
+    turned = listed[::-1]
+    assert [turned[place] for place in match_categories(listed, turned)] == listed
+
+
+def test_no_two_names_get_the_same_category():
+    assert match_categories(["Cow", "cow"], ["cow"]) == [None, 0]
+    assert match_categories(["cow", "Cow", "dog"], ["COW", "dog"]) == [0, None, 1]
+    assert match_categories(["sedan", "car"], ["Car"]) == [None, 0]
+
+
+@given(*[st.lists(st.sampled_from(["car", "Car", "sedan", "mouse", "keyboard", "dog", "dog-"]))] * 2)
+def test_matching_is_one_to_one_and_the_same_in_both_directions(ours, theirs):
+    matches = match_categories(ours, theirs)
+    taken = [place for place in matches if place is not None]
+    assert len(set(taken)) == len(taken)
+    back = match_categories(theirs, ours)
+    assert all(back[place] == label for label, place in enumerate(matches) if place is not None)
+    assert match_categories(ours, ours) == list(range(len(ours)))
+
+
+def test_unmatched_names_are_counted():
+    assert unmatched(["cat", "a\x1b[2Jb", "dog"], [0, None, 2]) == r"a\x1b[2Jb (1 of 3)"
+    assert unmatched(["cow"] * 40, range(8)) == f"{'cow, ' * 30}… (32 of 40)"
+    assert unmatched(["cat"], [0]) == ""
 
 
 def test_a_mouse_is_not_a_mouse():

@@ -1,14 +1,18 @@
-"""Randomly changed metadata of checkpoints: each is read, or rejected with a one-line error."""
+"""Randomly changed metadata and digests of checkpoints: each is read, or rejected with a one-line error."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from masktrack_jax.checkpoints.digests import NAME, check_digests, write_digests
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.models.masktrack_rcnn import build_model
-from tests.helpers.mutations import changed, refused_or
+from tests.helpers.mutations import VALUES, changed, cut_or_flipped, refused_or
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +34,30 @@ def test_descriptions_of_checkpoints(folder, content):
     if about is not None:
         assert all(isinstance(name, str) for _, name in about.categories)
         build_model(about.config, max(len(about.categories), 1))
+
+
+def listing(folder):
+    """A step folder with two files and their digests."""
+    for name in ("a/x", "b/y"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    write_digests(folder)
+    return (folder / NAME).read_bytes()
+
+
+with tempfile.TemporaryDirectory() as made:
+    DIGESTS = listing(Path(made))
+LISTINGS = (
+    (changed(json.loads(DIGESTS)) | VALUES).map(lambda value: json.dumps(value).encode())
+    | cut_or_flipped(DIGESTS)
+    | st.binary(max_size=50)
+)
+
+
+@given(LISTINGS)
+def test_digests_of_checkpoints(folder, content):
+    """A list is accepted only if it is the one that was written."""
+    listing(folder / "listed")
+    (folder / "listed" / NAME).write_bytes(content)
+    if refused_or(lambda path: check_digests(path) or "accepted", folder / "listed"):
+        assert json.loads(content) == json.loads(DIGESTS)

@@ -13,6 +13,7 @@ import pytest
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_metadata
+from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.schedule import make_optimizer
@@ -47,12 +48,12 @@ def plain(state):
 def test_save_and_restore_are_bit_identical(tmp_path, stats):
     state = small_state(stats)
     config = load_config("tiny")
-    with store.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() is None
         checkpoints.save(state, config, CATEGORIES)
         checkpoints.save(state, config, CATEGORIES)  # its step is there already
     other = small_state(stats, seed=1)
-    with store.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() == 3
         back = checkpoints.restore(3, other)
     assert jax.tree.structure(back) == jax.tree.structure(state)
@@ -63,7 +64,7 @@ def test_save_and_restore_are_bit_identical(tmp_path, stats):
 
 def test_about_and_the_newest_steps(tmp_path):
     config = load_config("tiny")
-    with store.Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
         for seed in range(3):
             checkpoints.save(small_state(True, seed), config, CATEGORIES)
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}

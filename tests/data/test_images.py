@@ -163,6 +163,7 @@ def test_the_size_is_compared_before_anything_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(UserError, match="is 64x64"):
         read_image(tmp_path / "frame.png", size=(5, 5))
+    assert inspect_image(tmp_path / "frame.png", (5, 5)).size == (64, 64)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])

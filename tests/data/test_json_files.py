@@ -1,6 +1,7 @@
 """The readers of JSON: every encoding and kind of file that a command accepts, and one line for the rest."""
 
 import gc
+import gzip
 import json
 import os
 import threading
@@ -52,7 +53,10 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
         (None, r"cannot be read \(No such file"),
         (b"", "is not valid JSON at line 1 column 1"),
         (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
-        (b"\xff\xd8\xff\xe0 jpeg", "is not UTF-8; save it as UTF-8"),
+        ("Bär".encode("latin-1"), "is not UTF-8; save it as UTF-8"),
+        ("中文".encode("gbk"), "is not UTF-8; save it as UTF-8"),
+        (b"\xff\xd8\xff\xe0 jpeg", "is not JSON but a picture; check the path"),
+        (gzip.compress(b"{}"), "is not JSON but packed by gzip; unpack it"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"1" * 10_000, "is not JSON that can be read"),
     ],
@@ -182,6 +186,31 @@ def test_written_json_is_read_back(tmp_path):
     with pytest.raises(UserError, match="not written, the content is not JSON"):
         write_json(path, float("nan"), indent=None)
     assert read_json(path)["id"] == 3 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("size", [2**28 + 1, 2**60])
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, size):
+    """Of any stated size; nothing is read."""
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.json", b"[" + b" " * 10**5)
+
+    def grown(archive):
+        read(archive)
+        archive.filelist[0].file_size = size
+
+    read = zipfile.ZipFile._RealGetContents
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", grown)
+    with pytest.raises(UserError, match=rf"\d+ bytes would unpack to {size}; zip results\.json again"):
+        read_results(path)
+
+
+def test_other_methods_of_packing(tmp_path):
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:  # unpacks without a limit
+        archive.writestr("results.json", "[]")
+    with pytest.raises(UserError, match=r"results\.json is not packed by the usual method, deflate; zip it"):
+        read_results(path)
 
 
 def test_results_of_a_zip_made_on_windows(tmp_path):

@@ -171,3 +171,61 @@ def test_frames_that_are_not_there(tmp_path):
     wanted = r"train\.json: frame train12/0\.jpg is in none of .*train/JPEGImages, .*; unpack"
     with pytest.raises(UserError, match=wanted):
         read_split(find_dataset(tmp_path).splits["train"])
+
+
+@pytest.mark.parametrize(
+    "frames", ["train/train/JPEGImages", "train/JPEGImages/JPEGImages", "train/JPEGImages"]
+)
+@pytest.mark.parametrize("labels", ["train/train/instances.json", "train/instances.json", "train.json"])
+def test_folders_unpacked_twice(tmp_path, labels, frames):
+    root = tmp_path / "ytvis_2021"
+    put(root, labels, frames, "train")
+    found = find_dataset(tmp_path)
+    dataset = read_split(find_split(found, "train"))
+    assert found.folder == root and dataset.annotations_path == root / labels
+    assert dataset.frames_root == root / frames
+
+
+def test_the_folder_of_the_annotations_as_root(tmp_path):
+    put(tmp_path, "annotations/instances_val.json", "val/JPEGImages", "valid")
+    found = find_dataset(tmp_path / "annotations")
+    assert read_split(find_split(found, "valid")).frames_root == tmp_path / "val" / "JPEGImages"
+
+
+def test_a_root_too_low(tmp_path):
+    put(tmp_path, "train/instances.json", "train/JPEGImages", "train")
+    put(tmp_path, "valid/instances.json", "valid/JPEGImages", "valid")
+    (tmp_path / "JPEGImages").mkdir()
+    with pytest.raises(
+        UserError, match=rf"no data set .*; set config\.data\.root to {tmp_path}, which holds"
+    ):
+        find_dataset(tmp_path / "JPEGImages")
+    low = find_dataset(tmp_path / "train")
+    assert list(low.splits) == ["train"]
+    with pytest.raises(
+        UserError, match=rf"has no valid split .*; set config\.data\.root to {tmp_path}, which"
+    ):
+        find_split(low, "valid")
+
+
+def test_roots_that_are_no_folders(tmp_path, monkeypatch):
+    for name in ("a.ZIP", "labels.json"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for root, words in (
+        ("a.ZIP", r"a\.ZIP: is an archive; unpack it and set config\.data\.root"),
+        ("labels.json", r"is a file; .*or config\.data\.train_annotations to a file"),
+        ("C:\\data\\ytvis", r"no such folder; give its path on this system, not that of Windows"),
+        ("x" * 300, r"x: no such folder; set config\.data\.root"),
+        (".", r"; a\.ZIP is not unpacked: unpack it there"),
+    ):
+        with pytest.raises(UserError, match=words):
+            find_dataset(root)
+
+
+def test_roots_as_people_write_them(tmp_path, monkeypatch):
+    put(tmp_path / "sets" / "mine", "instances.json", "JPEGImages", "train")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_dataset("sets\\mine").folder.resolve() == tmp_path / "sets" / "mine"
+    assert find_dataset("~/sets").folder == tmp_path / "sets" / "mine"

@@ -28,7 +28,7 @@ def test_one_line_counts_each_kind(tmp_path, capsys):
     content["annotations"] += [
         first | {"id": 2, "areas": [0, None]},
         first | {"id": 3, "areas": [0, None], "bboxes": [[6, 4, 17, 12], None]},
-        first | {"id": 4, "iscrowd": 1},
+        first | {"id": 4, "iscrowd": 1, "bboxes": [[6, 4, 11, 8], [6, 4, 11, 8]]},
         first | {"id": 5, "segmentations": [None, empty], "areas": [None, 0], "bboxes": [None, [0, 0, 0, 0]]},
     ]
     dataset = start(tmp_path, content)
@@ -39,6 +39,7 @@ def test_one_line_counts_each_kind(tmp_path, capsys):
         "(annotation 2, frame 0: area 0 but a mask of 88 pixels)",
         "1 × boxes that do not fit their masks, taken from the masks "
         "(annotation 3, frame 0: box [6, 4, 17, 12], the mask's is [6.0, 4.0, 11.0, 8.0])",
+        "1 × boxes without a mask, left out (annotation 4, frame 1: box [6, 4, 11, 8])",
         "1 × crowds, left out (annotation 4)",
         "1 × masks without a pixel, left out (annotation 5, frame 1: write null instead)",
         "1 × objects without a box in any frame, left out (annotation 5)",

@@ -135,7 +135,10 @@ def test_splits_below_a_root(root, capsys):
     assert valid.annotations_path == root / "valid" / "instances.json" and not valid.labelled
     assert "valid/instances.json: has no labels, so there will be a submission" in capsys.readouterr().out
     config.data.val_split = "test"
-    with pytest.raises(UserError, match=r"ytvis_2021: has no test split \(it has train, valid\)"):
+    with pytest.raises(
+        UserError,
+        match=r"no test split \(it has train, valid\).*; set data\.holdout=tenth .* data\.val_split= for",
+    ):
         validation_split(config)
     config.data.val_split = ""
     assert validation_split(config) is None

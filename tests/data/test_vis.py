@@ -4,7 +4,9 @@ import copy
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
@@ -124,6 +126,19 @@ def test_bad_file_is_one_line(tmp_path):
         read_vis(tmp_path / "absent.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_vis(tmp_path)
-    (tmp_path / "picture.json").write_bytes(b"\xff\xd8\xff\xe0 jpeg")
+    (tmp_path / "picture.json").write_bytes("Bär".encode("latin-1"))
     with pytest.raises(UserError, match="is not UTF-8; save it as UTF-8"):
         read_vis(tmp_path / "picture.json")
+
+
+def test_the_extension_of_a_frame_may_be_in_any_case(tmp_path):
+    dataset = read(tmp_path, annotations())
+    (tmp_path / "JPEGImages" / "v7").mkdir(parents=True)
+    for name in ("0.JPG", "1.jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "JPEGImages" / "v7" / name)
+    video, missing = dataset.videos
+    assert [dataset.has_frame(video, frame) for frame in (0, 1)] == [True, True]
+    assert dataset.read_frame(video, 0).shape == (HEIGHT, WIDTH, 3)
+    assert not dataset.has_frame(missing, 0)
+    findings = lint(tmp_path / "instances.json")
+    assert {kind: number for kind, (number, _) in findings.errors.items()} == {"missing images": 2}

@@ -45,7 +45,7 @@ def test_public_files_without_labels_say_so(tmp_path, annotations):
 def test_errors_name_the_file_and_write_nothing(tmp_path):
     results = tmp_path / "results.json"
     results.write_text('[{"video_id": 99, "category_id": 1, "score": 0.5, "segmentations": []}]')
-    with pytest.raises(UserError, match=r"results\.json\[0\]: video_id 99"):
+    with pytest.raises(UserError, match=r"results\.json: track 0 \(video 99\) has `video_id` 99, not one of"):
         score_files(CASES / "case01_gt.json", results, tmp_path / "metrics.json")
     assert not (tmp_path / "metrics.json").exists()
 

@@ -50,7 +50,7 @@ def test_iou_is_one_ratio_of_sums_over_frames():
 def test_frames_of_another_size_are_left_out_and_noted():
     metrics = evaluate_vis(one_video([[A, A]]), [track([A, rectangle(0, 0, 10, 10, (20, 20))])])
     assert metrics.ious[1, 1] == pytest.approx(np.array([[1.0]]))
-    assert any("differ in size" in note for note in metrics.notes)
+    assert any("size is not the video's" in note for note in metrics.notes)
 
 
 def test_equal_iou_goes_to_the_later_label_and_ties_keep_file_order():
@@ -103,7 +103,7 @@ def test_sizes_of_predictions_without_a_label_include_both_ends(side, ranges):
 
 def test_null_and_zero_areas_do_not_count_in_the_mean():
     areas = [None, 0, 128**2 - 1, 128**2 + 1]
-    metrics = evaluate_vis(one_video([[A]], areas=areas), [track([A])])
+    metrics = evaluate_vis(one_video([[A] * 4], areas=areas), [track([A] * 4)])
     assert metrics.stats["APs"] == metrics.stats["APm"] == pytest.approx(1)
 
 

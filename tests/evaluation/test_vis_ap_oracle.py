@@ -6,7 +6,7 @@ from pycocotools import mask as rle_library
 
 from masktrack_jax.evaluation.vis_ap import STATISTICS, evaluate_vis
 
-HEIGHT, WIDTH = 264, 260
+HEIGHT, WIDTH, FRAMES = 264, 260, 3
 
 
 def reference_iou(prediction, label):
@@ -125,12 +125,12 @@ def encode(rng, mask):
     return {"size": list(mask.shape), "counts": rle["counts"].decode()}
 
 
-def random_masks(rng, base, length):
-    """Masks of a track around the box `base`: often equal, sometimes absent, empty or of another size."""
+def random_masks(rng, base, length, odd=0.0):
+    """Masks of a track around the box `base`: often equal, sometimes absent or empty, some (`odd`) turned."""
     masks = []
     for _ in range(length):
         y, x, height, width = base + rng.choice([0, 0, 0, 2, 9]) * rng.integers(-1, 2, 4)
-        mask = np.zeros((HEIGHT, WIDTH) if rng.random() < 0.95 else (WIDTH, HEIGHT), bool)
+        mask = np.zeros((HEIGHT, WIDTH) if rng.random() >= odd else (WIDTH, HEIGHT), bool)
         mask[max(y, 0) : y + height, max(x, 0) : x + width] = rng.random() < 0.95
         masks.append(None if rng.random() < 0.15 else mask)
     return masks
@@ -140,7 +140,7 @@ def random_problem(seed, most_predictions=5):
     """(ground truth, results, category id → list of (predictions, labels) of each video)."""
     rng = np.random.default_rng(seed)
     category_ids = [7, 2, 4]
-    videos = [{"id": v, "height": HEIGHT, "width": WIDTH, "length": 2} for v in (5, 1, 3)]
+    videos = [{"id": v, "height": HEIGHT, "width": WIDTH, "length": FRAMES} for v in (5, 1, 3)]
     annotations, results = [], []
     problem = {c: {v["id"]: ([], []) for v in videos} for c in category_ids}
     boxes = np.array(
@@ -150,7 +150,7 @@ def random_problem(seed, most_predictions=5):
         for _ in range(rng.integers(2, 9)):
             base, category = boxes[rng.integers(len(boxes))], int(rng.choice([7, 2]))
             for _ in range(rng.integers(0, 3)):
-                masks = random_masks(rng, base, rng.integers(1, 4))
+                masks = random_masks(rng, base, FRAMES)
                 areas = [None if m is None else int(m.sum()) for m in masks]
                 if rng.random() < 0.3:
                     areas[0] = int(rng.choice([128**2, 256**2, 0, 500]))
@@ -166,7 +166,7 @@ def random_problem(seed, most_predictions=5):
                 reference = {"masks": masks, "iou": remembered_iou(masks)}
                 problem[category][video["id"]][1].append(record | reference)
             for _ in range(rng.integers(0, most_predictions)):
-                masks = random_masks(rng, base, rng.integers(1, 4))
+                masks = random_masks(rng, base, rng.integers(1, FRAMES + 2), odd=0.05)
                 category = category if rng.random() < 0.9 else 4
                 record = {
                     "video_id": video["id"],

@@ -2,7 +2,11 @@
 
 from PIL import Image
 
+from masktrack_jax.data.labels import check_labels
+from masktrack_jax.evaluation.diagnosis import report
 from masktrack_jax.evaluation.diagnosis.comparisons import read_comparisons
+from masktrack_jax.evaluation.faults import Refusals
+from masktrack_jax.evaluation.tracks import tracks_to_score
 from tests.helpers import evaluation
 
 CAT, DOG = 1, 2
@@ -45,9 +49,20 @@ CAT_AND_DOG = ground_truth((TOP, CAT), (BOTTOM, DOG))
 PERFECT = [track(TOP, score=0.6), track(BOTTOM, score=0.6)]
 
 
+def read(truth, results):
+    """The checked labels and tracks."""
+    labels = check_labels(truth, "truth")
+    return labels, tracks_to_score(results, labels, Refusals("results"))
+
+
 def compare(truth, results):
     """The `VideoComparison` of every video."""
-    return read_comparisons(truth, results)[1]
+    return read_comparisons(*read(truth, results))[1]
+
+
+def diagnose(truth, results):
+    """The diagnosis of results, without notes on what is left out."""
+    return report.diagnose(*read(truth, results))
 
 
 def write_frames(root):

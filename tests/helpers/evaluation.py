@@ -29,13 +29,14 @@ def track(masks, score=0.9, category_id=1, video_id=1):
 
 
 def one_video(labels, categories=1, **extra):
-    """Ground truth of one 40×40 video; `labels` is a list of the masks of each label."""
+    """Ground truth of one video; `labels` is a list of the masks of each label, one at least in the first."""
+    height, width = next(mask["size"] for mask in labels[0] if mask)
     annotations = [
         {"id": i, "video_id": 1, "category_id": 1, "iscrowd": 0, "segmentations": masks} | extra
         for i, masks in enumerate(labels)
     ]
     return {
-        "videos": [{"id": 1, "height": 40, "width": 40, "length": 2}],
+        "videos": [{"id": 1, "height": height, "width": width, "length": len(labels[0])}],
         "categories": [{"id": c + 1, "name": f"c{c + 1}"} for c in range(categories)],
         "annotations": annotations,
     }

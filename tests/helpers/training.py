@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from masktrack_jax.data.batches import PairBatch
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.training import loading
 from masktrack_jax.training import run as training_run
 from masktrack_jax.training.step import TrainState
 from tests.helpers.configs import load_config
@@ -53,12 +54,12 @@ class Run:
         config = tiny(self.data, **train)
         config.data.on_error = on_error
         with pytest.MonkeyPatch.context() as patch:
-            parallel, batches = training_run.parallel, training_run.training_batches
+            parallel, batches = training_run.parallel, loading.training_batches
             kind = config.train.on_nan
             patch.setattr(training_run, "parallel", lambda f: self.steps.setdefault(kind, parallel(f)))
             patch.setattr(MaskTrackRCNN, "init_variables", self._initial(MaskTrackRCNN.init_variables))
             changed = lambda *a, **k: ChangedBatches(batches(*a, **k), change, k["start_step"])  # noqa: E731
-            patch.setattr(training_run, "training_batches", changed)
+            patch.setattr(loading, "training_batches", changed)
             return plain(training_run.train(config, training_split(config), folder, evaluate))
 
     def _initial(self, initialise: Callable) -> Callable:

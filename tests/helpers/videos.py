@@ -1,5 +1,6 @@
 """Frames of plain quadrants, and video files that hold them."""
 
+import struct
 from fractions import Fraction
 
 import av
@@ -30,9 +31,10 @@ def close_in_colour(frame, expected):
     return (difference < 14).mean() > 0.85
 
 
-def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options=None):
+def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options=None, metadata=None):
     """Write frames with a codec of FFmpeg; `times` in milliseconds, by default 10 frames per second."""
     with av.open(str(path), "w", format=form, options=options or {}) as container:
+        container.metadata.update(metadata or {})
         stream = container.add_stream(codec, rate=10)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
@@ -45,3 +47,41 @@ def encode(path, frames, codec, pixels="yuv420p", times=None, form=None, options
 
 
 SHIFTED = [quadrants(48, 64, 4 * index) for index in range(6)]
+
+
+def write_cover(path, moving, attached, sound=None):
+    """Write a file whose first video stream is a single picture, like the cover of a song.
+
+    moving: followed by a stream of `SHIFTED`. attached: the picture is marked as attached. sound: a codec.
+    """
+    picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255, np.uint8), format="rgb24")
+    with av.open(str(path), "w") as container:
+        streams = [(container.add_stream("mjpeg", rate=1), "yuvj420p", [picture])]
+        if attached:
+            streams[0][0].disposition = av.stream.Disposition.attached_pic
+        if moving:
+            frames = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in SHIFTED]
+            streams.append((container.add_stream("libx264", rate=10), "yuv420p", frames))
+        heard = container.add_stream(sound, rate=44100) if sound else None
+        for stream, pixels, _ in streams:
+            stream.height, stream.width, stream.pix_fmt = 48, 64, pixels
+        for stream, _, frames in streams:
+            for time, frame in enumerate(frames):
+                frame.pts, frame.time_base = time, 1 / stream.codec_context.rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        if heard:
+            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+            silence.sample_rate, silence.pts = 44100, 0
+            container.mux(heard.encode(silence))
+            container.mux(heard.encode(None))
+
+
+def set_display_matrix(path, matrix):
+    """Overwrite the 2×2 part of the matrix in the track header of an mp4."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # behind version and flags, times and id, reserved, layer to volume
+    a, b, c, d = (round(65536 * value) for value in matrix)
+    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)

@@ -11,6 +11,7 @@ import pytest
 
 from masktrack_jax.inference.track_video import track_video
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.lock import NAME
 from masktrack_jax.video.files import VideoWriter, open_video
 from tests.helpers.cameras import started
 from tests.helpers.configs import ROOT
@@ -33,7 +34,7 @@ def numbered_source(monkeypatch, numbers, dropped):
     camera, source = started(drop=True)
     frames = [(number, np.full((90, 150, 3), number, np.uint8)) for number in numbers]
     monkeypatch.setattr(source, "numbered", lambda _: iter(frames))
-    source.dropped = dropped
+    source._frames.dropped = dropped
     camera.end()
     return source
 
@@ -41,6 +42,7 @@ def numbered_source(monkeypatch, numbers, dropped):
 def test_frames_keep_the_numbers_and_the_times_of_the_source(tmp_path, monkeypatch):
     """A run that was killed before it saved anything leaves nothing in them."""
     (tmp_path / "out" / "partial").mkdir(parents=True)
+    (tmp_path / "out" / "partial" / NAME).touch()
     with VideoWriter(tmp_path / "out" / "partial" / "overlay-000000000.mp4", 10, 450, 750) as writer:
         writer.write(np.zeros((450, 750, 3), np.uint8))
     numbers = [2, 3, 4, 9, 15]

@@ -157,3 +157,20 @@ def test_both_spellings_of_the_flags_are_known(flag: str) -> None:
     assert done.returncode != 0
     name = flag[2:].split("=")[0].replace("-", "_")
     assert f"--{name}=" in done.stderr + done.stdout and "Unknown" not in done.stderr + done.stdout
+
+
+def test_the_results_do_not_replace_the_input(tmp_path: Path, clip: Path) -> None:
+    segmenter = segmenter_of(moving_objects(1))
+    clip.rename(tmp_path / "overlay.mp4")
+    before = (tmp_path / "overlay.mp4").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match=r"overlay\.mp4: would be replaced by the results; give another"):
+            track_video(segmenter, tmp_path / "overlay.mp4", output)
+    assert (tmp_path / "overlay.mp4").read_bytes() == before and not (tmp_path / "partial").exists()
+
+
+def test_an_output_folder_whose_name_is_too_long(tmp_path: Path, clip: Path) -> None:
+    with pytest.raises(UserError, match="x: output folder cannot be read") as caught:
+        track_video(segmenter_of(moving_objects(1)), clip, tmp_path / ("x" * 300))
+    assert "\n" not in str(caught.value)

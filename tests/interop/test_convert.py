@@ -261,6 +261,28 @@ def test_a_variance_of_zero_asks_for_its_epsilon(load: Load) -> None:
     one_line(error, load.path, "--batch-norm-epsilon")
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_integers_are_no_weights(load: Load, kind: type) -> None:
+    """Of quantised networks: their scale is elsewhere."""
+    state = make_state(MMDET, 18, (81, 320, 80))
+    state["neck.fpn_convs.3.conv.bias"] = state["neck.fpn_convs.3.conv.bias"].astype(kind)
+    with pytest.raises(UserError) as error:
+        load(state)
+    one_line(
+        error, load.path, "neck.fpn_convs.3.conv.bias has values of type", "give the weights in floating"
+    )
+
+
+def test_options_without_effect(load: Load) -> None:
+    classifier = {n: x for n, x in make_state(MMDET, 18, (81, 320, 80)).items() if n.startswith("backbone")}
+    with pytest.raises(UserError) as error:
+        load(classifier, categories="coco", file_categories="coco")
+    one_line(error, load.path, "has no classes, so --file-categories has no effect")
+    with pytest.raises(UserError) as error:
+        load({n: x for n, x in classifier.items() if "running" not in n}, epsilon=1e-3)
+    one_line(error, load.path, "has no batch norm, so --batch-norm-epsilon has no effect")
+
+
 def test_torchvision_trained_for_other_classes(load: Load, tmp_path: Path) -> None:
     """Without COCO's gaps in the ids only the background is removed."""
     state = make_state(TORCHVISION, 18, (4, 16, 4))

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import base_config
 from masktrack_jax.interop import files as weights
+from masktrack_jax.runtime.errors import UserError
 from tests.helpers.mutations import changed, cut_or_flipped, refused_or
 
 
@@ -28,6 +29,19 @@ def safetensors():
 def safetensors_bytes(header):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(32)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "C64"])
+def test_types_without_a_reader(folder, kind):
+    """NumPy has no type for them, or the network none."""
+    header = {"a": {"dtype": kind, "shape": [8], "data_offsets": [0, {"F4": 4, "C64": 64}.get(kind, 8)]}}
+    header["a"]["data_offsets"][1] = 6 if kind.startswith("F6") else header["a"]["data_offsets"][1]
+    text = json.dumps(header).encode()
+    path = folder / "Odd.SafeTensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(header["a"]["data_offsets"][1]))
+    with pytest.raises(UserError) as error:
+        weights.read(path)
+    assert str(error.value) == f"{path}: a is of type {kind}; convert it to F32 or BF16 where it was made"
 
 
 @given(changed(safetensors()).map(safetensors_bytes) | cut_or_flipped(safetensors_bytes(safetensors())))

@@ -14,6 +14,8 @@ from masktrack_jax.data.pipeline import steps_per_epoch
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.lock import folder_lock
+from masktrack_jax.training import loading
 from masktrack_jax.training import run as training_run
 from tests.helpers.configs import ROOT
 from tests.helpers.training import READ, TIMES, Crash, plain, rows, saved_steps
@@ -65,9 +67,9 @@ def test_a_run_leaves_its_files(finished, config):
 
 def test_resuming_is_bit_identical(finished, config, tmp_path, monkeypatch):
     """A crash in step 4, after the checkpoint of step 2; then the same command again."""
-    batches = training_run.training_batches
+    batches = loading.training_batches
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
+        patch.setattr(loading, "training_batches", lambda *a, **k: CrashAfter(batches(*a, **k), 3))
         with pytest.raises(Crash):
             train(config, tmp_path)
     assert saved_steps(tmp_path) == {"2"}
@@ -91,6 +93,17 @@ def test_a_folder_of_another_run_is_refused(finished, config):
         with pytest.raises(UserError, match=key.split(".")[0]):
             train(other, finished[0])
     assert len(rows(finished[0])) == 2
+
+
+def test_a_folder_in_use_is_refused_and_a_finished_run_is_not_lengthened(finished, config):
+    with (
+        folder_lock(finished[0], ""),
+        pytest.raises(UserError, match=rf"is in use by process {os.getpid()} "),
+    ):
+        train(config, finished[0])
+    config.train.steps = 8
+    with pytest.raises(UserError, match=rf"steps=4, not 8; .*train\.init_from={finished[0]} and another"):
+        train(config, finished[0])
 
 
 def test_devices_must_share_a_batch_equally(config, tmp_path):

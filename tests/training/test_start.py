@@ -69,4 +69,4 @@ def test_starting_from_a_checkpoint_of_other_categories(finished, config, capsys
         np.testing.assert_array_equal(got, np.concatenate([new[..., :1], was[..., ::-1]], axis=-1))
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and "params/track_head/fc1/kernel" in line
-    assert line.endswith("; new categories: new\n")
+    assert line.endswith("; new categories: new (1 of 7)\n")

@@ -28,34 +28,6 @@ def test_written_frames_come_back(tmp_path, height, width):
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def set_display_matrix(path, matrix):
-    """Overwrite the 2×2 part of the track header's matrix of an mp4."""
-    data = bytearray(path.read_bytes())
-    at = (
-        data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
-    )  # version and flags, times and id, reserved, layer to volume
-    a, b, c, d = (round(65536 * value) for value in matrix)
-    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    "matrix, clockwise",
-    [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)],
-    ids=["90", "180", "270"],
-)
-def test_display_matrix_is_honoured(tmp_path, matrix, clockwise):
-    path = tmp_path / "turned.mp4"
-    write_video(path, 1)
-    set_display_matrix(path, matrix)
-    expected = np.rot90(quadrants(48, 64), -clockwise)
-    video = open_video(path)
-    (frame,) = video.frames()
-    assert (video.height, video.width) == frame.shape[:2] == expected.shape[:2]
-    assert close_in_colour(frame, expected)
-
-
 def test_a_variable_frame_rate_loses_no_frame(tmp_path):
     path = tmp_path / "phone.mkv"
     encode(path, SHIFTED, "libx264", times=[0, 10, 500, 510, 2000, 2040])

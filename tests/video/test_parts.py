@@ -1,6 +1,7 @@
 """Parts joined into one video have the frames and times of the parts."""
 
 from itertools import chain
+from pathlib import Path
 
 import av
 import numpy as np
@@ -38,3 +39,21 @@ def test_an_open_part_is_deleted_after_an_error(tmp_path):
                 writer.cut()
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["overlay-000000000.mp4"]
+
+
+def test_paths_of_results_are_no_protocols(tmp_path, monkeypatch):
+    """FFmpeg writes to the folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("10:22", "concat:x", "http:", "pipe:1", "%d"):
+        folder = Path(name)
+        folder.mkdir()
+        with PartWriter(folder, 10, 48, 64) as writer:
+            writer.write(quadrants(48, 64), 0)
+        join_parts(folder, folder / "overlay.mp4", 10)
+        assert len(list(open_video(folder / "overlay.mp4").frames())) == 1
+
+
+def test_other_files_are_no_parts(tmp_path):
+    for name in ("overlay-x.mp4", "overlay-1.mp4", "overlay-.mp4", ".overlay-000000001.mp4.partial"):
+        (tmp_path / name).touch()
+    assert parts_of(tmp_path) == []

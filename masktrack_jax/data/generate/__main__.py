@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.options import at_least, require
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,16 +25,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=PRESETS, help=f"values for the options below: {names}")
     parser.add_argument("--workers", type=int, default=0, help="worker processes (default: 0, none)")
     for field in dataclasses.fields(GeneratorOptions):
-        flag = "--" + field.name.replace("_", "-")
+        flag, comment = "--" + field.name.replace("_", "-"), field.metadata["comment"]
         if field.default is dataclasses.MISSING:
-            parser.add_argument(flag, type=field.type, required=True)
+            parser.add_argument(flag, type=field.type, required=True, help=comment)
         elif field.name == "categories":
-            names = " ".join(field.default)
-            parser.add_argument(
-                flag, nargs="+", default=field.default, metavar="NAME", help=f"some of {names}"
-            )
+            text = f"{comment}, some of {' '.join(field.default)}"
+            parser.add_argument(flag, nargs="+", default=field.default, metavar="NAME", help=text)
         else:
-            parser.add_argument(flag, type=field.type, default=field.default, help="default: %(default)s")
+            text = f"{comment} (default: %(default)s)"
+            parser.add_argument(flag, type=field.type, default=field.default, help=text)
     return parser
 
 
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.set_defaults(**PRESETS.get(preset, {}))
     values = vars(parser.parse_args(arguments))
     output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
+    require(workers, at_least(0), "--workers")
     from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
 
     print(generate(output, GeneratorOptions(**values), workers=workers))

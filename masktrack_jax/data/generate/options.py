@@ -20,8 +20,8 @@ class GeneratorOptions:
 
     videos: int = option(comment="number of videos", check=at_least(1))
     seed: int = option(0, "seed of all random numbers", at_least(0))
-    height: int = option(96, "height of the frames in pixels", at_least(32))
-    width: int = option(160, "width of the frames in pixels", at_least(32))
+    height: int = option(96, "height of the frames in pixels", between(32, 8192))
+    width: int = option(160, "width of the frames in pixels", between(32, 8192))
     frames: int = option(20, "frames of each video", at_least(1))
     min_objects: int = option(2, "fewest objects of a video", at_least(1))
     max_objects: int = option(4, "most objects of a video", between(1, 250))  # their map is uint8

@@ -14,7 +14,7 @@ from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.lint.changes import note_category_changes
 from masktrack_jax.data.lint.objects import check_object
 from masktrack_jax.data.values import Id, shown
-from masktrack_jax.data.vis import NO_FRAMES, default_frames_root, read_objects
+from masktrack_jax.data.vis import NO_FRAMES, READ_OTHERWISE, default_frames_root, find_frame, read_objects
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 
@@ -36,7 +36,7 @@ def lint(
     findings = Findings()
     labels = check_labels(content, path, lambda kind, *words: findings.error(kind, " ".join(words)))
     for line in labels.notes:
-        findings.note("values that were read as others", line)
+        findings.note(READ_OTHERWISE, line)
     _check_categories(labels["categories"], findings)
     _check_videos(labels["videos"], findings)
     if content.get("annotations") and "annotations" in labels:
@@ -126,16 +126,17 @@ def _check_frames(
             raise UserError(f"{root}: no such folder; check --frames")
         findings.note("frames not checked", f"no folder {root}; give --frames")
         return
-    tasks = [(video, name) for video in videos for name in video.get("file_names") or ()]
+    tasks = [(video, find_frame(root, name)) for video in videos for name in video.get("file_names") or ()]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
-        sizes = pool.map(lambda task: _facts_or_problem(root / task[1]), tasks)
+        sizes = pool.map(lambda task: _facts_or_problem(*task), tasks)
         bar = tqdm(sizes, "frames", len(tasks), unit="frame", disable=None if progress else True)
-        for (video, name), (facts, problem) in zip(tasks, bar):
+        for (video, frame), (facts, problem) in zip(tasks, bar):
             where, stated = f"video {shown(video['id'])}", (video["height"], video["width"])
             if facts is None:
-                kind = "images that cannot be read" if os.path.exists(root / name) else "missing images"
+                kind = "images that cannot be read" if os.path.exists(frame) else "missing images"
                 findings.error(kind, f"{where}: {problem}")
                 continue
+            name = frame.relative_to(root)
             turned = f", EXIF orientation {facts.orientation}" if facts.orientation != 1 else ""
             if facts.size != stated:
                 findings.error(
@@ -148,9 +149,9 @@ def _check_frames(
                 findings.note("images that EXIF data turn", example)
 
 
-def _facts_or_problem(path: pathlib.Path) -> tuple[ImageFacts | None, str]:
-    """(facts, "") of a readable image, else (None, the problem)."""
+def _facts_or_problem(video: dict, path: pathlib.Path) -> tuple[ImageFacts | None, str]:
+    """(facts, "") of a readable frame of a video, else (None, the problem)."""
     try:
-        return inspect_image(path), ""
+        return inspect_image(path, (video["height"], video["width"])), ""
     except UserError as error:
         return None, str(error)

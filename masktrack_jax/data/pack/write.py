@@ -1,6 +1,7 @@
 """Pack the splits of a data set into ArrayRecord files."""
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 from collections.abc import Sequence
 
-from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, find_dataset, find_split, is_part
+from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, PACKED_DIGESTS, find_dataset, find_split, is_part
 from masktrack_jax.data.split_files import read_unpacked, summary_line
 from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
@@ -44,12 +45,18 @@ def pack(
     for dataset in datasets.values():
         print(f"packing {summary_line(dataset)}")
     _check(datasets)
+    fewest = min(sum(video.length for video in dataset.videos) for dataset in datasets.values())
+    if shards is not None and not 1 <= shards <= fewest:
+        raise UserError(f"--shards: is {shards}; give 1 to {fewest}, the frames of the smallest split")
     existed = output.exists()
     work = make_folder(output) / f".packing-{os.getpid()}"
     try:
         folder = _build(datasets, work, title, shards)
         for split, one in chosen.items():
-            shutil.copyfile(one.annotations, folder / PACKED_ANNOTATIONS.format(split=split))
+            name = PACKED_ANNOTATIONS.format(split=split)
+            shutil.copyfile(one.annotations, folder / name)
+            with open(folder / name, "rb") as copy, open(folder / PACKED_DIGESTS, "a") as digests:
+                print(hashlib.file_digest(copy, "sha256").hexdigest(), f" {name}", file=digests)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(folder, target)
     except OSError as error:

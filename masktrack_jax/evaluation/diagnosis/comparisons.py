@@ -8,11 +8,14 @@ with the labels without reading a mask again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from masktrack_jax.evaluation.overlaps import ClassOverlap, Id, Overlaps, Tracks, compute_overlaps
+from masktrack_jax.data.labels import LabelsFile
+from masktrack_jax.data.values import Id
+from masktrack_jax.evaluation.faults import Refusals
+from masktrack_jax.evaluation.overlaps import ClassOverlap, Overlaps, Tracks, overlap_tracks
+from masktrack_jax.evaluation.tracks import Track
 
 ABSENT = -1  # index where there is no mask, no object or no track
 ANY_CATEGORY = 0  # category id of tracks and labels that are compared across categories
@@ -31,7 +34,7 @@ class VideoComparison:
       labels: `Tracks` of the labels.
       label_categories: (G,) int, indices into the list of categories.
       label_places: (G,) int, indices into the annotations of the file.
-      track_places: (D,) int, indices into the list of results.
+      track_places: (D,) int, indices into the list of tracks.
       masks: (N, T) int, the source track of each mask of a track, `ABSENT` where there is no mask.
       scores, categories, lengths: (N,) score, index of the category and length of each track, in the order
         of the file.
@@ -74,41 +77,31 @@ class VideoComparison:
 
 
 def read_comparisons(
-    ground_truth: dict[str, Any],
-    results: list[dict[str, Any]],
-    names: tuple[str, str] = ("ground truth", "results"),
-    progress: bool = False,
+    labels: LabelsFile, tracks: Sequence[Track], progress: bool = False
 ) -> tuple[dict[Id, str], list[VideoComparison]]:
     """Categories, id → name sorted by id, and the comparison of each video, sorted by video id.
 
-    Arguments and errors are those of `compute_overlaps`. Call that function first, because only its messages
-    name the right record. Predictions of unknown categories are left out.
+    Arguments are those of `overlap_tracks`. Call that function first, because it checks the masks of tracks.
     """
-    categories = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth["categories"]}
-    categories = {key: categories[key] for key in sorted(categories)}
+    categories = {c["id"]: c["name"] for c in sorted(labels["categories"], key=lambda c: c["id"])}
     index = {category_id: k for k, category_id in enumerate(categories)}
-    labels = ground_truth["annotations"]
-    known = [i for i, track in enumerate(results) if track["category_id"] in index]
+    annotations = labels["annotations"]
     # All records get one category, and the labels are also added as predictions: the overlap between labels
     # is needed where a true mask replaces a predicted one.
-    merged = {
-        "videos": ground_truth["videos"],
-        "categories": [{"id": ANY_CATEGORY}],
-        "annotations": [label | {"category_id": ANY_CATEGORY} for label in labels],
+    content = {
+        "videos": labels["videos"],
+        "categories": [{"id": ANY_CATEGORY, "name": "any"}],
+        "annotations": [label | {"category_id": ANY_CATEGORY} for label in annotations],
     }
-    tracks = [results[i] | {"category_id": ANY_CATEGORY} for i in known]
-    tracks += [
-        {
-            "video_id": label["video_id"],
-            "category_id": ANY_CATEGORY,
-            "score": 1.0,
-            "segmentations": label["segmentations"],
-        }
-        for label in labels
+    merged = LabelsFile(content, labels.pixels, labels.originals, [])
+    sources = [track._replace(category_id=ANY_CATEGORY) for track in tracks]
+    sources += [
+        Track(place, label["video_id"], ANY_CATEGORY, 1.0, label["segmentations"])
+        for place, label in enumerate(annotations)
     ]
-    overlaps = compute_overlaps(merged, tracks, names, progress)
-    track_places = _places_by_video(results, known)
-    label_places = _places_by_video(labels, range(len(labels)))
+    overlaps = overlap_tracks(merged, sources, Refusals("results"), progress)
+    track_places = _places_by_video([track.video_id for track in tracks])
+    label_places = _places_by_video([label["video_id"] for label in annotations])
     comparisons = []
     for pair in overlaps.pairs:
         predicted, labelled = (places.get(pair.video_id, []) for places in (track_places, label_places))
@@ -117,18 +110,18 @@ def read_comparisons(
                 pair,
                 np.array(predicted, int),
                 np.array(labelled, int),
-                np.array([index[results[i]["category_id"]] for i in predicted], int),
-                np.array([index[labels[i]["category_id"]] for i in labelled], int),
+                np.array([index[tracks[i].category_id] for i in predicted], int),
+                np.array([index[annotations[i]["category_id"]] for i in labelled], int),
             )
         )
     return categories, comparisons
 
 
-def _places_by_video(records: Sequence[dict[str, Any]], places: Sequence[int]) -> dict[Id, list[int]]:
-    """Group the `places` of records by video id."""
+def _places_by_video(video_ids: Sequence[Id]) -> dict[Id, list[int]]:
+    """Group the places of records by their video ids."""
     by_video: dict[Id, list[int]] = {}
-    for place in places:
-        by_video.setdefault(records[place]["video_id"], []).append(place)
+    for place, video_id in enumerate(video_ids):
+        by_video.setdefault(video_id, []).append(place)
     return by_video
 
 

@@ -1,17 +1,20 @@
 """Write the diagnosis as one self-contained HTML page, without scripts or external files."""
 
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from masktrack_jax.data.json_files import write_text
+from masktrack_jax.data.labels import LabelsFile
+from masktrack_jax.data.values import Id
 from masktrack_jax.evaluation.diagnosis import plots
 from masktrack_jax.evaluation.diagnosis.corrections import BACKGROUND_IOU, CORRECTIONS
 from masktrack_jax.evaluation.diagnosis.pictures import MAX_TRACKS, draw_strip
 from masktrack_jax.evaluation.diagnosis.report import KINDS, Diagnosis
 from masktrack_jax.evaluation.diagnosis.worst import WorstObject, WorstTrack
-from masktrack_jax.evaluation.overlaps import Id
+from masktrack_jax.evaluation.tracks import Track
+from masktrack_jax.runtime.errors import printable
 from masktrack_jax.video.overlay import track_color
 
 TITLES = {
@@ -68,8 +71,8 @@ class _Pictures(NamedTuple):
 def write_page(
     path: str | Path,
     diagnosis: Diagnosis,
-    ground_truth: dict[str, Any],
-    results: list[dict[str, Any]],
+    labels: LabelsFile,
+    tracks: Sequence[Track],
     names: tuple[str, str],
     frames_root: str | Path | None = None,
 ) -> None:
@@ -78,39 +81,39 @@ def write_page(
     Args:
       path: path of the page.
       diagnosis: the diagnosis of the results.
-      ground_truth, results: the arguments of `diagnose`.
+      labels, tracks: the arguments of `diagnose`.
       names: names of the two files, shown on the page.
       frames_root: folder of the frames. If an image is not found, masks are drawn on grey, and the page has a
         note.
     """
-    write_text(path, make_page(diagnosis, ground_truth, results, names, frames_root))
+    write_text(path, make_page(diagnosis, labels, tracks, names, frames_root))
 
 
 def make_page(
     diagnosis: Diagnosis,
-    ground_truth: dict[str, Any],
-    results: list[dict[str, Any]],
+    labels: LabelsFile,
+    tracks: Sequence[Track],
     names: tuple[str, str],
     frames_root: str | Path | None = None,
 ) -> str:
     """The HTML of the page; see `write_page`."""
     report = diagnosis.report
-    pictures = _draw_pictures(diagnosis, ground_truth, results, frames_root)
-    labels = {name: (KINDS[name].capitalize(), TITLES[name]) for name in CORRECTIONS}
+    pictures = _draw_pictures(diagnosis, labels, tracks, frames_root)
+    titles = {name: (KINDS[name].capitalize(), TITLES[name]) for name in CORRECTIONS}
     body = [
         "<h1>Why is AP not higher?</h1>",
         f'<p class="quiet">{escape(names[1])} evaluated on {escape(names[0])}</p>',
         f'<p class="lead">{escape(report["summary"])}</p>',
         '<div class="big">',
         *(f"<div><b>{_number(report[name])}</b>{name}</div>" for name in ("AP", "AP50")),
-        f"<div><b>{len(ground_truth['videos'])}</b>videos</div>",
-        f"<div><b>{len(ground_truth['annotations'])}</b>objects</div>",
-        f"<div><b>{len(results)}</b>predicted tracks</div></div>",
+        f"<div><b>{len(labels['videos'])}</b>videos</div>",
+        f"<div><b>{len(labels['annotations'])}</b>objects</div>",
+        f"<div><b>{len(tracks)}</b>predicted tracks</div></div>",
         *(f'<p class="note">{escape(note)}</p>' for note in report["notes"]),
         "<h2>What each kind of error costs</h2>",
         "<p>Gain of AP when one kind of error is corrected with the ground truth and all else stays the same."
         "</p>",
-        plots.gains_bars(report["gains"], labels),
+        plots.gains_bars(report["gains"], titles),
         f'<p class="quiet">Gains of AP50: {_gains50(report)}. AP after all five corrections: '
         f"{_number(report['corrected']['all'])}. The gains do not add up, because a track may have several "
         "errors.</p>",
@@ -148,6 +151,11 @@ def make_page(
     head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(report["summary"])}'
     head += '</title><meta name="viewport" content="width=device-width, initial-scale=1">'
     return f"{head}<style>{STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
+
+
+def escape(text: str) -> str:
+    """The text for the page: it may come from a file."""
+    return html.escape(printable(text))
 
 
 def _number(value: float | None) -> str:
@@ -197,13 +205,10 @@ def _table_row(name: str, row: dict[str, Any], most: float) -> str:
 
 
 def _draw_pictures(
-    diagnosis: Diagnosis,
-    ground_truth: dict[str, Any],
-    results: list[dict[str, Any]],
-    frames_root: str | Path | None,
+    diagnosis: Diagnosis, labels: LabelsFile, tracks: Sequence[Track], frames_root: str | Path | None
 ) -> _Pictures:
-    videos = {video["id"]: video for video in ground_truth["videos"]}
-    categories = {c["id"]: str(c.get("name", c["id"])) for c in ground_truth["categories"]}
+    videos = {video["id"]: video for video in labels["videos"]}
+    categories = {category["id"]: category["name"] for category in labels["categories"]}
     root = None if frames_root is None else Path(frames_root)
     pictures = _Pictures([], [], None)
     shown = missing = 0
@@ -213,11 +218,12 @@ def _draw_pictures(
     ):
         for case in cases:
             video = videos[case.video_id]
-            tracks = [results[i] for i in case.tracks[:MAX_TRACKS]]
-            labels = [ground_truth["annotations"][i] for i in case.labels]
-            strip = draw_strip(video, labels, tracks, case.frames, root)
+            drawn = [tracks[i] for i in case.tracks[:MAX_TRACKS]]
+            true = [labels["annotations"][i]["segmentations"] for i in case.labels]
+            predicted = [track.segmentations for track in drawn]
+            strip = draw_strip(video, true, predicted, case.frames, root)
             shown, missing = shown + strip.shown, missing + strip.missing
-            figures.append(_figure(case, strip.uri, tracks, categories))
+            figures.append(_figure(case, strip.uri, drawn, categories))
     if not missing:
         return pictures
     where = f"below {root}" if root is not None else "(no folder of frames is known)"
@@ -227,12 +233,12 @@ def _draw_pictures(
 
 
 def _figure(
-    case: WorstObject | WorstTrack, uri: str, tracks: Sequence[dict[str, Any]], categories: Mapping[Id, str]
+    case: WorstObject | WorstTrack, uri: str, tracks: Sequence[Track], categories: Mapping[Id, str]
 ) -> str:
     """A strip with its caption; `tracks` are those drawn on it."""
     legend = "".join(
         f'<span><span class="swatch" style="background:rgb{track_color(i)}"></span>'
-        f"{escape(categories[track['category_id']])} {track['score']:.2f}</span>"
+        f"{escape(categories[track.category_id])} {track.score:.2f}</span>"
         for i, track in enumerate(tracks)
     )
     if not tracks:

@@ -33,8 +33,8 @@ class Strip(NamedTuple):
 
 def draw_strip(
     video: dict[str, Any],
-    labels: Sequence[dict[str, Any]],
-    tracks: Sequence[dict[str, Any]],
+    labels: Sequence[Sequence[Any]],
+    tracks: Sequence[Sequence[Any]],
     frames: Sequence[int],
     frames_root: Path | None,
 ) -> Strip:
@@ -42,17 +42,17 @@ def draw_strip(
 
     Args:
       video: the record of the video in the annotations file.
-      labels, tracks: records of the labels and of the predicted tracks to draw; track i has the colour
-        `track_color(i)`, so a change of colour is a change of identity.
+      labels, tracks: the `segmentations` of the labels and of the predicted tracks to draw; track i has the
+        colour `track_color(i)`, so a change of colour is a change of identity.
       frames: at least one; at most `MAX_FRAMES` of them are drawn, evenly spaced.
       frames_root: folder to which the video's `file_names` are relative. Frames whose image is not found or
         has another size are drawn grey and counted as missing.
     """
     places = np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames)))
     chosen = sorted({frames[round(i)] for i in places.tolist()})
-    true = [_masks(labels, frame, video) for frame in chosen]
-    predicted = [_masks(tracks, frame, video) for frame in chosen]
-    height, width = _frame_size(video, true + predicted)
+    height, width = video["height"], video["width"]
+    true = [_masks(labels, frame, height, width) for frame in chosen]
+    predicted = [_masks(tracks, frame, height, width) for frame in chosen]
     window = _window(true if labels else predicted, height, width)
     columns, missing = [], 0
     for t, frame in enumerate(chosen):
@@ -68,7 +68,7 @@ def draw_strip(
         ):
             cell = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
             for mask, color in zip(masks, colors):
-                if mask is not None and mask.shape == (height, width):
+                if mask is not None:
                     draw_mask(cell, np.ascontiguousarray(mask[window]), color, 2)
             cells.append(cell)
         gap = np.full((_GAP, size[0], 3), 255, np.uint8)
@@ -81,22 +81,15 @@ def draw_strip(
     return Strip(_data_uri(strip), len(chosen), missing)
 
 
-def _masks(records: Sequence[dict[str, Any]], frame: int, video: dict[str, Any]) -> list[np.ndarray | None]:
-    """The masks (H, W) uint8 of records in a frame, None where a record has no mask."""
+def _masks(tracks: Sequence[Sequence[Any]], frame: int, height: int, width: int) -> list[np.ndarray | None]:
+    """The masks (height, width) uint8 of tracks in a frame, None where there is none or of another size."""
     masks: list[np.ndarray | None] = []
-    for record in records:
-        segmentations = record["segmentations"]
+    for segmentations in tracks:
         segmentation = segmentations[frame] if frame < len(segmentations) else None
-        size: Any = video.get("height"), video.get("width")  # None if unknown; only polygons need it
-        masks.append(decode_mask(to_rle(segmentation, size, any_size=True)) if segmentation else None)
+        rle = to_rle(segmentation, (height, width), any_size=True) if segmentation else None
+        same_size = rle is not None and list(rle["size"]) == [height, width]
+        masks.append(decode_mask(rle) if rle is not None and same_size else None)
     return masks
-
-
-def _frame_size(video: dict[str, Any], masks: Sequence[Sequence[np.ndarray | None]]) -> tuple[int, int]:
-    """(height, width) from the record of the video, else from a mask."""
-    if isinstance(video.get("height"), int) and isinstance(video.get("width"), int):
-        return video["height"], video["width"]
-    return next(mask.shape for row in masks for mask in row if mask is not None)
 
 
 def _window(masks: Sequence[Sequence[np.ndarray | None]], height: int, width: int) -> tuple[slice, slice]:
@@ -104,7 +97,7 @@ def _window(masks: Sequence[Sequence[np.ndarray | None]], height: int, width: in
     covered = np.zeros((height, width), bool)
     for row in masks:
         for mask in row:
-            if mask is not None and mask.shape == covered.shape:
+            if mask is not None:
                 covered |= mask > 0
     if not covered.any():
         return slice(0, height), slice(0, width)

@@ -5,7 +5,7 @@ because a track may have several errors at once. One may be negative: cutting a 
 false tracks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from masktrack_jax.data.labels import LabelsFile
+from masktrack_jax.data.values import Id
 from masktrack_jax.evaluation.diagnosis.buckets import make_buckets
 from masktrack_jax.evaluation.diagnosis.comparisons import by_category, read_comparisons
 from masktrack_jax.evaluation.diagnosis.corrections import CORRECTIONS, correct_all
@@ -23,8 +25,10 @@ from masktrack_jax.evaluation.diagnosis.worst import (
     worst_objects,
     worst_tracks,
 )
-from masktrack_jax.evaluation.overlaps import Id, Tracks
+from masktrack_jax.evaluation.overlaps import Tracks
+from masktrack_jax.evaluation.tracks import Track
 from masktrack_jax.evaluation.vis_ap import AREA_RANGES, VisMetrics, average_precision, in_area_ranges
+from masktrack_jax.runtime.errors import printable
 
 KINDS = {
     "identities": "association",
@@ -53,13 +57,16 @@ class Diagnosis:
 
 
 def diagnose(
-    ground_truth: dict[str, Any],
-    results: list[dict[str, Any]],
-    names: tuple[str, str] = ("ground truth", "results"),
+    labels: LabelsFile,
+    tracks: Sequence[Track],
+    notes: Sequence[str] = (),
     progress: bool = False,
     worst: int = 6,
 ) -> Diagnosis:
-    """Diagnose results that `score` has checked; `worst` is the number of worst objects and worst tracks.
+    """Diagnose tracks whose masks `overlap_tracks` has checked.
+
+    `notes` are its notes: lines on what the score leaves out. `worst` is the number of worst objects and of
+    worst tracks.
 
     The report contains
       AP, AP50: as scored;
@@ -73,7 +80,7 @@ def diagnose(
       notes: lines to show to the user.
     Values are None if there are no labels to average over.
     """
-    categories, comparisons = read_comparisons(ground_truth, results, names, progress)
+    categories, comparisons = read_comparisons(labels, tracks, progress)
     buckets = make_buckets(comparisons)
 
     def ranges(tracks: Tracks) -> np.ndarray:
@@ -103,21 +110,21 @@ def diagnose(
             for k, (category_id, name) in enumerate(before.category_names().items())
         },
         "calibration": _calibration(before),
-        "notes": _notes(after),
+        "notes": [*notes, *_notes(after)],
     }
-    report["summary"] = summarise(report)
+    report["summary"] = summarise(report, bool(notes))
     labelled = before.precision[0, 0, :, 0, 2] > -1
     precision = before.precision[:, :, labelled, 0, 2].mean(-1) if labelled.any() else np.zeros((10, 101))
     unique_names = list(before.category_names().values())
     objects = worst_objects(
         comparisons, best_ious(before, comparisons, categories), best, unique_names, worst
     )
-    tracks = worst_tracks(comparisons, before, categories, unique_names, worst)
-    return Diagnosis(report, precision, objects, tracks)
+    false_tracks = worst_tracks(comparisons, before, categories, unique_names, worst)
+    return Diagnosis(report, precision, objects, false_tracks)
 
 
-def summarise(report: dict[str, Any]) -> str:
-    """One sentence on the corrections with the largest gains."""
+def summarise(report: dict[str, Any], noted: bool = False) -> str:
+    """One sentence on the corrections with the largest gains; `noted` if there are notes on the results."""
     gains = {name: gain for name, gain in report["gains"].items() if gain is not None}
     order = sorted(gains, key=lambda name: gains[name], reverse=True)
     if not order or report["AP"] is None:
@@ -125,7 +132,7 @@ def summarise(report: dict[str, Any]) -> str:
     score = f"AP is {report['AP']:.3f}."
     if gains[order[0]] < 0.0005:
         if report["AP"] > 0.9995:
-            return f"{score} There is nothing to gain."
+            return f"{score} No correction raises it, but see the notes." if noted else f"{score} {_PERFECT}"
         return f"{score} No single correction helps: the tracks have several kinds of error at once."
     best, second = order[0], order[1]
     sentence = f"{score} The largest gain would come from {_WISH[best]} (+{gains[best]:.3f}, {KINDS[best]})"
@@ -134,6 +141,7 @@ def summarise(report: dict[str, Any]) -> str:
     return sentence + "."
 
 
+_PERFECT = "There is nothing to gain."
 _WISH = {
     "identities": "keeping each object in one track",
     "classes": "the right class for each track",
@@ -147,7 +155,7 @@ def format_diagnosis(report: dict[str, Any]) -> str:
     """Format the report as a table, with a row for all labels, each bucket and each category."""
     rows = [("all", report)]
     rows += [(f"{bucket['kind']}: {bucket['name']}", bucket) for bucket in report["buckets"]]
-    rows += list(report["per_category"].items())
+    rows += [(printable(name), row) for name, row in report["per_category"].items()]
     width = max(len(name) for name, _ in rows)
     title = "dAP: gain of AP when one kind of error is corrected"
     lines = [title, f"{'':<{width}}  {'AP':>6}  " + "  ".join(f"{name:>10}" for name in CORRECTIONS)]

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from masktrack_jax.data.values import Id
 from masktrack_jax.evaluation.diagnosis.comparisons import VideoComparison
 from masktrack_jax.evaluation.diagnosis.corrections import (
     CORRECTIONS,
@@ -13,7 +14,6 @@ from masktrack_jax.evaluation.diagnosis.corrections import (
     assign_objects,
     best_tracks,
 )
-from masktrack_jax.evaluation.overlaps import Id
 from masktrack_jax.evaluation.vis_ap import VisMetrics
 
 _PURE = 0.9  # a track with this share of its assigned masks on one object does not mix objects

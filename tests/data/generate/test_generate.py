@@ -236,3 +236,13 @@ def test_presets_are_defaults_that_options_replace(tmp_path):
     assert generate(tmp_path / "out", GeneratorOptions(**wanted)) == tmp_path / "out" / "instances.json"
     for preset in PRESETS.values():
         GeneratorOptions(videos=1, **preset)
+
+
+def test_help_says_what_each_option_is(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(GeneratorOptions):
+        assert field.metadata["comment"] in text
+    with pytest.raises(UserError, match=r"--workers: is -1; must be 0 or more"):
+        command.main(["--output", str(tmp_path / "a"), "--videos", "1", "--workers", "-1"])

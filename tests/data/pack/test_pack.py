@@ -182,6 +182,13 @@ def test_what_cannot_be_packed_leaves_nothing(root, packed, tmp_path):
     assert pack(copy, tmp_path / "val only", splits=["valid"]).is_dir()
 
 
+@pytest.mark.parametrize("shards", [0, -1, 11])
+def test_a_number_of_shards_that_cannot_be(root, tmp_path, shards):
+    with pytest.raises(UserError, match=rf"--shards: is {shards}; give 1 to 10, the frames of the smallest"):
+        pack(root, tmp_path / "out", shards=shards)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failure_while_packing_leaves_nothing(root, tmp_path, monkeypatch):
     from masktrack_jax.data.pack import tfds_builder
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from masktrack_jax.evaluation.diagnosis.buckets import hidden_share, make_buckets
-from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.overlaps import Tracks
-from tests.helpers.diagnosis import CAT, TOP, compare, ground_truth, rectangle, track
+from tests.helpers.diagnosis import CAT, TOP, compare, diagnose, ground_truth, rectangle, track
 
 
 def areas_of(*rows):

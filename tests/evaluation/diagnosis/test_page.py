@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from masktrack_jax.evaluation.diagnosis.page import make_page
-from masktrack_jax.evaluation.diagnosis.report import diagnose
+from masktrack_jax.runtime.errors import UserError
 from tests.helpers.diagnosis import (
     CAT,
     CAT_AND_DOG,
@@ -18,7 +18,9 @@ from tests.helpers.diagnosis import (
     POOR,
     TOP,
     TWO_CATS,
+    diagnose,
     ground_truth,
+    read,
     track,
     write_frames,
 )
@@ -53,7 +55,8 @@ class Page(HTMLParser):
 
 
 def page_of(truth, results, frames_root=None):
-    return make_page(diagnose(truth, results), truth, results, ("gt.json", "results.json"), frames_root)
+    names = ("gt.json", "results.json")
+    return make_page(diagnose(truth, results), *read(truth, results), names, frames_root)
 
 
 def test_page_is_self_contained(tmp_path):
@@ -94,3 +97,20 @@ def test_page_shows_frames_and_masks(tmp_path):
 @pytest.mark.parametrize("results", [[], [track(TOP)], [track([None] * 6)]])
 def test_page_without_tracks_or_masks(results):
     Page(page_of(TWO_CATS, results))
+
+
+def test_names_and_paths_of_files_do_no_harm(tmp_path):
+    """Markup and unprintable characters are escaped; no picture comes from outside the frames folder."""
+    truth = ground_truth((TOP, CAT))
+    truth["categories"][0]["name"] = "<script>\x1b[2J\ud800</script>"
+    write_frames(tmp_path)
+    (tmp_path / "frames").mkdir()
+    names = ["../a/0.jpg", str(tmp_path / "a" / "0.jpg")]
+    results = [track(POOR)]
+    page = page_of(truth, results, tmp_path / "frames")
+    assert "<script" not in page and r"&lt;script&gt;\x1b[2J\ud800&lt;/script&gt;" in page
+    assert page.encode() and all(character.isprintable() or character == "\n" for character in page)
+    for name in names:
+        truth["videos"][0]["file_names"] = [name] * 6
+        with pytest.raises(UserError, match="not below the frames folder"):
+            page_of(truth, results, tmp_path / "frames")

@@ -1,8 +1,11 @@
 """Each kind of error is recovered only by its own correction; AP equals the official AP of `vis_ap`."""
 
+import tracemalloc
+
 import pytest
 
-from masktrack_jax.evaluation.diagnosis.report import diagnose
+from masktrack_jax.evaluation.diagnosis.page import make_page
+from masktrack_jax.evaluation.diagnosis.report import diagnose as diagnose_tracks
 from masktrack_jax.evaluation.vis_ap import evaluate_vis
 from tests.helpers.diagnosis import (
     BOTTOM,
@@ -14,7 +17,9 @@ from tests.helpers.diagnosis import (
     POOR,
     TOP,
     TWO_CATS,
+    diagnose,
     ground_truth,
+    read,
     rectangle,
     track,
 )
@@ -104,3 +109,25 @@ def test_calibration_counts_matches():
     assert (
         sum(row["tracks"] for row in diagnose(TWO_CATS, [track(TOP, score=1.0)]).report["calibration"]) == 1
     )
+
+
+def test_nothing_to_gain_is_not_said_while_something_is_left_out():
+    """Tracks of the first frame alone have AP 1, as the official rule counts no frame after their end."""
+    labels, tracks = read(TWO_CATS, [track(TOP[:1]), track(BOTTOM[:1])])
+    noted = diagnose_tracks(labels, tracks, ["results: 2 × tracks shorter than their video"]).report
+    assert noted["AP"] == pytest.approx(1)
+    assert noted["summary"] == "AP is 1.000. No correction raises it, but see the notes."
+    assert noted["notes"] == ["results: 2 × tracks shorter than their video"]
+
+
+def test_a_mask_larger_than_its_video_takes_no_memory():
+    """A mask of 2²⁸ pixels is a text of seven characters."""
+    huge = {"size": [2**14, 2**14], "counts": "0PPPPP8"}
+    labels, tracks = read(TWO_CATS, [track([huge, *TOP[1:]]), track(BOTTOM)])
+    tracemalloc.start()
+    try:
+        diagnosis = diagnose_tracks(labels, tracks)
+        make_page(diagnosis, labels, tracks, ("truth", "results"))
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()

@@ -2,7 +2,6 @@
 
 import pytest
 
-from masktrack_jax.evaluation.diagnosis.report import diagnose
 from tests.helpers.diagnosis import (
     BOTTOM,
     CAT,
@@ -12,6 +11,7 @@ from tests.helpers.diagnosis import (
     POOR,
     TOP,
     TWO_CATS,
+    diagnose,
     ground_truth,
     track,
 )
