@@ -36,7 +36,7 @@ def write_palette(path, indices, mode="P"):
 
 def converted(kind, input_path, output, **options):
     """Convert, lint, read back: (data set, {video: {category: [objects' masks]}}, what was left out)."""
-    annotations, left_out = convert(kind, input_path, output, **options)
+    annotations, _, left_out, _ = convert(kind, input_path, output, **options)
     findings = lint(annotations, output / "JPEGImages")
     assert findings.num_errors == 0, findings.lines()
     dataset = read_vis(annotations)

@@ -1,25 +1,35 @@
-"""Convert a data set into the layout of YouTube-VIS.
+"""Convert data sets into the layout of YouTube-VIS.
 
     python -m masktrack_jax.data.convert --from davis --input DAVIS --output data/davis
 
 writes `data/davis/JPEGImages/<video>/…` and `data/davis/instances.json`. KIND and its --input:
 
     davis, youtube-vos   folder with Annotations (palette PNGs) and JPEGImages
-    coco                 instances json; its images below --images
+    coco                 instances json; its images below --images. Frames of one folder whose annotations
+                         have track ids are one video, any other image is a video of one frame
     mots                 folder of <video>.txt with frames in --images/<video>, or of <video>/gt/gt.txt
     labelme              folder of jsons beside their frames, or of such folders
-    cvat                 annotations.xml of "CVAT for video 1.1", or its folder; frames in --images
+    cvat                 annotations.xml of "CVAT for video 1.1", its folder, or a folder of several; --images
+                         is the video file itself or a folder of images named by their frame numbers
+
+Several inputs become one data set with one list of categories:
+
+    python -m masktrack_jax.data.convert --from cvat --input 1.xml 2.xml --images 1.mp4 2.mp4 --output data
 """
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 
-from masktrack_jax.data.convert.convert import KINDS, convert
+from masktrack_jax.data.convert.convert import KINDS, Video, convert
 from masktrack_jax.runtime import cli
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return int(text)
 
@@ -32,10 +42,27 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--from", dest="kind", required=True, choices=KINDS)
-    parser.add_argument("--input", required=True, help="file or folder to convert")
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        action="extend",
+        help="files or folders to convert into one data set",
+    )
     parser.add_argument("--output", required=True, help="folder to write; must be empty or not exist")
-    parser.add_argument("--images", help="folder of the frames (coco, mots, cvat)")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        action="extend",
+        help="folder of the frames (coco, mots, cvat) or video file (cvat): one for all inputs, or one each",
+    )
     parser.add_argument("--frames", type=_positive, help="how often to repeat an image (coco; default: 1)")
+    parser.add_argument(
+        "--categories",
+        help="davis, youtube-vos: the category of all objects, as NAME, or a json file with "
+        '{"1": NAME, …} by object number, for all videos, or {VIDEO: {"1": NAME, …}, …} '
+        "(default: meta.json or davis_semantics.json in --input, else `object`)",
+    )
     parser.add_argument(
         "--videos", default=None, help="text file with the names of the videos to convert (default: all)"
     )
@@ -45,15 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open_video(path: Path) -> Video:
+    """Open a video file. Imported by name, because `video` imports `data` and not the reverse."""
+    return import_module("masktrack_jax.video.files").open_video(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; print the number of records left out, by reason, and the path of the annotations."""
+    """Run the command; print what was written and left out, by kind, and the path of the annotations."""
     values = vars(_parser().parse_args(arguments))
-    kind, input_path, output = values.pop("kind"), values.pop("input"), values.pop("output")
-    annotations, left_out = convert(kind, input_path, output, progress=True, **values)
-    for reason, count in left_out.items():
-        print(f"left out: {count} {reason}")
-    print(annotations)
+    kind, inputs, output = values.pop("kind"), values.pop("input"), values.pop("output")
+    done = convert(kind, inputs, output, progress=True, open_video=_open_video, **values)
+    for word, kinds in (("left out", done.left_out), ("note", done.notes)):
+        for name, count in kinds.items():
+            print(f"{word}: {count} {name}")
+    counts = ", ".join(f"{count} {name}" for name, count in done.counts._asdict().items())
+    print(f"written: {counts} (objects are the masks of the tracks in single frames)")
+    print(done.annotations)
 
 
 if __name__ == "__main__":
+    # Like Ctrl-C, so that what is half written is deleted.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cli.run(main)

@@ -4,60 +4,105 @@
 
 CVAT writes every frame of a track. In a file with key frames only, frames between are filled as in CVAT:
 boxes and polygons with the same number of points are interpolated, masks are repeated, `outside` ends a
-track.
+track. An image belongs to the frame whose number is in its name, the number in the video or the place in the
+task. Frames without an image, such as deleted ones, are left out.
 """
 
+import bisect
 import functools
-import itertools
-import math
 import pathlib
-from collections import Counter
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-import numpy as np
-
-from masktrack_jax.data.convert.writer import (
+from masktrack_jax.data.convert.cvat_shapes import draw
+from masktrack_jax.data.convert.source import (
+    IMAGE_SUFFIXES,
     Clip,
     ObjectTrack,
+    Report,
     Source,
+    check_file,
     encode_seen,
-    list_images,
-    number_categories,
+    list_files,
+    list_folders,
+    number_images,
 )
 from masktrack_jax.masks.rle import Rle
-from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 
 SHAPES = ("box", "polygon", "mask")
+NO_SIZE = 2**31  # frames of a task whose file does not state their number
 
-Shapes = dict[int, ElementTree.Element]  # by the index of their image, in order
+Shapes = dict[int, ElementTree.Element]  # by place in the task, in order
+Extract = Callable[[pathlib.Path, Callable[[int], bool]], dict[int, pathlib.Path]]
 Value = TypeVar("Value")
 
 
-def read(input_path: str | pathlib.Path, images: str | pathlib.Path | None = None) -> Source:
-    """Read an XML file, or the folder of an unpacked export, as one clip.
+class Task(NamedTuple):
+    """The frames of a task: the one at place p, below `size`, is frame start + p·step of the video."""
 
-    The frames are the images in `images` (by default `images` beside the file), in order. Raises UserError.
+    size: int
+    start: int
+    step: int
+
+    def place(self, number: int) -> int | None:
+        """The place of a frame of the video, None if the task does not have it."""
+        place, rest = divmod(number - self.start, self.step)
+        return place if rest == 0 and 0 <= place < self.size else None
+
+    def __str__(self) -> str:
+        last = self.start + (self.size - 1) * self.step
+        step = f" in steps of {self.step}" if self.step > 1 else ""
+        return (
+            f"frames from {self.start} on{step}"
+            if self.size == NO_SIZE
+            else f"frames {self.start} to {last}{step}"
+        )
+
+
+def read(
+    input_path: str | pathlib.Path,
+    report: Report,
+    images: str | pathlib.Path | None = None,
+    extract: Extract | None = None,
+) -> Source:
+    """Read an XML file, or the folder of an unpacked export or of several; each file is one clip.
+
+    The frames are in `images`, by default the folder `images` beside the file. It may hold a folder or a
+    video file with the name of each clip, or be the video file; `extract(video, wanted)` writes its wanted
+    frames as images and returns them by frame number. Raises UserError.
     """
-    path = pathlib.Path(input_path)
-    path = path / "annotations.xml" if path.is_dir() else path
-    root = _parse(path)
-    folder = path.parent / "images" if images is None else pathlib.Path(images)
-    frames = list_images(folder)
-    number_of = _frame_numbers(path, root, frames)
-    left_out: Counter[str] = Counter()
-    objects = []
-    for element in root.findall("track"):
-        shapes = _shapes(path, element, number_of, left_out)
-        if shapes:
-            objects.append((_attribute(path, element, "label", str), shapes))
-    categories, ids = number_categories([*_labels(root), *(label for label, _ in objects)])
-    name = path.resolve().parent.name if path.stem == "annotations" else path.stem
-    tracks = functools.partial(_tracks, path, objects, ids, len(frames))
-    return Source(categories, [Clip(name, tuple((x.name, x) for x in frames), tracks)], left_out)
+    paths = _find(pathlib.Path(input_path))
+    labels: list[str] = []
+    clips = []
+    for path in paths:
+        root = _parse(path)
+        task = _task(path, root)
+        name = path.resolve().parent.name if path.stem.lower() == "annotations" else path.stem
+        frames = _frames(path, task, _place_of(path, name, images), extract, report)
+        objects = []
+        for element in root.iterfind("track"):
+            shapes = _shapes(path, element, task, frames, report)
+            if shapes:
+                objects.append((_attribute(path, element, "label", _name), shapes))
+        labels += [*_labels(root), *(label for label, _ in objects)]
+        tracks = functools.partial(_tracks, path, objects, [*frames], report)
+        clips.append(Clip(name, tuple((x.name, x) for x in frames.values()), tracks))
+    return Source([(None, label) for label in labels], clips)
+
+
+def _find(path: pathlib.Path) -> list[pathlib.Path]:
+    """The XML files at a path."""
+    if not path.is_dir():
+        return [path]
+    own = list_files(path, [".xml"])
+    named = [x for x in own if x.stem.lower() == "annotations"]
+    found = named or own or [x for folder in list_folders(path) for x in list_files(folder, [".xml"])]
+    if not found:
+        raise UserError(f"{path}: holds no annotations.xml; check --input")
+    return found
 
 
 def _parse(path: pathlib.Path) -> ElementTree.Element:
@@ -68,6 +113,7 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
+    check_file(path)
     try:
         content = path.read_bytes()
         parser.Parse(content, True)
@@ -78,7 +124,7 @@ def _parse(path: pathlib.Path) -> ElementTree.Element:
         raise UserError(f"{path}: is not valid XML ({error}); export it again") from None
     if root.tag != "annotations" or root.find("image") is not None:
         raise UserError(f"{path}: is not a video export; export the task as `CVAT for video 1.1`")
-    if len({element.get("task_id") for element in root.findall("track")}) > 1:
+    if len({element.get("task_id") for element in root.iterfind("track")}) > 1:
         raise UserError(f"{path}: holds several tasks; export each task by itself")
     return root
 
@@ -98,24 +144,78 @@ def _labels(root: ElementTree.Element) -> list[str]:
         label for kind in ("task", "job", "project") for label in root.iterfind(f"meta/{kind}/labels/label")
     ]
     names = [label.findtext("name") for label in labels if not label.findtext("parent")]
-    return [name.strip() for name in names if name]
+    return [name.strip() for name in names if name and name.strip()]
 
 
-def _frame_numbers(
-    path: pathlib.Path, root: ElementTree.Element, frames: list[pathlib.Path]
-) -> dict[int, int]:
-    """Map each frame number of the XML to the index of its image."""
+def _task(path: pathlib.Path, root: ElementTree.Element) -> Task:
+    """The frames of the task that the file states."""
     try:
-        size = int(_meta(root, "size") or len(frames))
+        size = int(_meta(root, "size") or NO_SIZE)
         start = int(_meta(root, "start_frame") or 0)
         step = int((_meta(root, "frame_filter") or "step=1").removeprefix("step="))
+        if not (1 <= size <= NO_SIZE and 0 <= start <= NO_SIZE and 1 <= step <= NO_SIZE):
+            raise ValueError(f"{size} frames from {start} in steps of {step}")
     except ValueError as error:
-        raise UserError(f"{path}: its <meta> cannot be read ({error}); export it again") from None
-    if size != len(frames):
-        raise UserError(
-            f"{path}: has {size} frames but there are {len(frames)} images; give their folder as --images"
-        )
-    return {start + place * step: place for place in range(size)}
+        raise UserError(f"{path}: its <meta> cannot be read ({error!s:.80}); export it again") from None
+    return Task(size, start, step)
+
+
+def _place_of(path: pathlib.Path, name: str, images: str | pathlib.Path | None) -> pathlib.Path:
+    """Where the frames of a clip are: a folder or a video file."""
+    if images is None:
+        return path.parent / "images"
+    images = pathlib.Path(images)
+    if images.is_dir() and not (images / name).is_dir():
+        videos = [x for x in images.iterdir() if x.stem == name and x.suffix.lower() not in IMAGE_SUFFIXES]
+        return next((x for x in sorted(videos) if x.is_file()), images)
+    return images / name if images.is_dir() else images
+
+
+def _frames(
+    path: pathlib.Path, task: Task, place: pathlib.Path, extract: Extract | None, report: Report
+) -> dict[int, pathlib.Path]:
+    """The images of the task's frames by their place in it, in order."""
+    if place.is_file() and extract is not None:
+        found = extract(place, lambda number: task.place(number) is not None)
+        chosen = _by_frame(task, found)
+    else:
+        found = number_images(place)
+        chosen = _match(path, task, place, found)
+    if not chosen:
+        raise UserError(f"{path}: has {task}, but {place} has none of them; give their images as --images")
+    report.left_out["images that are not frames of the task"] += len(found) - len(chosen)
+    if task.size != NO_SIZE:
+        report.left_out["frames without an image"] += task.size - len(chosen)
+    return dict(sorted(chosen.items()))
+
+
+def _by_frame(task: Task, images: dict[int, pathlib.Path]) -> dict[int, pathlib.Path]:
+    places = {number: task.place(number) for number in images}
+    return {place: images[number] for number, place in places.items() if place is not None}
+
+
+def _match(
+    path: pathlib.Path, task: Task, folder: pathlib.Path, images: dict[int, pathlib.Path]
+) -> dict[int, pathlib.Path]:
+    """Match images by number. Their numbers count frames of the video or places in the task.
+
+    Whatever is counted, either every image must be a frame, or every frame must have an image. If both ways
+    of counting are possible, the one that leaves nothing over is taken.
+    """
+    by_frame = _by_frame(task, images)
+    by_place = {number: image for number, image in images.items() if number < task.size}
+    if len(by_place) == len(images) == task.size:
+        return by_place
+    if len(by_frame) == task.size:
+        return by_frame
+    fits = [found for found in (by_frame, by_place) if len(found) == len(images)]
+    if fits and fits[0] == fits[-1]:
+        return fits[0]
+    numbers = f", numbered {min(images)} to {max(images)}" if images else ""
+    raise UserError(
+        f"{path}: has {task} but {folder} holds {len(images)} images{numbers}; give the folder of "
+        "these frames as --images, each image named by the number of its frame"
+    )
 
 
 def _attribute(
@@ -124,130 +224,71 @@ def _attribute(
     try:
         return kind(element.attrib[name])
     except (KeyError, ValueError):
-        found = repr(element.get(name))
+        found = f"{element.get(name)!r:.40}"
         raise UserError(
             f"{path}: a <{element.tag}> has {name}={found}, which is not valid; export it again"
         ) from None
 
 
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
+
+
 def _shapes(
-    path: pathlib.Path, track: ElementTree.Element, number_of: dict[int, int], left_out: Counter[str]
+    path: pathlib.Path,
+    track: ElementTree.Element,
+    task: Task,
+    frames: dict[int, pathlib.Path],
+    report: Report,
 ) -> Shapes:
-    """The shapes of a track that have an area; the others are counted in `left_out`."""
+    """The shapes of a track that are converted; the others are counted."""
     shapes: Shapes = {}
+    where = f"{path}: track {track.get('id')!r:.40}"
     for element in track:
         if element.tag == "attribute":
             continue
         if element.tag not in SHAPES:
-            left_out[f"shapes that have no area here ({element.tag})"] += 1
+            report.left_out[f"shapes that are not boxes, polygons or masks ({element.tag:.20})"] += 1
             continue
         number = _attribute(path, element, "frame", int)
-        if number not in number_of:
+        place = task.place(number)
+        outside = element.get("outside") == "1"
+        if place is None:
             # CVAT ends a track with an outside shape, possibly one frame after the last.
-            if element.get("outside") == "1":
+            if outside:
                 continue
-            raise UserError(f"{path}: track {track.get('id')}: frame {number} has no image; check --images")
-        if number_of[number] in shapes:
-            raise UserError(f"{path}: track {track.get('id')}: frame {number} has two shapes; keep one")
-        shapes[number_of[number]] = element
+            raise UserError(f"{where}: frame {number} is not among the {task}; export it again")
+        if place in shapes:
+            raise UserError(f"{where}: frame {number} has two shapes; keep one")
+        if place not in frames and not outside:
+            report.left_out["shapes on frames without an image"] += 1
+        shapes[place] = element
     return dict(sorted(shapes.items()))
 
 
 def _tracks(
     path: pathlib.Path,
     objects: list[tuple[str, Shapes]],
-    ids: dict[str, int],
-    length: int,
+    places: list[int],
+    report: Report,
     height: int,
     width: int,
 ) -> list[ObjectTrack]:
-    """One track for each (label, shapes)."""
+    """One track for each (label, shapes), with a mask for each of the frames at these places in the task."""
     tracks = []
     for label, shapes in objects:
-        masks: list[Rle | None] = [None] * length
-        places = [*shapes, length]
-        for place, following in itertools.pairwise(places):
-            now, later = shapes[place], shapes.get(following)
-            if now.get("outside") == "1":
+        keys = [*shapes]
+        masks: list[Rle | None] = [None] * len(places)
+        for frame, place in enumerate(places):
+            after = bisect.bisect_right(keys, place)
+            if after == 0 or shapes[keys[after - 1]].get("outside") == "1":
                 continue
-            for frame in range(place, following):
-                moved = (frame - place) / (following - place)
-                masks[frame] = encode_seen(_draw(path, now, later, moved, height, width))
-        tracks.append(ObjectTrack(ids[label], masks))
+            now = keys[after - 1]
+            later = keys[after] if after < len(keys) else now + 1
+            moved = (place - now) / (later - now)
+            mask = draw(path, shapes[now], shapes.get(later), moved, report, height, width)
+            masks[frame] = None if mask is None else encode_seen(mask, report)
+        tracks.append(ObjectTrack(label, masks))
     return tracks
-
-
-def _draw(
-    path: pathlib.Path,
-    now: ElementTree.Element,
-    later: ElementTree.Element | None,
-    moved: float,
-    height: int,
-    width: int,
-) -> np.ndarray:
-    """The mask (height, width) of the shape `now`, `moved` (0 to 1) of the way to `later`, if any."""
-    if now.tag == "mask":
-        return _paste(path, now, height, width)
-    points = _points(path, now)
-    if moved and later is not None and later.get("outside") != "1":
-        target = _points(path, later) if later.tag == now.tag else points[:0]
-        if target.shape != points.shape:
-            raise UserError(
-                f"{path}: between frames {now.get('frame')} and {later.get('frame')} a <{now.tag}> changes "
-                "its points and the frames between are missing; export it from CVAT, which writes them"
-            )
-        points = points + moved * (target - points)
-    if now.tag == "box":
-        points = _corners(*points)
-    try:
-        return decode_segmentation([points.ravel().tolist()], height, width)
-    except UserError as error:
-        raise UserError(f"{path}: <{now.tag}> of frame {now.get('frame')}: {error}") from None
-
-
-def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:
-    """The points (n, 2) of a polygon. For a box: (x1, y1), (x2, y2) and (its angle in degrees, 0)."""
-    try:
-        if shape.tag == "box":
-            edges = [float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")]
-            points = np.array([edges[:2], edges[2:], [float(shape.get("rotation", 0)), 0]])
-        else:
-            pairs = [pair.split(",") for pair in shape.attrib["points"].split(";")]
-            points = np.array(pairs, float).reshape(-1, 2)
-        if not np.isfinite(points).all():
-            raise ValueError("not finite")
-    except (KeyError, ValueError) as error:
-        where = f"<{shape.tag}> of frame {shape.get('frame')}"
-        raise UserError(
-            f"{path}: the points of a {where} cannot be read ({error}); export it again"
-        ) from None
-    return points
-
-
-def _corners(first: np.ndarray, second: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """The corners (4, 2) of a box from `_points`, rotated clockwise about its centre as in CVAT."""
-    centre = (first + second) / 2
-    offsets = np.array([first, (second[0], first[1]), second, (first[0], second[1])]) - centre
-    cos, sin = math.cos(math.radians(angle[0])), math.sin(math.radians(angle[0]))
-    return centre + offsets @ np.array([[cos, sin], [-sin, cos]])
-
-
-def _paste(path: pathlib.Path, shape: ElementTree.Element, height: int, width: int) -> np.ndarray:
-    """Decode a <mask> to (height, width): row-wise run lengths in a box, background first."""
-    try:
-        left, top, w, h = (int(shape.attrib[key]) for key in ("left", "top", "width", "height"))
-        runs = np.array(shape.attrib["rle"].split(","), int)
-        if (
-            min(left, top, w, h, runs.min()) < 0
-            or left + w > width
-            or top + h > height
-            or runs.sum() != w * h
-        ):
-            raise ValueError(f"{runs.sum()} pixels in a box of {w}x{h} at {left}, {top}")
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: the <mask> of frame {shape.get('frame')} cannot be read ({error}); export it again"
-        ) from None
-    mask = np.zeros((height, width), bool)
-    mask[top : top + h, left : left + w] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(h, w)
-    return mask

@@ -10,150 +10,229 @@ import base64
 import binascii
 import functools
 import io
+import itertools
+import os
 import pathlib
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
-from masktrack_jax.data.convert.writer import (
+from masktrack_jax.data.convert.source import (
     Clip,
     ObjectTrack,
+    Report,
     Source,
     encode_seen,
-    in_order,
+    list_files,
+    list_folders,
     list_images,
-    number_categories,
+    named_file,
+    note_cut,
+    size_error,
 )
 from masktrack_jax.data.images import open_image
 from masktrack_jax.data.json_files import read_object
+from masktrack_jax.data.values import is_number, shown, typed
 from masktrack_jax.masks.rle import Rle
-from masktrack_jax.masks.segmentations import decode_segmentation
+from masktrack_jax.masks.segmentations import FAR_AWAY, decode_segmentation
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.numbers import whole
 
 SHAPES = ("polygon", "rectangle", "mask")
 
+Group = int | str | None  # a group_id
+
 
 class Shape(NamedTuple):
-    """One shape of a file: its index in the list, its kind and its record."""
+    """One shape of a file: its name for messages, its kind, its points (n, 2) and its record."""
 
-    place: int
+    where: str
     kind: str
+    points: np.ndarray
     record: dict
 
 
-Labelled = list[tuple[pathlib.Path, dict]]  # the files of a video and their content
-Objects = dict[tuple[str, str], dict[int, list[Shape]]]  # (label, group): frame: shapes
+class Frame(NamedTuple):
+    """A file, its content and its image."""
+
+    path: pathlib.Path
+    content: dict
+    image: pathlib.Path
 
 
-def read(input_path: str | pathlib.Path) -> Source:
+Objects = dict[tuple[str, Group], dict[int, list[Shape]]]  # (label, group): frame: shapes
+
+
+def read(input_path: str | pathlib.Path, report: Report) -> Source:
     """Read a folder of JSON files, or a folder of such folders. Raises UserError."""
     root = pathlib.Path(input_path)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; check --input")
-    folders = [root] if any(root.glob("*.json")) else [path for path in root.iterdir() if path.is_dir()]
-    by_name = {folder.resolve().name: folder for folder in folders if any(folder.glob("*.json"))}
-    left_out: Counter[str] = Counter()
-    labels: set[str] = set()
+    inside = list_files(root, [".json"])
+    by_folder = {root: inside} if inside else {x: list_files(x, [".json"]) for x in list_folders(root)}
+    labels: dict[str, None] = {}
     clips = []
-    ids: dict[str, int] = {}  # filled below, once all labels are known
-    for name in in_order(by_name):
-        folder = by_name[name]
-        jsons = [folder / x for x in in_order(path.name for path in folder.glob("*.json"))]
-        labelled = [(path, read_object(path)) for path in jsons]
-        frames = [(image.name, image) for image in (_image(path, content) for path, content in labelled)]
-        objects = _objects(labelled, left_out)
-        labels |= {label for label, _ in objects}
-        left_out["frames without a json, so not labelled"] += max(len(list_images(folder)) - len(frames), 0)
-        clips.append(Clip(name, tuple(frames), functools.partial(_tracks, labelled, objects, ids)))
-    categories, numbers = number_categories(labels)
-    ids.update(numbers)
-    return Source(categories, clips, left_out)
+    for folder, jsons in by_folder.items():
+        if not jsons:
+            report.left_out["folders without a json"] += 1
+            continue
+        frames = [_frame(path, root) for path in jsons]
+        objects = _objects(frames, report)
+        labels |= dict.fromkeys(label for label, _ in objects)
+        images = {os.path.normpath(image) for image in list_images(folder)}
+        unlabelled = images - {str(frame.image) for frame in frames}
+        report.left_out["frames without a json, so not labelled"] += len(unlabelled)
+        name = folder.resolve().name if folder == root else folder.name
+        tracks = functools.partial(_tracks, frames, objects, report)
+        clips.append(Clip(name, tuple((frame.image.name, frame.image) for frame in frames), tracks))
+    return Source([(None, label) for label in labels], clips)
 
 
-def _image(path: pathlib.Path, content: dict) -> pathlib.Path:
-    """The frame of a file; `imagePath` is relative to the file and may have backslashes."""
+def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
+    r"""Read a file; its `imagePath` is relative to it, with / or \, and must stay in the folder `root`."""
+    content = read_object(path)
     name = content.get("imagePath")
-    if not isinstance(name, str) or not isinstance(content.get("shapes"), list):
+    if "imagePath" not in content or not isinstance(content.get("shapes"), list):
         raise UserError(f"{path}: has no `imagePath` and `shapes`; it is not a LabelMe file")
-    image = path.parent / name.replace("\\", "/")
-    if not image.is_file():
+    if not isinstance(name, str):
+        raise UserError(f"{path}: has `imagePath` {shown(name)}, expected the name of its image; correct it")
+    try:
+        image = named_file(name, path.parent, root)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: has `imagePath` {shown(name)}, which {error}; put the image beside the file "
+            "and correct it"
+        ) from None
+    if not os.path.isfile(image):
         raise UserError(f"{path}: its frame {image} does not exist; put it there")
-    return image
+    return Frame(path, content, image)
 
 
-def _objects(labelled: Labelled, left_out: Counter[str]) -> Objects:
+def _objects(frames: list[Frame], report: Report) -> Objects:
     """The objects of a video, in order of appearance."""
     objects: Objects = {}
-    for frame, (path, content) in enumerate(labelled):
-        for place, shape in enumerate(content["shapes"]):
-            label = shape.get("label") if isinstance(shape, dict) else None
-            points = shape.get("points") if label else None
-            if not isinstance(label, str) or not isinstance(points, list):
-                raise UserError(f"{path}: shape {place + 1} has no `label` and `points`; correct the file")
-            kind = shape.get("shape_type") or "polygon"
-            if kind not in SHAPES:
-                left_out[f"shapes that have no area here ({kind})"] += 1
+    for place, frame in enumerate(frames):
+        for number, record in enumerate(frame.content["shapes"], start=1):
+            where = f"{frame.path}: shape {number}"
+            label, group, shape = _shape(where, record)
+            if shape.kind not in SHAPES:
+                kind = shown(shape.kind)
+                report.left_out[f"shapes that are not polygons, rectangles or masks ({kind})"] += 1
                 continue
-            group = shape.get("group_id")
-            parts = objects.setdefault((label, str(group)), {}).setdefault(frame, [])
+            if shape.kind == "polygon" and len(shape.points) < 3:
+                report.left_out["polygons with under 3 points"] += 1
+                continue
+            parts = objects.setdefault((label, group), {}).setdefault(place, [])
             if parts and group is None:
-                raise UserError(f"{path}: two shapes {label!r} without `group_id`; number the objects by it")
-            parts.append(Shape(place, kind, shape))
+                raise UserError(
+                    f"{frame.path}: two shapes {shown(label)} without `group_id`; number the objects by it"
+                )
+            if parts:
+                report.notes["shapes joined with another of their object in their frame"] += 1
+            parts.append(shape)
+    _note_changed_labels(objects, report)
     return objects
 
 
+def _note_changed_labels(objects: Objects, report: Report) -> None:
+    """Note objects of one `group_id` and different labels that are never seen together."""
+    labels_of: dict[Group, list[str]] = {}
+    for label, group in objects:
+        labels_of.setdefault(group, []).append(label)
+    for group, labels in labels_of.items():
+        for first, second in itertools.pairwise(labels if group is not None else []):
+            if not objects[first, group].keys() & objects[second, group].keys():
+                kind = f"objects whose label changes ({shown(first)}, {shown(second)}), taken as two"
+                report.notes[kind] += 1
+
+
+def _shape(where: str, record: object) -> tuple[str, Group, Shape]:
+    """The label, group and checked points of a record."""
+    if not isinstance(record, dict) or not {"label", "points"} <= record.keys():
+        raise UserError(f"{where} has no `label` and `points`; correct the file")
+    label, points = record["label"], record["points"]
+    if not isinstance(label, str) or not label.strip():
+        raise UserError(f"{where} has `label` {shown(label)}, expected a name; correct the file")
+    kind = record.get("shape_type") or "polygon"
+    group = record.get("group_id")
+    number = group if group is None or isinstance(group, str) else whole(group)
+    if group is not None and number is None:
+        raise UserError(f"{where} has `group_id` {typed(group)}, expected a whole number; correct the file")
+    if isinstance(number, str) and number.isdecimal():
+        number = int(number)
+    pairs = points if isinstance(points, list) else [None]
+    if not all(
+        isinstance(pair, list) and len(pair) == 2 and all(is_number(x, FAR_AWAY) for x in pair)
+        for pair in pairs
+    ):
+        raise UserError(
+            f"{where} ({kind!s:.40}) cannot be drawn: `points` are not x, y pairs of pixels; correct it"
+        )
+    return label, number, Shape(where, str(kind), np.array(pairs, float).reshape(-1, 2), record)
+
+
 def _tracks(
-    labelled: Labelled, objects: Objects, ids: dict[str, int], height: int, width: int
+    frames: list[Frame], objects: Objects, report: Report, height: int, width: int
 ) -> list[ObjectTrack]:
     """One track per object; its parts in a frame are merged."""
-    for path, content in labelled:
-        stated = content.get("imageHeight", height), content.get("imageWidth", width)
-        if stated != (height, width):
+    for path, content, image in frames:
+        stated = tuple(content.get(key) for key in ("imageHeight", "imageWidth"))
+        rows, columns = (
+            found if side is None else whole(side) for side, found in zip(stated, (height, width))
+        )
+        if rows is None or columns is None:
             raise UserError(
-                f"{path}: states {stated[0]}x{stated[1]} (height x width) but its frame is {height}x{width}; "
-                "correct one of them"
+                f"{path}: has `imageHeight` {typed(stated[0])} and `imageWidth` {typed(stated[1])}, expected "
+                "whole numbers; correct it"
             )
+        if (rows, columns) != (height, width):
+            raise size_error(f"{path}: states an image of", (rows, columns), (height, width), image)
     tracks = []
-    for (label, _), frames in objects.items():
-        masks: list[Rle | None] = [None] * len(labelled)
-        for frame, parts in frames.items():
+    for (label, _), seen in objects.items():
+        masks: list[Rle | None] = [None] * len(frames)
+        for place, parts in seen.items():
             joined = np.zeros((height, width), bool)
-            for place, kind, shape in parts:
-                where = f"{labelled[frame][0]}: shape {place + 1}"
+            for shape in parts:
                 try:
-                    joined |= _draw(kind, shape, height, width)
-                except (ValueError, TypeError, IndexError, UserError) as error:
-                    raise UserError(f"{where} ({kind}) cannot be drawn ({error}); correct it") from None
-            masks[frame] = encode_seen(joined)
-        tracks.append(ObjectTrack(ids[label], masks))
+                    joined |= _draw(shape, report, height, width)
+                except (ValueError, UserError) as error:
+                    raise UserError(
+                        f"{shape.where} ({shape.kind}) cannot be drawn ({error}); correct it"
+                    ) from None
+            masks[place] = encode_seen(joined, report)
+        tracks.append(ObjectTrack(label, masks))
     return tracks
 
 
-def _draw(kind: str, shape: dict, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) bool of one shape."""
-    points = np.array(shape["points"], float).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise ValueError("a point is not finite")
-    if kind == "mask":
-        return _paste(shape, points, height, width)
-    if kind == "rectangle":
-        (x1, y1), (x2, y2) = points[:2]
+def _draw(shape: Shape, report: Report, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) bool of one shape. Raises ValueError or UserError."""
+    points = shape.points
+    if not len(points) or (shape.kind == "rectangle" and len(points) not in (2, 4)):
+        raise ValueError(f"it has {len(points)} points")
+    if shape.kind == "mask":
+        return _paste(shape.record.get("mask"), points, height, width)
+    if shape.kind == "rectangle" and len(points) == 2:
+        (x1, y1), (x2, y2) = points
         points = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
-    return decode_segmentation([points.ravel().tolist()], height, width).astype(bool)
+    polygon = points.ravel().tolist()
+    note_cut(polygon, height, width, report)
+    return decode_segmentation([polygon], height, width).astype(bool)
 
 
-def _paste(shape: dict, points: np.ndarray, height: int, width: int) -> np.ndarray:
+def _paste(text: object, points: np.ndarray, height: int, width: int) -> np.ndarray:
     """Decode a `mask` shape: a PNG in base64, whose upper left pixel is at the first point."""
+    if not isinstance(text, str):
+        raise ValueError(f"its `mask` is {shown(text)}, not text in base64")
     try:
-        png = io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))
-    except binascii.Error as error:
-        raise ValueError(f"its mask is not base64: {error}") from None
-    with open_image(png) as image:
-        part = np.array(image.convert("L")) > 0
+        png = io.BytesIO(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"its `mask` is not base64: {error}") from None
     x, y = np.rint(points[0]).astype(int)
-    whole = np.zeros((height, width), bool)
-    if min(x, y) < 0 or y + part.shape[0] > height or x + part.shape[1] > width:
+    mask = np.zeros((height, width), bool)
+    with open_image("its `mask`", png) as image:
+        inside = min(x, y) >= 0 and y + image.height <= height and x + image.width <= width
+        if inside:  # else the pixels could take any memory
+            mask[y : y + image.height, x : x + image.width] = np.array(image.convert("L")) > 0
+    if not inside:
         raise ValueError("its mask leaves the frame")
-    whole[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return whole
+    return mask

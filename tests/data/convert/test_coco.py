@@ -92,19 +92,25 @@ def test_coco_images_of_one_stem_stay_apart(coco, tmp_path):
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda x: x["annotations"][0].update(image_id=5), "annotation 1 has an unknown image or category"),
+        (
+            lambda x: x["annotations"][0].update(image_id=5),
+            "annotation 1 has `image_id` 5, which is not among the images",
+        ),
         (
             lambda x: x["annotations"][0].update(category_id=5),
-            "annotation 1 has an unknown image or category",
+            "annotation 1 has `category_id` 5, which is not among the categories",
         ),
-        (lambda x: x["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotation 1: .* polygon"),
+        (
+            lambda x: x["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
+            "annotation 1: .* polygon",
+        ),
         (lambda x: x["annotations"][1]["segmentation"].update(counts="0"), "annotation 2: .* cover 0 pixels"),
         (lambda x: x["images"][0].update(height=21), "image 31 is stated as 21x30"),
         (lambda x: x["images"][0].update(file_name="c.jpg"), r"c\.jpg: no such image"),
-        (lambda x: x["images"][0].update(id=4), "an id is used twice in `images`"),
-        (lambda x: x["images"][0].update(file_name="../images/a.jpg"), "cannot be the name of a folder"),
-        (lambda x: x["images"][0].pop("file_name"), "images number 1 has no `file_name`"),
-        (lambda x: x["images"][0].update(file_name="."), "images number 1 has no `file_name`"),
+        (lambda x: x["images"][0].update(id=4), "image 4 appears twice"),
+        (lambda x: x["images"][0].update(file_name="../a.jpg"), "image 31 has `file_name` .* leads out of"),
+        (lambda x: x["images"][0].pop("file_name"), "image 31 has no `file_name`"),
+        (lambda x: x["images"][0].update(file_name="."), "image 31 has `file_name` '.', expected"),
         (lambda x: x.pop("categories"), "has no list `categories`"),
     ],
 )

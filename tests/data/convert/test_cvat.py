@@ -90,7 +90,7 @@ def test_cvat_tracks(cvat_folder, tmp_path, whole):
     paint = rectangle(11, 12, 13, 13) | rectangle(10, 13, 14, 14)
     assert_masks(painted, [None, None, None, paint, paint])
     assert_masks(turned, [None] * 4 + [rectangle(24, 7, 26, 13)])
-    assert left_out == {"shapes that have no area here (points)": 1}
+    assert left_out == {"shapes that are not boxes, polygons or masks (points)": 1}
 
 
 def test_cvat_counts_frames_as_the_task_took_them(cvat_folder, tmp_path):
@@ -121,15 +121,19 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
     [
         (cvat("", head=ENTITIES), "has a document type"),
         (cvat("")[:-5], "is not valid XML"),
+        (cvat(track(" ", box(1, 1, 1, 2, 2))), "a <track> has label=' ', which is not valid"),
         (cvat('<image id="0"/>'), "export the task as `CVAT for video 1.1`"),
         ("<other/>", "export the task as `CVAT for video 1.1`"),
-        (cvat("", size=4), "has 4 frames but there are 5 images"),
+        (cvat(track("bus", box(4, 1, 1, 2, 2)), size=4), "frame 4 is not among the frames 0 to 3"),
         (cvat("", size="x"), "its <meta> cannot be read"),
-        (cvat(track("bus", box(9, 1, 1, 2, 2))), "frame 9 has no image"),
+        (cvat(track("bus", box(9, 1, 1, 2, 2))), "frame 9 is not among the frames 0 to 4"),
         (cvat(track("bus", box(1, 1, 1, 2, 2), box(1, 1, 1, 2, 2))), "frame 1 has two shapes"),
         (cvat(track("bus", box("x", 1, 1, 2, 2))), "a <box> has frame='x'"),
         (cvat(track("bus", box(1, "a", 1, 2, 2))), "the points of a <box> of frame 1 cannot be read"),
-        (cvat(track("bus", polygon(1, [(1, 1), (2, 2)]))), "<polygon> of frame 1: .* polygon"),
+        (
+            cvat(track("bus", polygon(1, [(1, 1), (2, 2)]))),
+            "no object in any video .*: 4 polygons with under 3 points",
+        ),
         (
             cvat(track("bus", polygon(0, corners(1, 1, 5, 5)), polygon(2, corners(1, 1, 5, 5)[:3]))),
             "between frames 0 and 2 a <polygon> changes its points",

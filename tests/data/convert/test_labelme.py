@@ -72,7 +72,7 @@ def test_labelme_polygons_with_group_ids(labelme_folder, tmp_path, whole):
     assert_masks(found["park"]["tree"][0], [rectangle(5, 11, 8, 13), None, None])
     assert left_out == {
         "frames without a json, so not labelled": 1,
-        "shapes that have no area here (point)": 1,
+        "shapes that are not polygons, rectangles or masks ('point')": 1,
     }
 
 
@@ -82,13 +82,16 @@ def test_labelme_polygons_with_group_ids(labelme_folder, tmp_path, whole):
         ("{", "is not valid JSON"),
         ("{}", "it is not a LabelMe file"),
         (labelme("3.jpg", []), r"its frame .*3\.jpg does not exist"),
-        (labelme("2.jpg", [], imageHeight=7), r"2\.json: states 7x30 .* its frame is 20x30"),
+        (labelme("2.jpg", [], imageHeight=7), r"2\.json: states an image of 7x30 .* but .*2\.jpg is 20x30"),
         (labelme("2.jpg", [{"label": "cat"}]), "shape 1 has no `label` and `points`"),
         (
             labelme("2.jpg", [shape("cat", corners(1, 1, 2, 2)), shape("cat", corners(3, 3, 4, 4))]),
             "two shapes 'cat' without `group_id`",
         ),
-        (labelme("2.jpg", [shape("cat", [[1, 1], [2, 2]])]), r"2\.json: shape 1 \(polygon\) cannot be drawn"),
+        (
+            labelme("2.jpg", [shape("cat", [[1, 1, 1], [2, 2, 2]])]),
+            r"2\.json: shape 1 \(polygon\) cannot be drawn",
+        ),
         (labelme("2.jpg", [shape("cat", [["a", 1]] * 3)]), r"shape 1 \(polygon\) cannot be drawn"),
         (
             labelme("2.jpg", [shape("cat", [[1, 1], [2, 2]], kind="mask", mask="??")]),

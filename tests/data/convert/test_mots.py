@@ -59,12 +59,14 @@ def test_mots_masks_without_a_pixel_are_absent(tmp_path):
     (pedestrian,) = found["0002"]["pedestrian"]
     assert pedestrian[1] is None and pedestrian[2] is not None
     assert left_out["objects without a pixel in any frame"] == 1
+    assert left_out["masks without a pixel"] == 2
 
 
 @pytest.mark.parametrize(
     "line, match",
     [
         ("0 1001 1 20 30\n", r"0002\.txt: line 5: is not `frame id class"),
+        ("1,1,10,10,20,20,1,1,1.0\n", r"line 5: .* it holds boxes \(MOT\)"),
         ("0 x 1 20 30 abc\n", r"0002\.txt: line 5: is not `frame id class"),
         (mots_line(2, 1001, 1, rectangle(1, 1, 2, 2)), r"line 5: object 1001 appears twice in frame 2"),
         (mots_line(1, 1001, 2, rectangle(1, 1, 2, 2)), r"line 5: object 1001 was of class 1, now of 2"),
