@@ -14,19 +14,13 @@ import pytest
 from masktrack_jax.checkpoints.metadata import read_metadata
 from masktrack_jax.video.files import open_video
 from tests.helpers.configs import ROOT
-from tests.helpers.xla import QUICK_COMPILATION
-
-# On some Intel processors XLA logs an error for every program that it reads from the cache on disk
-# (https://github.com/jax-ml/jax/issues/38445), beside the one line of ours.
-ENVIRONMENT = {"XLA_FLAGS": QUICK_COMPILATION, "TF_CPP_MIN_LOG_LEVEL": "3"}
+from tests.helpers.scripts import ENVIRONMENT, Scripts
 
 
-def run(script, *arguments, cwd=ROOT):
-    """Exit status, standard output and standard error of a script."""
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    environment = {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with Scripts(tmp_path_factory.mktemp("outputs")) as scripts:
+        yield scripts
 
 
 def train_arguments(data, workdir, *more):
@@ -46,7 +40,7 @@ def assert_one_line(outcome, *words):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_data, tmp_path_factory):
+def trained(run, tiny_data, tmp_path_factory):
     """The folder of a run of configs/tiny.py made by train.py, and what it printed."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     twice = "--config.train.evaluate_every=2"
@@ -75,7 +69,7 @@ def test_train_leaves_what_it_says(trained):
     assert read_metadata(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
-def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
+def test_evaluate_repeats_the_scores_of_training(run, trained, tiny_data, tmp_path):
     workdir, _ = trained
     overrides = f"--config.data.val_annotations={tiny_data}"
     outcome = run(
@@ -95,7 +89,7 @@ def test_evaluate_repeats_the_scores_of_training(trained, tiny_data, tmp_path):
     assert again.read_text() == (workdir / "metrics.json").read_text()
 
 
-def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
+def test_track_needs_nothing_but_the_checkpoint(run, trained, tiny_data, tmp_path):
     workdir, _ = trained
     frames = tiny_data.parent / "JPEGImages" / "00000"
     out = tmp_path / "out"
@@ -116,7 +110,7 @@ def test_track_needs_nothing_but_the_checkpoint(trained, tiny_data, tmp_path):
     }
 
 
-def test_track_goes_on_after_a_kill_to_the_same_results(trained, tiny_data, tmp_path):
+def test_track_goes_on_after_a_kill_to_the_same_results(run, trained, tiny_data, tmp_path):
     """A real network, killed between the saving after 100 frames and the end."""
     frames, images = tmp_path / "frames", sorted((tiny_data.parent / "JPEGImages").glob("*/*.jpg"))
     frames.mkdir()
@@ -141,7 +135,7 @@ def test_track_goes_on_after_a_kill_to_the_same_results(trained, tiny_data, tmp_
     assert len(json.loads((output / "results.json").read_text())) > 4
 
 
-def test_track_and_evaluate_take_another_association(trained, tiny_data, tmp_path):
+def test_track_and_evaluate_take_another_association(run, trained, tiny_data, tmp_path):
     """No detection scores 1, so nothing starts a track."""
     workdir, _ = trained
     rules = ("similarity=cosine", "assignment=hungarian", "memory=bank", "new_score=1.0")
@@ -163,13 +157,13 @@ def test_track_and_evaluate_take_another_association(trained, tiny_data, tmp_pat
     assert_one_line(run(*track, "--config.inference.association.memmory=bank"), "memmory")
 
 
-def test_no_annotations_file(tmp_path):
+def test_no_annotations_file(run, tmp_path):
     workdir = tmp_path / "run"
     assert_one_line(run("train.py", *train_arguments(tmp_path / "no.json", workdir)), "no.json")
     assert not list(workdir.glob("*"))
 
 
-def test_unknown_config_key(tiny_data, tmp_path):
+def test_unknown_config_key(run, tiny_data, tmp_path):
     assert_one_line(
         run("train.py", *train_arguments(tiny_data, tmp_path / "run", "--config.foo=1")), "no key foo;"
     )
@@ -185,35 +179,35 @@ def test_unknown_config_key(tiny_data, tmp_path):
         ("--config.foo=1", "no key foo; train.py --config FILE --print_config lists them all"),
     ],
 )
-def test_an_unknown_key_suggests_the_nearest(tiny_data, tmp_path, flag, words):
+def test_an_unknown_key_suggests_the_nearest(run, tiny_data, tmp_path, flag, words):
     assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "run", flag, "1")), words)
     assert not (tmp_path / "run").exists()
 
 
-def test_track_sets_only_some_keys(tmp_path):
+def test_track_sets_only_some_keys(run, tmp_path):
     track = ("track.py", "--input", "x", "--output", tmp_path / "out")
     words = "no key train.lr; only config.inference and config.model.dtype can be set here"
     assert_one_line(run(*track, "--config.train.lr=1"), words)
     assert_one_line(run(*track, "--config.model.dtyp=bfloat16"), "did you mean model.dtype?")
 
 
-def test_a_run_needs_a_folder(tiny_data):
+def test_a_run_needs_a_folder(run, tiny_data):
     assert_one_line(run("train.py", "--config", ROOT / "configs/tiny.py"), "--workdir")
 
 
-def test_values_and_files_that_a_config_cannot_take(tiny_data, tmp_path):
+def test_values_and_files_that_a_config_cannot_take(run, tiny_data, tmp_path):
     wrong = train_arguments(tiny_data, tmp_path / "run", "--config.train.steps=many")
     assert_one_line(run("train.py", *wrong), "many")
     assert_one_line(run("train.py", "--config", "no.py", "--workdir", tmp_path / "run"), "no.py")
     assert not (tmp_path / "run").exists()
 
 
-def test_folder_that_cannot_be_written(tiny_data, tmp_path):
+def test_folder_that_cannot_be_written(run, tiny_data, tmp_path):
     (tmp_path / "file").touch()
     assert_one_line(run("train.py", *train_arguments(tiny_data, tmp_path / "file" / "run")), "file/run")
 
 
-def test_checkpoint_of_another_network(trained, tiny_data):
+def test_checkpoint_of_another_network(run, trained, tiny_data):
     workdir, _ = trained
     outcome = run(
         "evaluate.py",
@@ -223,7 +217,7 @@ def test_checkpoint_of_another_network(trained, tiny_data):
     assert_one_line(outcome, "another architecture")
 
 
-def test_checkpoint_of_another_form(trained, tiny_data):
+def test_checkpoint_of_another_form(run, trained, tiny_data):
     workdir, _ = trained
     outcome = run(
         "evaluate.py",
@@ -234,7 +228,7 @@ def test_checkpoint_of_another_form(trained, tiny_data):
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty folder", "not a video"])
-def test_input_without_frames(trained, tmp_path, kind):
+def test_input_without_frames(run, trained, tmp_path, kind):
     video = tmp_path / "video.mp4"
     if kind == "empty folder":
         video.mkdir()
@@ -246,7 +240,7 @@ def test_input_without_frames(trained, tmp_path, kind):
 
 
 @pytest.mark.parametrize("damage", ["syntax", "video", "size"])
-def test_damaged_annotations(tiny_data, tmp_path, damage):
+def test_damaged_annotations(run, tiny_data, tmp_path, damage):
     shutil.copytree(tiny_data.parent, tmp_path / "data")
     path = tmp_path / "data" / "instances.json"
     content = json.loads(path.read_text())
@@ -264,7 +258,7 @@ def test_damaged_annotations(tiny_data, tmp_path, damage):
     )
 
 
-def test_truncated_jpeg_in_training(tiny_data, tmp_path):
+def test_truncated_jpeg_in_training(run, tiny_data, tmp_path):
     shutil.copytree(tiny_data.parent, tmp_path / "data")
     frames = sorted((tmp_path / "data" / "JPEGImages").glob("*/*.jpg"))
     for frame in frames:
