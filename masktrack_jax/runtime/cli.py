@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import traceback
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from pathlib import Path
