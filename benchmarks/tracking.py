@@ -37,11 +37,14 @@ from masktrack_jax.config.base import base_config
 from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
 from masktrack_jax.data.generate.write import generate
 from masktrack_jax.data.json_files import write_json
+from masktrack_jax.data.labels import check_labels
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pipeline import training_batches
 from masktrack_jax.data.vis import VisDataset, read_vis
 from masktrack_jax.evaluation.diagnosis.report import diagnose
+from masktrack_jax.evaluation.faults import Refusals
 from masktrack_jax.evaluation.score import score
+from masktrack_jax.evaluation.tracks import tracks_to_score
 from masktrack_jax.inference.segmenter import VideoSegmenter
 from masktrack_jax.losses.tracking import OVER_ROIS
 from masktrack_jax.models import track_head
@@ -242,7 +245,9 @@ def measure(truth: Json, tracks: list[Json]) -> dict[str, float]:
 
 def corrected_ap(truth: Json, tracks: list[Json]) -> float:
     """Return AP with every identity error corrected, the limit for a tracker."""
-    return diagnose(truth, tracks).report["corrected"]["identities"]
+    labels = check_labels(truth, "labels")
+    checked = tracks_to_score(tracks, labels, Refusals("tracks"))
+    return diagnose(labels, checked).report["corrected"]["identities"]
 
 
 def table(rows: Sequence[Json]) -> str:

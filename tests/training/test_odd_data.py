@@ -15,13 +15,13 @@ from masktrack_jax.data.json_files import read_json, write_json
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import PairLoader, candidates, warn_of_crowded_frames
 from masktrack_jax.data.vis import read_vis
-from masktrack_jax.evaluation.diagnosis.report import diagnose
 from masktrack_jax.evaluation.score import score
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.schedule import make_optimizer, trainable
 from masktrack_jax.training.step import create_train_state, guarded, parallel, split_batch, train_step
 from tests.helpers.configs import load_config
+from tests.helpers.diagnosis import diagnose
 
 SIZE = (64, 96)
 FRAMES = 3
