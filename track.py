@@ -22,7 +22,7 @@ from absl import flags
 
 from masktrack_jax.config.inference import InferenceOptions
 from masktrack_jax.runtime import cli
-from masktrack_jax.runtime.errors import UserError, printable
+from masktrack_jax.runtime.errors import printable
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -60,10 +60,8 @@ DEFAULTS = {"inference": asdict(InferenceOptions()), "model": {"dtype": "float32
 CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoint's.")
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(_: Sequence[str]) -> None:
     """Load the checkpoint, track the video and print where the results are."""
-    if arguments[1:]:
-        raise UserError(f"{arguments[1]}: is no flag; give one --input, which may be a folder of videos")
     # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 

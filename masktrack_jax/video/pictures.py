@@ -42,7 +42,7 @@ class FrameFolder(StoredVideo):
         self.path, self._limit = Path(path), limit
         found = listed(self.path)
         names = [file.name for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
-        others = Counter(file.suffix.lower() for file in found if file.name not in names)
+        others = Counter(suffix for file in found if (suffix := file.suffix.lower()) not in IMAGE_SUFFIXES)
         if not names:
             pictures = {suffix: count for suffix, count in others.items() if suffix in OTHER_PICTURES}
             hint = f"{counted(pictures)} cannot be read: convert them to JPEG or PNG" if pictures else ""

@@ -10,13 +10,13 @@ from pathlib import Path
 from tests.helpers.configs import ROOT
 
 OPENING = """
-import sys
+import os
 from masktrack_jax.runtime import cli
 from masktrack_jax.video.live import open_source
 
-def main(argv):
+def main(_):
     print("opening", flush=True)
-    open_source(argv[1], limit=float(argv[2]))
+    open_source(os.environ["SOURCE"], limit=float(os.environ["LIMIT"]))
 
 cli.launch(main)
 """
@@ -24,8 +24,8 @@ cli.launch(main)
 
 def opening(source: Path, limit: float) -> "subprocess.Popen[str]":
     """A process that opens a source as track.py does."""
-    command = [sys.executable, "-c", OPENING, str(source), str(limit)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", OPENING]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SOURCE": str(source), "LIMIT": str(limit)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, env=environment, text=True, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "opening\n"
