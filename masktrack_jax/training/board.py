@@ -42,7 +42,7 @@ class Board:
             if self._writer:
                 self._writer.flush()
 
-    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+    def add(self, step: int, scalars: Mapping[str, float | int]) -> None:
         """Write scalars of a step."""
         from tensorboardX.summary import scalar
 
