@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import grain
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; elsewhere nothing is removed
-NAME = re.compile(r"(?:sem\.)?masktrack-(\w+)-(\d+)-")
+NAME = re.compile(r"(?:sem\.)?masktrack-(\w+)-(\d{1,9})-")  # nine digits: `os.kill` takes no larger number
 PATIENCE = 3.0  # seconds for a loader process to end
 LARGE = 2**16  # bytes from which an array is handed over in shared memory instead of a pipe
 

@@ -52,7 +52,7 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Go on without the compilation cache, after one line, if its folder cannot be written to."""
+    """Disable the compilation cache, after one line, if its folder cannot be written to."""
     folder = environment.get("JAX_COMPILATION_CACHE_DIR", "")
     if not folder or "://" in folder:
         return
@@ -61,7 +61,7 @@ def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
         make_folder(folder)
         with whole(probe) as partial:  # a full disk has room for an empty file
             partial.write_bytes(bytes(PROBE))
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a process of another machine may have the same name for it
     except UserError as error:
         reason = str(error).rpartition(";")[0].replace(str(probe), folder)
         del environment["JAX_COMPILATION_CACHE_DIR"]

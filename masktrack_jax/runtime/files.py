@@ -1,4 +1,4 @@
-"""File-system helpers: atomic writes, file locks, and checks of paths."""
+"""File-system helpers: atomic writes and checks of paths."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 from masktrack_jax.runtime.errors import UserError
 
@@ -34,24 +33,6 @@ def sync(path: str | Path) -> None:
     """Flush a file to the disk, so that it survives a loss of power."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())
-
-
-def lock(file: IO[Any], message: str) -> None:
-    """Lock an open file until it is closed or the process ends.
-
-    Raises a UserError with `message` if another process holds the lock. Does nothing where locks are not
-    supported: on Windows and on some file systems.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(message) from None
-    except OSError:
-        pass
 
 
 @contextmanager

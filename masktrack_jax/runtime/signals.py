@@ -130,13 +130,14 @@ def end_soon(status: int) -> None:
 
 def _end_after_signal(numbers: socket.socket) -> None:
     """The body of the watching thread."""
-    first = _receive(numbers, None)
+    first = _receive(numbers)
+    # Not in this thread: `unsaved` may look at a disk that does not answer.
+    threading.Thread(target=lambda: _leave(exit_status(_receive(numbers))), daemon=True).start()
     name, told = signal.Signals(first).name, False
     shared = any(entered.shared for entered in _entered)
     end = time.monotonic() + (TOGETHER if shared else LIMIT)
     while time.monotonic() < end:
-        if second := _receive(numbers, POLL):
-            _leave(exit_status(second))
+        time.sleep(POLL)
         if unsaved := "; ".join(filter(None, (entered.unsaved() for entered in _entered))):
             if not told:
                 _say(f"{name}: {unsaved}; a second signal ends at once")
@@ -146,14 +147,11 @@ def _end_after_signal(numbers: socket.socket) -> None:
     _leave(exit_status(first))
 
 
-def _receive(numbers: socket.socket, seconds: float | None) -> int:
-    """The number of the next termination signal; 0 if none comes within `seconds`."""
-    numbers.settimeout(seconds)
-    with contextlib.suppress(TimeoutError):
-        while (number := numbers.recv(1)[0]) not in SIGNALS:
-            pass
-        return number
-    return 0
+def _receive(numbers: socket.socket) -> int:
+    """Wait for the next termination signal, and return its number."""
+    while (number := numbers.recv(1)[0]) not in SIGNALS:
+        pass
+    return number
 
 
 def _say(line: str) -> None:

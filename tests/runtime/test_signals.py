@@ -66,14 +66,16 @@ def test_a_wait_ends_in_time_and_soon_after_a_signal(monkeypatch):
 
 
 # A program whose main thread never runs Python again, as while JAX compiles. Its work is saved some seconds
-# after the signal; 0: there is none.
+# after the signal; 0: there is none; below 0: its disk never tells.
 DEAF = """
-import ctypes, sys, time
+import ctypes, signal, sys, time
 from masktrack_jax.runtime import signals
 saving, signals.LIMIT = float(sys.argv[1]), 0.5
 signals.watch()
+signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # they interrupt another thread
 until = []
 def unsaved():
+    time.sleep(1000 if saving < 0 else 0)
     until.append(time.monotonic() + saving)
     return "step 3 is being saved" if time.monotonic() < until[0] else ""
 with signals.Interruption(unsaved=unsaved):
@@ -109,3 +111,8 @@ def test_a_process_that_saves_has_time_and_a_second_signal_ends_it_at_once():
     assert lines == "SIGINT: step 3 is being saved; a second signal ends at once\n"
     status, seconds, _ = deaf(60, signal.SIGINT, signal.SIGTERM)
     assert status == 143 and seconds < 1
+
+
+def test_a_second_signal_ends_a_process_whose_disk_does_not_answer():
+    status, seconds, _ = deaf(-1, signal.SIGTERM, signal.SIGINT)
+    assert status == 130 and seconds < 1
