@@ -9,6 +9,7 @@ import numpy as np
 from masktrack_jax.data.values import (
     Id,
     Report,
+    crowd_flag,
     is_number,
     known_id,
     shown,
@@ -18,7 +19,6 @@ from masktrack_jax.data.values import (
 )
 from masktrack_jax.masks.rle_strings import MOST_PIXELS
 from masktrack_jax.runtime.files import is_inside
-from masktrack_jax.runtime.numbers import whole
 
 
 def check_categories(records: list, report: Report) -> dict[int, dict[str, Any]]:
@@ -97,11 +97,7 @@ def check_annotation(
     category_id = known_id(record, "category_id", categories, "categories", where, report)
     checked = record | {"video_id": video_id, "category_id": category_id}
     if "iscrowd" in record:
-        flag = record["iscrowd"]
-        checked["iscrowd"] = int(flag or 0) if isinstance(flag, bool | None) else whole(flag)
-        if checked["iscrowd"] not in (0, 1):
-            problem = f"has `iscrowd` {typed(flag)}, expected 0 or 1"
-            report("crowd flags other than 0 and 1", where, problem)
+        checked["iscrowd"] = crowd_flag(record, where, report)
     if "segmentations" not in record:
         report("missing keys", where, "has no `segmentations`")
         return None

@@ -5,7 +5,7 @@ from numbers import Real
 from typing import Any
 
 from masktrack_jax.runtime.errors import UserError, printable
-from masktrack_jax.runtime.numbers import whole
+from masktrack_jax.runtime.numbers import as_integer
 
 Id = int | str  # of a video; the ids of categories are integers
 # Called with the kind of a fault, the record and its problem: raises an exception, or collects the fault.
@@ -63,7 +63,7 @@ def whole_number(
     if key not in record:
         report(kind, where, f"has no `{key}`")
         return None
-    value = whole(record[key])
+    value = as_integer(record[key])
     if value is None or not low <= value <= _LARGEST_ID:
         expected = "a whole number" if low < 0 else f"a whole number from {low} on"
         report(kind, where, f"has `{key}` {typed(record[key])}, expected {expected}")
@@ -100,6 +100,21 @@ def unique_ids(records: list, noun: str, report: Report, *, text: bool = False) 
     return ids
 
 
+def as_id(value: object) -> Id | None:
+    """The id as an integer or text; None for any other value."""
+    return value if isinstance(value, str) else as_integer(value)
+
+
+def crowd_flag(record: Mapping[str, Any], where: str, report: Report) -> int | None:
+    """`iscrowd` of a record: 0, also if it is absent or null, or 1. Any other value is reported."""
+    flag = record.get("iscrowd")
+    number = int(flag or 0) if isinstance(flag, bool | None) else as_integer(flag)
+    if number in (0, 1):
+        return number
+    report("crowd flags other than 0 and 1", where, f"has `iscrowd` {typed(flag)}, expected 0 or 1")
+    return None
+
+
 def known_id(
     record: Mapping[str, Any], key: str, known: Collection[Id], table: str, where: str, report: Report
 ) -> Id | None:
@@ -108,7 +123,7 @@ def known_id(
         report("missing keys", where, f"has no `{key}`")
         return None
     value = record[key]
-    found = value if isinstance(value, str) else whole(value)
+    found = as_id(value)
     if found is not None and found in known:
         return found
     report("unknown ids", where, f"has `{key}` {typed(value)}, which is not among the {table}")

@@ -15,7 +15,7 @@ from masktrack_jax.data.values import Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
-from masktrack_jax.runtime.numbers import whole
+from masktrack_jax.runtime.numbers import as_integer
 
 # Some tools round boxes to whole pixels; others end them at the last pixel instead of after it.
 BOX_TOLERANCE = 1.0  # pixels, of each edge
@@ -180,7 +180,7 @@ def read_objects(labels: LabelsFile, left_out: Findings) -> dict[Id, tuple[VisOb
     Adds to `left_out` a note for every box, mask and object that training leaves out or takes from the mask.
     """
     records = labels.get("annotations") or []
-    ids = [number for record in records if (number := whole(record.get("id"))) is not None]
+    ids = [number for record in records if (number := as_integer(record.get("id"))) is not None]
     if len(set(ids)) < len(records):
         ids = list(range(1, len(records) + 1))
     sizes = {video["id"]: (video["height"], video["width"]) for video in labels["videos"]}

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from masktrack_jax.data.values import Id, kind_of, shown, typed
+from masktrack_jax.data.values import Id, as_id, kind_of, shown, typed
 from masktrack_jax.evaluation.faults import Faults, Refusals
 from masktrack_jax.masks import segmentations as masks
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.numbers import whole
 
 MOST_TRACKS = 100  # of one category in one video; the official rule leaves out all others
 UNKNOWN_CATEGORY = "tracks whose `category_id` is not in the annotations"
@@ -53,7 +52,7 @@ class Track(NamedTuple):
 class Results(NamedTuple):
     """The tracks of a file that count in the score, and those that do not, in the order of the file.
 
-    A track that is left out because of a faulty value has None in its place.
+    In a track that is left out, a faulty value is None.
     """
 
     scored: list[Track]
@@ -100,13 +99,9 @@ def read_tracks(
         if not isinstance(record, dict):
             findings.error("tracks that are not objects", f"track {place}: {shown(record)} is not an object")
             continue
-        track = Track(
-            place,
-            _as_id(record.get("video_id")),
-            _as_id(record.get("category_id")),
-            _as_number(record.get("score")),
-            record.get("segmentations", ()),
-        )
+        ids: list[Any] = [as_id(record.get(key)) for key in ("video_id", "category_id")]
+        score, segmentations = _as_number(record.get("score")), record.get("segmentations", ())
+        track = Track(place, *ids, score, segmentations)
         sound = track.video_id in videos and track.category_id in known and track.score is not None
         if not sound or not isinstance(track.segmentations, list):
             _explain(track, record, videos, categories, findings)
@@ -180,11 +175,6 @@ def _read_one_by_one(track: Track, size: tuple[int, int], findings: Faults) -> m
         rles.append(rle)
         areas.append(area)
     return masks.TrackMasks(rles, np.array(areas, np.int64))
-
-
-def _as_id(value: object) -> Any:
-    """The id as int or text; None if it is neither a whole number nor text."""
-    return value if isinstance(value, str) else whole(value)
 
 
 def _as_number(value: object) -> Any:

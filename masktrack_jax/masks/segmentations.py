@@ -14,7 +14,7 @@ from masktrack_jax.masks import rle_strings
 from masktrack_jax.masks.rle import Rle, decode_mask, draw_polygons, encode_runs
 from masktrack_jax.masks.rle_strings import MOST_PIXELS
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.numbers import whole
+from masktrack_jax.runtime.numbers import as_integer
 
 FAR_AWAY = (
     1e6  # pixels; pycocotools needs 100 MB for an outline of this length, and all memory for longer ones
@@ -173,7 +173,7 @@ def _size_of(rle: dict, size: Size, any_size: bool) -> Size:
     """The (height, width) of an RLE of any form."""
     stated = rle["size"]
     if isinstance(stated, list | tuple):
-        stated = [side if whole(side) is None else whole(side) for side in stated]
+        stated = [side if as_integer(side) is None else as_integer(side) for side in stated]
     if not any_size:
         if not isinstance(stated, list | tuple) or list(stated) != list(size):
             raise ValueError(f"RLE of size {stated!r:.60} but its video is {list(size)} (height, width)")
@@ -197,7 +197,7 @@ def _compress(rle: dict, height: int, width: int) -> Rle:
     counts = rle["counts"]
     if isinstance(counts, list):
         plain = {*map(type, counts)} == {int}
-        runs: list = counts if plain else [whole(run) for run in counts]
+        runs: list = counts if plain else [as_integer(run) for run in counts]
         if not runs or not all(run is not None and 0 <= run <= height * width for run in runs):
             raise ValueError("RLE `counts` that are not a list of integers from 0 to the frame's pixels")
         return encode_runs(height, width, runs)

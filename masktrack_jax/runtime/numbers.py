@@ -3,7 +3,7 @@
 from numbers import Integral
 
 
-def whole(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
     """The integer that is equal to a number such as 48 or 48.0; None for any other value and for booleans."""
     if isinstance(value, bool):
         return None

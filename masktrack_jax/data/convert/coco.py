@@ -29,19 +29,20 @@ from masktrack_jax.data.images import Size
 from masktrack_jax.data.json_files import read_object
 from masktrack_jax.data.values import (
     Id,
+    as_id,
+    crowd_flag,
     kind_of,
     known_id,
     record_error,
     record_name,
     shown,
-    typed,
     unique_ids,
     whole_number,
 )
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.numbers import whole
+from masktrack_jax.runtime.numbers import as_integer
 
 Fail = Callable[[str, str, str], NoReturn]
 TrackId = int | str | None
@@ -168,8 +169,8 @@ def _pictures(records: list, images: pathlib.Path, fail: Fail) -> dict[int, Pict
         height, width = (
             _integer(whole_number(record, key, where, fail, "", 1)) for key in ("height", "width")
         )
-        group = os.path.dirname(name), whole(record.get("video_id"))
-        order = whole(record.get("frame_id", record.get("frame_index")))
+        group = os.path.dirname(name), as_integer(record.get("video_id"))
+        order = as_integer(record.get("frame_id", record.get("frame_index")))
         pictures[number] = Picture(where, name, place, (height, width), group, order, [])
     return pictures
 
@@ -184,14 +185,12 @@ def _annotate(
             fail("", where, f"is {shown(record)}, expected an object")
         image = _integer(known_id(record, "image_id", pictures, "images", where, fail))
         category = _integer(known_id(record, "category_id", categories, "categories", where, fail))
-        crowd = record.get("iscrowd") or 0
-        if crowd not in (0, 1):
-            fail("", where, f"has `iscrowd` {typed(crowd)}, expected 0 or 1")
+        crowd = bool(crowd_flag(record, where, fail))
         if not record.get("segmentation"):
             report.left_out["annotations without a segmentation"] += 1
             continue
         label = Annotation(
-            where, categories[category], _track_id(record, where, fail), bool(crowd), record["segmentation"]
+            where, categories[category], _track_id(record, where, fail), crowd, record["segmentation"]
         )
         pictures[image].annotations.append(label)
 
@@ -202,7 +201,7 @@ def _track_id(record: dict, where: str, fail: Fail) -> TrackId:
         for key in ("track_id", "instance_id"):
             value = values.get(key)
             if value is not None:
-                number = value if isinstance(value, str) else whole(value)
+                number = as_id(value)
                 if number is None:
                     fail("", where, f"has `{key}` {shown(value)}, expected a whole number")
                 return number

@@ -32,11 +32,11 @@ from masktrack_jax.data.convert.source import (
 )
 from masktrack_jax.data.images import open_image
 from masktrack_jax.data.json_files import read_object
-from masktrack_jax.data.values import is_number, shown, typed
+from masktrack_jax.data.values import as_id, is_number, shown, typed
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import FAR_AWAY, decode_segmentation
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.numbers import whole
+from masktrack_jax.runtime.numbers import as_integer
 
 SHAPES = ("polygon", "rectangle", "mask")
 
@@ -155,7 +155,7 @@ def _shape(where: str, record: object) -> tuple[str, Group, Shape]:
         raise UserError(f"{where} has `label` {shown(label)}, expected a name; correct the file")
     kind = record.get("shape_type") or "polygon"
     group = record.get("group_id")
-    number = group if group is None or isinstance(group, str) else whole(group)
+    number = as_id(group)
     if group is not None and number is None:
         raise UserError(f"{where} has `group_id` {typed(group)}, expected a whole number; correct the file")
     if isinstance(number, str) and number.isdecimal():
@@ -178,7 +178,7 @@ def _tracks(
     for path, content, image in frames:
         stated = tuple(content.get(key) for key in ("imageHeight", "imageWidth"))
         rows, columns = (
-            found if side is None else whole(side) for side, found in zip(stated, (height, width))
+            found if side is None else as_integer(side) for side, found in zip(stated, (height, width))
         )
         if rows is None or columns is None:
             raise UserError(
