@@ -18,6 +18,7 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _QUARTER_TURNS = (5, 6, 7, 8)
 _SUBFILE = 0x00FE  # TIFF tag NewSubfileType: bit 0 marks a preview, bit 2 a mask of another page
 _TURNED = " after the quarter turn that its EXIF orientation states"
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 # A path or an open file.
@@ -56,11 +57,6 @@ def as_rgb(image: Image.Image, path: ImageSource) -> np.ndarray:
     if image.mode == "F":
         raise UserError(f"{path}: holds floating-point pixels; convert it to 8-bit RGB")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def check_image(path: ImageSource) -> Size:
-    """The (height, width) of the image that `read_image` would return, with the same errors but faster."""
-    return inspect_image(path).size
 
 
 def inspect_image(path: ImageSource, size: Size | None = None) -> ImageFacts:
@@ -138,23 +134,26 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError) and _is_heic(path if file is None else file):
+        if isinstance(error, UnidentifiedImageError) and is_heic(_start(path if file is None else file)):
             raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None
         raise UserError(f"{path}: cannot be read as an image ({reason:.200}); replace the file") from None
 
 
-def _is_heic(source: ImageSource) -> bool:
-    """Whether a file begins as the HEIC pictures of phones do."""
+def is_heic(start: bytes) -> bool:
+    """Whether a file with these first bytes is a HEIC picture, as phones take them."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
+
+def _start(source: ImageSource) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         if isinstance(source, str | os.PathLike):
             with open(source, "rb") as file:
-                start = file.read(12)
-        else:
-            source.seek(0)
-            start = source.read(12)
+                return file.read(12)
+        source.seek(0)
+        return source.read(12)
     except (OSError, ValueError):
-        return False
-    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+        return b""
 
 
 def fit_scale(height: int, width: int, long_edge: int, short_edge: int) -> float:

@@ -99,9 +99,10 @@ def read_tracks(
         if not isinstance(record, dict):
             findings.error("tracks that are not objects", f"track {place}: {shown(record)} is not an object")
             continue
-        ids: list[Any] = [as_id(record.get(key)) for key in ("video_id", "category_id")]
+        video_id: Any = as_id(record.get("video_id"))  # None only until `_explain`
+        category_id: Any = as_id(record.get("category_id"))
         score, segmentations = _as_number(record.get("score")), record.get("segmentations", ())
-        track = Track(place, *ids, score, segmentations)
+        track = Track(place, video_id, category_id, score, segmentations)
         sound = track.video_id in videos and track.category_id in known and track.score is not None
         if not sound or not isinstance(track.segmentations, list):
             _explain(track, record, videos, categories, findings)

@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+from masktrack_jax.data.images import is_heic
 from masktrack_jax.runtime.errors import UserError, printable
 
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
@@ -30,7 +31,6 @@ NETWORK += ",rtmp,rtmpe,rtmps,rtmpt,rtmpte,rtmpts"
 LEFT_OUT = {"concat", "hls", "image2", "sdp", "vobsub", "webm_dash_manifest"}  # formats that name other files
 LEFT_OUT |= {"tty"}  # draws any text
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")  # how some of them begin
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands in an ISO file's first box
 
 
 def reason(error: BaseException) -> str:
@@ -48,7 +48,7 @@ def open_file(path: Path) -> AbstractContextManager[av.container.InputContainer]
         raise UserError(f"{path}: cannot be opened ({reason(error)})") from error
     if head.startswith(PLAYLISTS):
         raise UserError(f"{path}: is a playlist, which names other files; give one of those")
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+    if is_heic(head):
         raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG or PNG")
     return open_bytes(file, str(path))
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from masktrack_jax.data.images import as_rgb, open_image, pages_of, read_image
+from masktrack_jax.data.images import IMAGE_SUFFIXES, as_rgb, open_image, pages_of, read_image
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.decode import RATES, reason, warn
 from masktrack_jax.video.stored import StoredVideo, check_file, content_digest
 from masktrack_jax.video.waiting import LIMIT, within
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 # Pictures that are not read. They are named, so that nobody wonders where they are.
 OTHER_PICTURES = {
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".tga"),

@@ -9,7 +9,6 @@ from PIL import Image
 
 from masktrack_jax.data.images import (
     bucket_for,
-    check_image,
     fit_size,
     inspect_image,
     pad_image,
@@ -121,19 +120,19 @@ def test_bucket_and_padding():
 
 @pytest.mark.parametrize("orientation", [None, 3, 6, 8])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_check_image_says_what_read_image_would(tmp_path, suffix, orientation):
+def test_inspect_image_says_what_read_image_would(tmp_path, suffix, orientation):
     path = tmp_path / f"image.{suffix}"
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
     pixels = np.random.default_rng(0).integers(0, 255, (90, 130, 3), np.uint8)
     Image.fromarray(pixels).save(path, exif=exif)
-    assert check_image(path) == read_image(path).shape[:2]
+    assert inspect_image(path).size == read_image(path).shape[:2]
     whole = path.read_bytes()
     for cut in (1000, len(whole) // 2, len(whole) - 300):
         path.write_bytes(whole[:cut])
         with pytest.raises(UserError, match="cannot be read as an image"):
-            check_image(path)
+            inspect_image(path)
 
 
 def turned(path, orientation, size=(12, 16)):
@@ -167,11 +166,11 @@ def test_the_size_is_compared_before_anything_is_decoded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
-@pytest.mark.parametrize("read", [read_image, check_image])
+@pytest.mark.parametrize("read", [read_image, inspect_image])
 def test_a_frame_is_one_picture(tmp_path, suffix, read):
     pages = [Image.new("RGB", (16, 12), (90 * n, 0, 0)) for n in range(3)]
     pages[0].save(tmp_path / f"one.{suffix}")
-    assert check_image(tmp_path / f"one.{suffix}") == (12, 16)
+    assert inspect_image(tmp_path / f"one.{suffix}").size == (12, 16)
     pages[0].save(tmp_path / f"frames.{suffix}", save_all=True, append_images=pages[1:])
     with pytest.raises(UserError, match=rf"frames\.{suffix}: holds 3 pictures, expected one; save each"):
         read(tmp_path / f"frames.{suffix}")
@@ -196,7 +195,7 @@ def test_files_that_are_no_pictures_are_named_and_never_waited_for(tmp_path):
         ("a" * 300, "cannot be read as an image"),
         ("half\ud800", "cannot be read as an image"),
     ):
-        for read in (read_image, check_image):
+        for read in (read_image, inspect_image):
             with pytest.raises(UserError, match=message) as caught:
                 read(tmp_path / name)
             assert "\n" not in str(caught.value)

@@ -18,7 +18,6 @@ from xml.parsers import expat
 
 from masktrack_jax.data.convert.cvat_shapes import draw
 from masktrack_jax.data.convert.source import (
-    IMAGE_SUFFIXES,
     Clip,
     ObjectTrack,
     Report,
@@ -29,6 +28,7 @@ from masktrack_jax.data.convert.source import (
     list_folders,
     number_images,
 )
+from masktrack_jax.data.images import IMAGE_SUFFIXES
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.runtime.errors import UserError
 
