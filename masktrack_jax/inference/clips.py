@@ -85,7 +85,7 @@ class Finished:
         self._path.unlink(missing_ok=True)
 
     def _digest(self, path: Path, place: Path) -> str:
-        """A digest of the run and of the names, sizes and times of a clip's files."""
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        """A digest of the run and of the names, sizes and times of a clip's files, without dangling links."""
+        files = [file for file in sorted(path.iterdir()) if file.exists()] if path.is_dir() else [path]
         states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in files]
         return hashlib.sha256(repr((self._run, str(place), states)).encode()).hexdigest()

@@ -17,6 +17,7 @@ def clips(tmp_path: Path) -> list[tuple[Path, Path]]:
     (tmp_path / "b").mkdir()
     for file in (tmp_path / "a.mp4", tmp_path / "b" / "0.png"):
         file.write_text("pixels")
+    (tmp_path / "b" / "old.txt").symlink_to("gone.txt")
     for _, place in clips:
         place.mkdir(parents=True)
         for name in RESULTS:
