@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, one_line
 from masktrack_jax.runtime.files import is_inside, sync, whole
 
 NAME = "digests.json"
@@ -75,5 +75,4 @@ def _listed(folder: Path) -> Iterator[tuple[str, str]]:
                 raise ValueError(f"{name!r:.80} has no digest")
             yield name, value
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: is damaged ({NAME}: {reason}); use another copy of it") from None
+        raise UserError(f"{folder}: is damaged ({NAME}: {one_line(error)}); use another copy of it") from None

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, one_line
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -133,10 +133,9 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
     except UserError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, UnidentifiedImageError) and is_heic(_start(path if file is None else file)):
             raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None
-        raise UserError(f"{path}: cannot be read as an image ({reason:.200}); replace the file") from None
+        raise UserError(f"{path}: cannot be read as an image ({one_line(error)}); replace the file") from None
 
 
 def is_heic(start: bytes) -> bool:

@@ -88,10 +88,8 @@ def open_results(path: str | Path) -> ResultsFile:
                 )
             member = min(found, key=len)
             entry = archive.getinfo(member)
-            if entry.compress_type not in (
-                zipfile.ZIP_STORED,
-                zipfile.ZIP_DEFLATED,
-            ):  # these keep to the size
+            # These two keep to the size that the zip states.
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UserError(f"{path}: {member} is not packed by the usual method, deflate; zip it again")
             packed, unpacked = entry.compress_size, entry.file_size
             if unpacked > max(_MUCH, 100 * packed):

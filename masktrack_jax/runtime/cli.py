@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime import memory, signals
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, one_line
 from masktrack_jax.runtime.files import make_folder, whole
 from masktrack_jax.runtime.suggest import nearest_key
 
@@ -136,7 +136,7 @@ def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint:
             key, value, reason = found.groups()
             raise UserError(f"{key}: is {value!r}; must be {TYPES[reason]}") from None
         if isinstance(error, flags.Error | OSError | TypeError | ValueError):
-            raise UserError(f"{_one_line(error)}; see --help") from None
+            raise UserError(f"{one_line(error, 300)}; see --help") from None
         raise
 
 
@@ -179,7 +179,3 @@ def run(main: Callable[..., T], *args: Any) -> T:
         print(f"error: {reason}", file=sys.stderr)
         signals.end_soon(1)
         sys.exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

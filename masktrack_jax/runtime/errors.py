@@ -15,6 +15,11 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+def one_line(error: object, most: int = 200) -> str:
+    """The text of an error without line breaks, cut to `most` characters; its type if it has no text."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def printable(text: str) -> str:
     """The text with unprintable characters escaped: one line that every terminal shows as it is."""
     return "".join(

@@ -32,7 +32,7 @@ class Board:
             yield
         except OSError as error:
             self._writer = None
-            print(f"{self._folder}: cannot be written ({error.strerror}); training goes on without it")
+            print(f"{self._folder}: cannot be written ({error.strerror}); training continues without it")
 
     def _write(self, *events: Any) -> None:
         with self._writing():

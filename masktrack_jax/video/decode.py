@@ -20,7 +20,7 @@ import av
 import numpy as np
 
 from masktrack_jax.data.images import is_heic
-from masktrack_jax.runtime.errors import UserError, printable
+from masktrack_jax.runtime.errors import UserError, one_line, printable
 
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192. A larger one is damaged, or made to fill the memory
@@ -35,7 +35,7 @@ PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0", b"[playlist]")  # how some of them
 
 def reason(error: BaseException) -> str:
     """The description of an error of the operating system or FFmpeg."""
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return getattr(error, "strerror", None) or one_line(error)
 
 
 def open_file(path: Path) -> AbstractContextManager[av.container.InputContainer]:

@@ -41,8 +41,8 @@ def test_a_full_disk_is_said_once(tmp_path, capsys, monkeypatch):
     for step in range(3):
         board.add(step, {"train/loss": 1.0})
     board.close()
-    line = f"{tmp_path}/board: cannot be written (No space left on device); training goes on without it\n"
+    line = f"{tmp_path}/board: cannot be written (No space left on device); training continues without it\n"
     assert capsys.readouterr().out == line
     (tmp_path / "file").touch()
     Board(tmp_path / "file" / "board", 1).close()
-    assert "training goes on without it" in capsys.readouterr().out
+    assert "training continues without it" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from masktrack_jax.data.json_files import read_text
 from masktrack_jax.data.layouts import PACKED_DIGESTS, SplitFiles
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, one_line
 
 
 class Frame(NamedTuple):
@@ -50,10 +50,10 @@ class PackedFrames:
         try:
             found = _parse(self._source[self._first[video.id] + frame])
         except Exception as error:  # ArrayRecord, its threads and protobuf raise many kinds
-            reason = _one_line(error)
+            reason = one_line(error)
             raise UserError(f"{self._folder}: {name} cannot be read ({reason}); pack it again") from None
         if found.file_name != name:
-            theirs = _one_line(found.file_name)
+            theirs = one_line(found.file_name)
             raise UserError(f"{self._folder}: holds {theirs} instead of {name}; pack it again")
         return io.BytesIO(found.image)
 
@@ -82,7 +82,7 @@ def _open_source(folder: pathlib.Path, split: str) -> ArrayRecordDataSource:
         return ArrayRecordDataSource([str(path) for path in _shards(folder, split)])
     except Exception as error:  # ArrayRecord raises many kinds
         raise UserError(
-            f"{folder}: cannot be read as a packed data set ({_one_line(error)}); pack it again"
+            f"{folder}: cannot be read as a packed data set ({one_line(error)}); pack it again"
         ) from None
 
 
@@ -105,7 +105,3 @@ def _parse(record: bytes) -> Frame:
     fields = tf_example_pb2.Example.FromString(record).features.feature
     (name,), (image,) = (fields[key].bytes_list.value for key in ("file_name", "image"))
     return Frame(name.decode(), image)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200]
