@@ -3,6 +3,7 @@
 import unicodedata
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # controls, lone surrogates, separators of lines and paragraphs
+_REORDERING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # show text in another order
 
 
 class UserError(Exception):
@@ -22,6 +23,9 @@ def one_line(error: object, most: int = 200) -> str:
 
 def printable(text: str) -> str:
     """The text with unprintable characters escaped: one line that every terminal shows as it is."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNPRINTABLE else c for c in text
-    )
+    return "".join(c.encode("unicode_escape").decode() if _changes_terminal(c) else c for c in text)
+
+
+def _changes_terminal(character: str) -> bool:
+    kinds = unicodedata.category(character), unicodedata.bidirectional(character)
+    return kinds[0] in _UNPRINTABLE or kinds[1] in _REORDERING
