@@ -8,9 +8,9 @@ first step and its end, again and again. When a run reaches its end, its paramet
 metrics (except times) are compared with the reference bit for bit, and a new run begins. Prints a line per
 kill, and finally the number of kills, the lost steps and the number of equal runs.
 
-With --rivals each start is two processes at once on the same folder, of which one must end with the line of
-the lock. The run has two loader processes. At the end no process and no
-shared memory of the runs may be left.
+With --rivals each start is two processes at once on the same folder. One of them must end with the line of
+the lock. The run has two loader processes. At the end, no process and no shared memory of the runs may be
+left.
 """
 
 import argparse

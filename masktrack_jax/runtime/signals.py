@@ -79,7 +79,9 @@ class Interruption:
             return
         before = signal.signal(signal.SIGALRM, self._stall)
         self._waiting = True
-        signal.setitimer(signal.ITIMER_REAL, WAIT if self.noted else seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        if self.noted:  # only now: a signal may have arrived just before
+            signal.setitimer(signal.ITIMER_REAL, WAIT)
         try:
             yield
         finally:

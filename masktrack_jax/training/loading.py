@@ -38,7 +38,7 @@ class Batches(Iterator[PairBatch]):
         self._step, self._broken = start, False
         self._batches = self._load(config.data.workers)
 
-    def _load(self, workers: int) -> BatchIterator:
+    def _load(self, processes: int) -> BatchIterator:
         config = self._config
         return training_batches(
             self._dataset,
@@ -47,7 +47,7 @@ class Batches(Iterator[PairBatch]):
             batch_size=config.train.batch_size,
             rows=local_rows(config.train.batch_size),
             start_step=self._step,
-            workers=workers,
+            workers=processes,
             on_error=config.data.on_error,
         )
 
@@ -70,7 +70,7 @@ class Batches(Iterator[PairBatch]):
                 if "Worker process was terminated" in str(error):
                     raise self._killed(error) from None
                 raise
-            self._broken, self._batches = True, self._load(workers=0)
+            self._broken, self._batches = True, self._load(processes=0)
             return next(self._batches)
 
     def _killed(self, error: Exception) -> UserError:
