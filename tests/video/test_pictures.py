@@ -178,7 +178,7 @@ for path in sys.argv[1:]:
 
 
 def test_a_damaged_picture_gives_one_line_and_no_warning(tmp_path):
-    """Pillow warns of damaged tags, and raises errors of many types. Of a process: pytest has other filters."""
+    """Pillow warns of damaged tags, and raises errors of many types. (pytest has filters of its own.)"""
     path = tmp_path / "stack.tif"
     first, *others = map(Image.fromarray, PAGES)
     first.save(path, save_all=True, append_images=others)
