@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from masktrack_jax.data import vis
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.signals import Interruption
@@ -29,10 +30,10 @@ class Silent:
 
 
 @pytest.fixture
-def dataset(config, tmp_path):
-    """The tiny data; the first frame of a video is a pipe, which nobody writes to, as on a dead disk."""
+def dataset(config, tmp_path, monkeypatch):
+    """The tiny data; the first frame of a video never answers, as on a dead disk."""
     dataset = training_split(config)
-    os.mkfifo(tmp_path / "dead.jpg")
+    monkeypatch.setattr(vis, "read_image", lambda path, *_: threading.Event().wait(60))
     names = [(str(tmp_path / "dead.jpg"), *video.file_names[1:]) for video in dataset.videos]
     videos = tuple(dataclasses.replace(v, file_names=n) for v, n in zip(dataset.videos, names))
     return dataclasses.replace(dataset, videos=videos)
