@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.data.images import pad_image
 from masktrack_jax.data.vis import Video, VisDataset
 from masktrack_jax.inference.frames import FrameDetections
 from masktrack_jax.inference.load import build_segmenter
 from masktrack_jax.inference.split import read_frames
 from masktrack_jax.models import track_head
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
+from masktrack_jax.video.images import pad_image
 
 if TYPE_CHECKING:
     from benchmarks.tracking import Detector

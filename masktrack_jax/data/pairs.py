@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from masktrack_jax.data.batches import Frames, FrameTargets, PairBatch, Provenance
-from masktrack_jax.data.images import bucket_for, fit_size, pad_image, read_image
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.transforms import (
     Transform,
@@ -23,6 +22,7 @@ from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, VisObject
 from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import bucket_for, fit_size, pad_image, read_image
 
 
 def video_bucket(video: Video, options: PairOptions) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from masktrack_jax.data.images import fit_scale, fit_size, resize_image
 from masktrack_jax.data.options import PairOptions
+from masktrack_jax.video.images import fit_scale, fit_size, resize_image
 
 
 @dataclasses.dataclass(frozen=True)

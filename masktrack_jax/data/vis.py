@@ -8,7 +8,6 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from masktrack_jax.data.images import read_image
 from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import ABSENT, LabelsFile
 from masktrack_jax.data.values import Id, record_error, shown
@@ -16,6 +15,7 @@ from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 from masktrack_jax.runtime.numbers import as_integer
+from masktrack_jax.video.images import read_image
 
 # Some tools round boxes to whole pixels; others end them at the last pixel instead of after it.
 BOX_TOLERANCE = 1.0  # pixels, of each edge

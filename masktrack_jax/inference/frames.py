@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.masks.paste import encode_pasted
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.tracking.memory import Frame
+from masktrack_jax.video.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 
 Size = tuple[int, int]  # height, width
 
@@ -63,7 +63,7 @@ class FrameDetections:
 class Resize:
     """Resizes frames and pads them to a bucket, for the detector.
 
-    long_edge, short_edge: limits of the frame's size, see `data.images.fit_size`.
+    long_edge, short_edge: limits of the frame's size, see `video.images.fit_size`.
     buckets: the padded (height, width) sizes; the smallest one that holds the frame is used.
     """
 

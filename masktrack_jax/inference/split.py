@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from masktrack_jax.checkpoints.categories import match_categories, unmatched
-from masktrack_jax.data.images import bucket_for, fit_size
 from masktrack_jax.data.json_files import read_results, write_json
 from masktrack_jax.data.splits import ground_truth, validation_split
 from masktrack_jax.data.vis import Video, VisDataset
@@ -26,6 +25,7 @@ from masktrack_jax.runtime import processes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.tracking.tracks import TrackRecord
+from masktrack_jax.video.images import bucket_for, fit_size
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

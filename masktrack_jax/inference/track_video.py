@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.data.images import resize_image
 from masktrack_jax.inference.progress import RESULTS, Progress
 from masktrack_jax.inference.segmenter import VideoSegmenter
+from masktrack_jax.masks.rle import decode_masks
 from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.tracking.tracks import FrameResult
+from masktrack_jax.video.images import resize_image
 from masktrack_jax.video.live import LiveSource, open_source
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale
 from masktrack_jax.video.parts import PartWriter
@@ -214,7 +215,7 @@ def _draw(
     shown = np.flatnonzero(result.scores >= threshold)
     return draw_tracks(
         frame,
-        [result.rles[i] for i in shown],
+        decode_masks([result.rles[i] for i in shown], *frame.shape[:2]),
         result.boxes[shown],
         [names[result.labels[i]] for i in shown],
         result.track_ids[shown],

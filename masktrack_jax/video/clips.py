@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from masktrack_jax.data.images import IMAGE_SUFFIXES
 from masktrack_jax.video.decode import warn
+from masktrack_jax.video.images import IMAGE_SUFFIXES
 from masktrack_jax.video.pictures import OTHER_PICTURES, counted, listed, natural_orders
 from masktrack_jax.video.stored import stat_of
 from masktrack_jax.video.waiting import LIMIT, answer

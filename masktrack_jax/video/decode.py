@@ -19,8 +19,8 @@ from typing import Any
 import av
 import numpy as np
 
-from masktrack_jax.data.images import is_heic
 from masktrack_jax.runtime.errors import UserError, one_line, printable
+from masktrack_jax.video.images import is_heic
 
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192. A larger one is damaged, or made to fill the memory

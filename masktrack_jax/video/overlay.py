@@ -7,8 +7,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from masktrack_jax.masks.rle import Rle, decode_masks
-
 LEGIBLE_LONG_EDGE = 640  # smaller frames are enlarged so that the text is legible
 MASK_OPACITY = 0.45
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -52,7 +50,7 @@ def track_color(track_id: int) -> Color:
 
 def draw_tracks(
     frame: np.ndarray,
-    masks: Sequence[Rle] | np.ndarray,
+    masks: np.ndarray,
     boxes: Sequence[Sequence[float]] | np.ndarray,
     names: Sequence[str],
     ids: Sequence[int] | np.ndarray,
@@ -63,14 +61,12 @@ def draw_tracks(
 
     Args:
       frame: (H, W, 3) uint8 RGB.
-      masks: n RLE dicts, or an array (n, H, W) uint8.
+      masks: (n, H, W) uint8.
       boxes: (n, 4) in pixels of the frame.
       names, ids, scores: values of the n tracks.
       scale: factor by which the frame and the drawing are enlarged, see `overlay_scale`.
     """
     height, width = frame.shape[:2]
-    if not isinstance(masks, np.ndarray):
-        masks = decode_masks(masks, height, width)
     size = (width * scale, height * scale)
     canvas = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else frame.copy()
     line = max(1, round(max(size) / 640))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from masktrack_jax.data.images import IMAGE_SUFFIXES, as_rgb, open_image, pages_of, read_image
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.decode import RATES, reason, warn
+from masktrack_jax.video.images import IMAGE_SUFFIXES, as_rgb, open_image, pages_of, read_image
 from masktrack_jax.video.stored import StoredVideo, check_file, content_digest
 from masktrack_jax.video.waiting import LIMIT, within
 

@@ -10,7 +10,6 @@ from hypothesis import example, given, target
 from hypothesis import strategies as st
 from PIL import Image
 
-from masktrack_jax.data.images import inspect_image, read_image
 from masktrack_jax.data.json_files import read_json, read_labels
 from masktrack_jax.data.lint.dataset import lint
 from masktrack_jax.data.vis import read_vis
@@ -18,6 +17,7 @@ from masktrack_jax.evaluation.validate import validate
 from masktrack_jax.masks.rle import decode_mask, mask_box
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import inspect_image, read_image
 from tests.helpers.annotations import annotations, cocovid, with_polygons
 from tests.helpers.mutations import changed, cut_or_flipped, refused_or
 from tests.helpers.valid_labels import FORMS, valid_labels

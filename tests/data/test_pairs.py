@@ -12,7 +12,6 @@ import pytest
 
 from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.write import generate
-from masktrack_jax.data.images import read_image
 from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.pairs import (
     FrameCache,
@@ -30,6 +29,7 @@ from masktrack_jax.data.transforms import (
 )
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import read_image
 
 OPTIONS = PairOptions(scales=[(160, 96)], buckets=[(96, 160)], max_objects=6)
 

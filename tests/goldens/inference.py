@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from masktrack_jax.data.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 from masktrack_jax.inference.frames import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.masks.paste import paste_masks
 from masktrack_jax.ops.roi_align import roi_levels
@@ -15,6 +14,7 @@ from masktrack_jax.tracking.association import Tracker
 from masktrack_jax.tracking.memory import Frame
 from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.similarity import match_scores
+from masktrack_jax.video.images import bucket_for, fit_scale, fit_size, pad_image, resize_image
 
 from .inputs import make_clip
 from .recorded import Worst, arrays, largest, nchw, sampled

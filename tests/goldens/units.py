@@ -6,7 +6,6 @@ from functools import partial
 import jax
 import numpy as np
 
-from masktrack_jax.data.images import fit_size, pad_image, resize_image
 from masktrack_jax.masks.paste import paste_masks
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.masktrack_rcnn import normalise
@@ -14,6 +13,7 @@ from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import base_anchors
 from masktrack_jax.ops.nms import nms
 from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
+from masktrack_jax.video.images import fit_size, pad_image, resize_image
 
 from .inputs import make_clip
 from .recorded import Row, arrays, largest, nchw, relative, sampled, unequal

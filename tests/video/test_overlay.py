@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from masktrack_jax.masks.rle import encode_masks
+from masktrack_jax.masks.rle import decode_masks, encode_masks
 from masktrack_jax.video.overlay import draw_tracks, overlay_scale, track_color
 
 
@@ -31,17 +31,17 @@ def test_only_masks_boxes_and_labels_change_the_frame():
     assert changed[80:98, 62:90].any(), "the label above the first box"
 
 
-def test_rles_are_drawn_like_masks():
+def test_decoded_rles_are_drawn_like_masks():
     frame, masks, boxes = frame_and_tracks()
     arguments = (boxes, ["cat", "dog"], [0, 1], [0.9, 0.8])
     for scale in (1, 3):
         one = draw_tracks(frame, masks, *arguments, scale)
-        two = draw_tracks(frame, encode_masks(masks), *arguments, scale)
+        two = draw_tracks(frame, decode_masks(encode_masks(masks), 240, 320), *arguments, scale)
         assert one.shape == (240 * scale, 320 * scale, 3)
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("masks", [[], np.zeros((0, 20, 30), np.uint8)])
+@pytest.mark.parametrize("masks", [decode_masks([], 20, 30), np.zeros((0, 20, 30), np.uint8)])
 def test_frame_without_tracks(masks):
     frame = np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
     np.testing.assert_array_equal(draw_tracks(frame, masks, np.zeros((0, 4)), [], [], []), frame)

@@ -21,10 +21,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
 
-from masktrack_jax.data.convert.convert import KINDS, Video, convert
+from masktrack_jax.data.convert.convert import KINDS, convert
 from masktrack_jax.runtime import cli
 
 
@@ -72,16 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open_video(path: Path) -> Video:
-    """Open a video file. Imported by name, because `video` imports `data` and not the reverse."""
-    return import_module("masktrack_jax.video.files").open_video(path)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; print what was written and left out, by kind, and the path of the annotations."""
     values = vars(_parser().parse_args(arguments))
     kind, inputs, output = values.pop("kind"), values.pop("input"), values.pop("output")
-    done = convert(kind, inputs, output, progress=True, open_video=_open_video, **values)
+    done = convert(kind, inputs, output, progress=True, **values)
     for word, kinds in (("left out", done.left_out), ("note", done.notes)):
         for name, count in kinds.items():
             print(f"{word}: {count} {name}")

@@ -25,7 +25,6 @@ from masktrack_jax.data.convert.source import (
     note_cut,
     size_error,
 )
-from masktrack_jax.data.images import Size
 from masktrack_jax.data.json_files import read_object
 from masktrack_jax.data.values import (
     Id,
@@ -43,6 +42,7 @@ from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.numbers import as_integer
+from masktrack_jax.video.images import Size
 
 Fail = Callable[[str, str, str], NoReturn]
 TrackId = int | str | None

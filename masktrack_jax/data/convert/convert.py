@@ -6,10 +6,9 @@ import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from masktrack_jax.data.convert import coco, cvat, labelme, mots, palette
@@ -19,18 +18,6 @@ from masktrack_jax.data.json_files import read_text
 from masktrack_jax.runtime.errors import UserError
 
 PathLike = str | os.PathLike[str]
-
-
-class Video(Protocol):
-    """A video file: its number of frames, if it states one, and its frames (H, W, 3) uint8 RGB."""
-
-    length: int | None
-
-    def frames(self) -> Iterator[np.ndarray]:
-        """Iterate over the frames from the first."""
-
-
-OpenVideo = Callable[[pathlib.Path], Video]
 
 
 class Kind(NamedTuple):
@@ -69,14 +56,13 @@ def convert(
     videos: PathLike | None = None,
     link: bool = False,
     progress: bool = False,
-    open_video: OpenVideo | None = None,
     **options: Any,
 ) -> Converted:
     """Convert one or more `inputs` of a kind in `KINDS` to the new folder `output`, as one data set.
 
     `images` is one path for all inputs, or one for each. `videos` is a text file with the names of the videos
-    to convert, one a line or separated by spaces; default: all. `open_video` opens a video file, which
-    `images` may be for CVAT. `options` are passed to the kind's reader. Raises UserError.
+    to convert, one a line or separated by spaces; default: all. `options` are passed to the kind's
+    reader. Raises UserError.
     """
     paths, pictures = _paths(inputs), _paths(images)
     given = {*options, *(["images"] if pictures else [])}
@@ -98,7 +84,7 @@ def convert(
                 options["images"] = pictures[min(number, len(pictures) - 1)]
                 _check_images(kind, options["images"])
             if kind == "cvat":
-                options["extract"] = functools.partial(_extract, open_video, stack, report, link)
+                options["extract"] = functools.partial(_extract, stack, report, link)
             try:
                 sources.append(KINDS[kind].read(path, report, **options))
             except OSError as error:
@@ -132,7 +118,6 @@ def _check_images(kind: str, path: pathlib.Path) -> None:
 
 
 def _extract(
-    open_video: OpenVideo | None,
     stack: contextlib.ExitStack,
     report: Report,
     link: bool,
@@ -143,8 +128,8 @@ def _extract(
 
     Returns their paths by frame number.
     """
-    if open_video is None:
-        raise UserError(f"{path}: is a file; give the folder of the frames as --images")
+    from masktrack_jax.video.files import open_video  # takes time to load
+
     if link:
         raise UserError(f"--link: the frames of {path} are no files to link to; leave it out")
     images, count = {}, 0

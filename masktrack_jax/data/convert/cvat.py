@@ -28,9 +28,9 @@ from masktrack_jax.data.convert.source import (
     list_folders,
     number_images,
 )
-from masktrack_jax.data.images import IMAGE_SUFFIXES
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import IMAGE_SUFFIXES
 
 SHAPES = ("box", "polygon", "mask")
 NO_SIZE = 2**31  # frames of a task whose file does not state their number

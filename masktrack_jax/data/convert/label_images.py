@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from masktrack_jax.data.convert.source import size_error
-from masktrack_jax.data.images import Size, open_image
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import Size, open_image
 
 VOID = 255  # pixels that are neither an object nor background
 

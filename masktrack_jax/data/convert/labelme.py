@@ -30,13 +30,13 @@ from masktrack_jax.data.convert.source import (
     note_cut,
     size_error,
 )
-from masktrack_jax.data.images import open_image
 from masktrack_jax.data.json_files import read_object
 from masktrack_jax.data.values import as_id, is_number, shown, typed
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import FAR_AWAY, decode_segmentation
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.numbers import as_integer
+from masktrack_jax.video.images import open_image
 
 SHAPES = ("polygon", "rectangle", "mask")
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from masktrack_jax.data.images import IMAGE_SUFFIXES, Size, inspect_image
 from masktrack_jax.data.values import shown
 from masktrack_jax.masks.rle import Rle, encode_mask
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import IMAGE_SUFFIXES, Size, inspect_image
 
 EMPTY = "masks without a pixel"
 

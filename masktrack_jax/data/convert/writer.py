@@ -15,10 +15,10 @@ from masktrack_jax.data.convert.source import (
     Source,
     turned,
 )
-from masktrack_jax.data.images import Size, inspect_image
 from masktrack_jax.masks.rle import Rle, mask_area, mask_box
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
+from masktrack_jax.video.images import Size, inspect_image
 
 
 class Counts(NamedTuple):

@@ -8,7 +8,6 @@ import re
 
 from tqdm import tqdm
 
-from masktrack_jax.data.images import ImageFacts, inspect_image
 from masktrack_jax.data.json_files import read_json
 from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.lint.changes import note_category_changes
@@ -17,6 +16,7 @@ from masktrack_jax.data.values import Id, shown
 from masktrack_jax.data.vis import NO_FRAMES, READ_OTHERWISE, default_frames_root, find_frame, read_objects
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
+from masktrack_jax.video.images import ImageFacts, inspect_image
 
 
 def lint(

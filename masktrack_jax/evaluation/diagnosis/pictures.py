@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from masktrack_jax.data.images import read_image
 from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.masks.segmentations import to_rle
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import is_inside
+from masktrack_jax.video.images import read_image
 from masktrack_jax.video.overlay import draw_mask, track_color
 
 CELL_WIDTH = 300  # pixels, twice the width on the page

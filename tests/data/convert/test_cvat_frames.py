@@ -6,6 +6,7 @@ import pytest
 from masktrack_jax.data.convert import __main__ as command
 from masktrack_jax.data.convert.convert import convert
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video import files
 from tests.helpers.convert import HEIGHT, WIDTH, assert_masks, converted, rectangle, write_image
 from tests.helpers.videos import write_video
 
@@ -111,22 +112,22 @@ class Stored:
         return iter([np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3)
 
 
-def test_frames_of_a_video_that_cannot_be_decoded_are_noted(tmp_path):
+def test_frames_of_a_video_that_cannot_be_decoded_are_noted(tmp_path, monkeypatch):
     folder, video = export(tmp_path / "clip", size=3, keys=(0,)), tmp_path / "clip.mp4"
     video.touch()
     for length, expected in ((None, []), (3, []), (4, [1])):
         out = tmp_path / str(length)
-        done = convert(
-            "cvat", folder, out, images=video, open_video=lambda path, length=length: Stored(length)
-        )
+        monkeypatch.setattr(files, "open_video", lambda path, length=length: Stored(length))
+        done = convert("cvat", folder, out, images=video)
         assert [*done.notes.values()] == expected and done.counts.frames == 3
 
 
-def test_a_video_that_is_too_short_is_refused(tmp_path):
+def test_a_video_that_is_too_short_is_refused(tmp_path, monkeypatch):
     folder, video = export(tmp_path / "clip", start=10), tmp_path / "clip.mp4"
     video.touch()
+    monkeypatch.setattr(files, "open_video", lambda path: Stored(3))
     with pytest.raises(UserError, match=r"has frames 10 to 13, but .*clip\.mp4 has none of them"):
-        convert("cvat", folder, tmp_path / "out", images=video, open_video=lambda path: Stored(3))
+        convert("cvat", folder, tmp_path / "out", images=video)
 
 
 def test_several_exports_are_one_set(tmp_path):

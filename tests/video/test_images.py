@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from masktrack_jax.data.images import (
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.video.images import (
     bucket_for,
     fit_size,
     inspect_image,
@@ -17,7 +18,6 @@ from masktrack_jax.data.images import (
     read_image,
     resize_image,
 )
-from masktrack_jax.runtime.errors import UserError
 
 
 def test_images_of_every_mode_become_rgb(tmp_path):
