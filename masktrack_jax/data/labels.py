@@ -35,7 +35,7 @@ class LabelsFile(dict[str, Any]):
       pixels: for each annotation, the area of its mask in every frame, `ABSENT` where it has none.
       originals: for each annotation, its record as the file has it.
       notes: lines on what the file holds and the format cannot.
-      names: for each annotation, its name in messages, by default that of its record.
+      names: for each annotation, its name in messages, by default its record's.
     """
 
     def __init__(

@@ -105,7 +105,7 @@ class Progress:
         return UserError(f"{self.output}: output folder cannot be written to ({reason(error)})")
 
     def _check_folders(self) -> None:
-        """Raise a UserError if `partial` is not that of a run, or if files of others would be changed."""
+        """Raise a UserError if `partial` was not made by a run, or if files of others would be changed."""
         try:
             linked = self.folder.is_symlink()
             found = (

@@ -37,7 +37,7 @@ class _Array:
         self.state = state
 
     def value(self) -> np.ndarray:
-        """The array. Raises an error of any type if the state is not that of a plain array."""
+        """The array. Raises an error of any type if the state is not a plain array's."""
         _, shape, dtype, in_columns, data = self.state
         if type(dtype) is not _Dtype or dtype.name not in TYPES or dtype.order not in ("<", ">", "|", "="):
             raise ValueError("an array has values of another type than numbers")

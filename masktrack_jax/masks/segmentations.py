@@ -102,7 +102,7 @@ def read_each(segmentations: Sequence, size: Size) -> Iterator[tuple[Rle, int] |
         yield from zip(*read_masks(segmentations, size))
         return
     except BrokenSegmentation:
-        pass  # `place` may not be that of the first one
+        pass  # `place` may belong to a later one
     for one in segmentations:
         try:
             yield from zip(*read_masks([one], size))

@@ -17,7 +17,7 @@ from masktrack_jax.video.images import IMAGE_SUFFIXES, as_rgb, open_image, pages
 from masktrack_jax.video.stored import StoredVideo, check_file, content_digest
 from masktrack_jax.video.waiting import LIMIT, within
 
-# Pictures that are not read. They are named, so that nobody wonders where they are.
+# Pictures that are not read; messages count them.
 OTHER_PICTURES = {
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".tga"),
     *(".ppm", ".pgm", ".jfif"),
@@ -156,8 +156,9 @@ def natural_orders(names: Collection[str]) -> dict[str, Order]:
 def check_one_kind(folder: Path, orders: dict[str, Order]) -> None:
     """Raise a UserError if a frame of a folder has two images, such as 000.jpg and 000_mask.png.
 
-    So it is if two names differ in words but have the same numbers, in names of two suffixes also if one has
-    more numbers behind (000.jpg and 000_part_1.png), or if they differ in the suffix only.
+    Two names are of one frame if they differ in words but have the same numbers, or if they differ only in
+    the suffix. With different suffixes, one may also have more numbers at its end (000.jpg and
+    000_part_1.png).
     """
     first: dict[tuple[Any, ...], tuple[tuple[str, ...], str]] = {}
     for name, (key, _) in sorted(orders.items(), key=lambda item: (len(item[1][0]), item[0])):

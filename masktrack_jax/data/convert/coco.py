@@ -118,7 +118,7 @@ def _stem(file_name: str) -> str:
 
 
 def _own_name(path: pathlib.Path) -> str:
-    """A name for the file: its own, or that of the first folder around it, that says more than its role."""
+    """The name of the file, or of the first folder around it that is not called instances or annotations."""
     path = path.resolve()
     names = [path.stem, *(parent.name for parent in path.parents if parent.name)]
     return next((x for x in names if not re.match("instances|annotations", x.lower())), path.stem)
