@@ -27,7 +27,7 @@ from masktrack_jax.evaluation.tracks import (
 from masktrack_jax.masks.segmentations import TrackMasks
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import UserError, printable
-from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.files import is_same_file, whole
 
 
 def validate(results_path: str | Path, annotations_path: str | Path, progress: bool = False) -> Faults:
@@ -132,7 +132,7 @@ def write_submission(
     """
     zip_path = Path(zip_path or Path(results_path).with_suffix(".zip"))
     for path in (results_path, annotations_path):
-        if zip_path.exists() and zip_path.samefile(path) and not zipfile.is_zipfile(path):
+        if is_same_file(zip_path, path) and not zipfile.is_zipfile(path):
             raise UserError(f"{zip_path}: --zip would replace it; choose another --zip")
     findings = validate(results_path, annotations_path, progress=True)
     findings.conclude(str(results_path), f"; {zip_path} not written")

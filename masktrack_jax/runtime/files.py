@@ -29,6 +29,14 @@ def is_inside(name: str) -> bool:
     return not (parts[0] == "" or ".." in parts or "\0" in name)
 
 
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to the same file; False if there is none."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
 def sync(path: str | Path) -> None:
     """Flush a file to the disk, so that it survives a loss of power."""
     with open(path, "r+b") as file:

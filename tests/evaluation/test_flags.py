@@ -3,6 +3,7 @@
 import pytest
 
 from masktrack_jax.evaluation.flags import check_flags
+from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.runtime.errors import UserError
 
 NONE = dict.fromkeys(("config", "checkpoint", "annotations", "results", "frames", "diagnose"))
@@ -54,3 +55,13 @@ def test_inputs_are_not_overwritten(tmp_path):
         given = {"annotations": str(tmp_path), "results": str(tmp_path)} | {name: str(results)}
         with pytest.raises(UserError, match=f"would replace --{name}"):
             check(**given, output=str(tmp_path / "." / "results.json"))
+    check(annotations="gone.json", results="gone.json", output=str(results))  # the readers report them
+
+
+def test_a_zip_replaces_no_input(tmp_path):
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    for path, words in ((results, "--zip would replace it"), (tmp_path / "gone.json", "cannot be read")):
+        with pytest.raises(UserError, match=words):
+            write_submission(path, tmp_path / "gone.json", results)
+    assert results.read_text() == "[]"
