@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime import memory, signals
-from masktrack_jax.runtime.errors import UserError, one_line
+from masktrack_jax.runtime.errors import UserError, one_line, printable
 from masktrack_jax.runtime.files import make_folder, whole
 from masktrack_jax.runtime.suggest import nearest_key
 
@@ -162,20 +162,29 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1."""
+    """Run `main(*args)`; an error that the user can fix becomes one line on stderr and exit status 1.
+
+    These are `UserError`, a lack of memory, and an error of the file system about a path.
+    """
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         return main(*args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        signals.end_soon(1)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not (reason := memory.shortage(error)):
+        if not (line := _line_for_user(error)):
             raise
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         signals.end_soon(1)
         sys.exit(1)
+
+
+def _line_for_user(error: Exception) -> str:
+    """The line for an error that the user can fix; empty for other errors."""
+    if isinstance(error, UserError):
+        return str(error)
+    line = memory.shortage(error)
+    if not line and isinstance(error, OSError) and error.filename is not None:  # such as a name too long
+        line = f"{error.filename}: {error.strerror}; check the path"
+    return printable(line)

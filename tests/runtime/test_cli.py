@@ -1,9 +1,10 @@
-"""The folder of the compilation cache, against paths written by hand."""
+"""The folder of the compilation cache, against paths written by hand, and errors of the file system."""
 
 from pathlib import Path
 
 import pytest
 
+from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.cli import check_cache, keep_programs
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -47,3 +48,16 @@ def test_a_cache_that_cannot_be_written_is_one_line_and_no_obstacle(tmp_path, ca
     environment = {CACHE: "gs://bucket/jax"}
     check_cache(environment)
     assert CACHE in environment
+
+
+def test_an_error_of_the_file_system_is_one_line(tmp_path, capsys):
+    for path in (tmp_path / ("a" * 300), tmp_path / "gone\n"):
+        with pytest.raises(SystemExit):
+            cli.run(path.stat)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"error: {tmp_path}/{'a' * 300}: File name too long; check the path",
+        f"error: {tmp_path}/gone\\n: No such file or directory; check the path",
+    ]
+    with pytest.raises(OSError, match="of no file"):
+        cli.run(lambda: (_ for _ in ()).throw(OSError("of no file")))
