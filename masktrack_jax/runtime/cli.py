@@ -1,6 +1,7 @@
 """Start-up code shared by all commands: flags, one-line errors, and JAX's compilation cache."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -168,6 +169,8 @@ def run(main: Callable[..., T], *args: Any) -> T:
     """
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape what its encoding lacks, as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(*args)
     except KeyboardInterrupt:

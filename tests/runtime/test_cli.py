@@ -1,5 +1,7 @@
 """The folder of the compilation cache, against paths written by hand, and errors of the file system."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,10 @@ def test_an_error_of_the_file_system_is_one_line(tmp_path, capsys):
     ]
     with pytest.raises(OSError, match="of no file"):
         cli.run(lambda: (_ for _ in ()).throw(OSError("of no file")))
+
+
+def test_a_terminal_of_any_encoding_is_enough(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    cli.run(lambda: print("2 × \udcff", flush=True))
+    assert terminal.buffer.getvalue() == rb"2 \xd7 \udcff" + b"\n"
