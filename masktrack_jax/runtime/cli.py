@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.runtime import memory, signals
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder, whole
+from masktrack_jax.runtime.streams import usable_streams
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
@@ -135,6 +136,8 @@ def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint:
         if found := WRONG_TYPE.match(str(error)):
             key, value, reason = found.groups()
             raise UserError(f"{key}: is {value!r}; must be {TYPES[reason]}") from None
+        if isinstance(error, OSError) and error.filename is None:  # of the output: --help is printed here
+            raise
         if isinstance(error, flags.Error | OSError | TypeError | ValueError):
             raise UserError(f"{_one_line(error)}; see --help") from None
         raise
@@ -162,11 +165,15 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1."""
+    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1.
+
+    See `usable_streams` for what is printed.
+    """
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
-        return main(*args)
+        with usable_streams():
+            return main(*args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         signals.end_soon(1)
