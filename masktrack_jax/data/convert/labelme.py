@@ -29,6 +29,7 @@ from masktrack_jax.data.convert.source import (
     named_file,
     note_cut,
     size_error,
+    with_any_case,
 )
 from masktrack_jax.data.images import open_image
 from masktrack_jax.data.json_files import read_object
@@ -69,7 +70,10 @@ def read(input_path: str | pathlib.Path, report: Report) -> Source:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; check --input")
     inside = list_files(root, [".json"])
-    by_folder = {root: inside} if inside else {x: list_files(x, [".json"]) for x in list_folders(root)}
+    below = {x: list_files(x, [".json"]) for x in list_folders(root)}
+    by_folder = {root: inside} if inside else below
+    if inside:
+        report.left_out["json files in folders below others"] += sum(map(len, below.values()))
     labels: dict[str, None] = {}
     clips = []
     for folder, jsons in by_folder.items():
@@ -91,9 +95,12 @@ def read(input_path: str | pathlib.Path, report: Report) -> Source:
 def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
     r"""Read a file; its `imagePath` is relative to it, with / or \, and must stay in the folder `root`."""
     content = read_object(path)
-    name = content.get("imagePath")
-    if "imagePath" not in content or not isinstance(content.get("shapes"), list):
-        raise UserError(f"{path}: has no `imagePath` and `shapes`; it is not a LabelMe file")
+    for key in ("imagePath", "shapes"):
+        if key not in content:
+            raise UserError(f"{path}: has no `{key}`, as LabelMe files have; leave the file out, or add it")
+    name, shapes = content["imagePath"], content["shapes"]
+    if not isinstance(shapes, list):
+        raise UserError(f"{path}: has `shapes` {shown(shapes)}, expected a list; correct it")
     if not isinstance(name, str):
         raise UserError(f"{path}: has `imagePath` {shown(name)}, expected the name of its image; correct it")
     try:
@@ -103,6 +110,7 @@ def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
             f"{path}: has `imagePath` {shown(name)}, which {error}; put the image beside the file "
             "and correct it"
         ) from None
+    image = with_any_case(image)
     if not os.path.isfile(image):
         raise UserError(f"{path}: its frame {image} does not exist; put it there")
     return Frame(path, content, image)
