@@ -20,6 +20,14 @@ _OTHER_FILES = {
     b"PK\x03\x04": "a zip; unpack it",
     b"\xff\xd8\xff": "a picture; check the path",
     b"\x89PNG": "a picture; check the path",
+    b"BZh": "packed by bzip2; unpack it",
+    b"\xfd7zXZ": "packed by xz; unpack it",
+    b"7z\xbc\xaf": "packed by 7-Zip; unpack it",
+    b"Rar!": "packed by RAR; unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"\x80": "a pickle of Python; write its content as JSON",
+    b"<": "a web page or XML; download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file with `git lfs pull`",
 }
 _MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -156,18 +164,26 @@ def _parse(path: str | Path, text: bytes) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        _refuse_other_files(path, text)
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
-        for start, kind in _OTHER_FILES.items():
-            if text.startswith(start):
-                raise UserError(f"{path}: is not JSON but {kind}") from None
+        _refuse_other_files(path, text)
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
         raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
     finally:
         if collecting:
             gc.enable()
+
+
+def _refuse_other_files(path: str | Path, text: bytes) -> None:
+    """Raise a UserError that names what is in the file, if it is known."""
+    if not text.strip(b"\0 \t\r\n"):
+        raise UserError(f"{path}: is empty; copy or write it again") from None
+    for start, kind in _OTHER_FILES.items():
+        if text.startswith(start):
+            raise UserError(f"{path}: is not JSON but {kind}") from None
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -12,6 +12,7 @@ Id = int | str  # of a video; the ids of categories are integers
 Report = Callable[[str, str, str], None]
 
 _LARGEST_ID = 2**63 - 1  # ids are stored in 64 bits
+_OTHER_NAMES = {"frame_id": "frame_index", "instance_id": "track_id"}  # in TAO and exports of single images
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
 
 
@@ -61,11 +62,14 @@ def whole_number(
 ) -> int | None:
     """The integer `record[key]`, at least `low`. Any other value is reported as `kind` and gives None."""
     if key not in record:
-        report(kind, where, f"has no `{key}`")
+        other = _OTHER_NAMES.get(key)
+        hint = f" but `{other}`, which data.convert --from coco reads" if other in record else ""
+        report(kind, where, f"has no `{key}`{hint}")
         return None
     value = whole(record[key])
     if value is None or not low <= value <= _LARGEST_ID:
         expected = "a whole number" if low < 0 else f"a whole number from {low} on"
+        expected += ", below 2^63" if value is not None and value > _LARGEST_ID else ""
         report(kind, where, f"has `{key}` {typed(record[key])}, expected {expected}")
         return None
     return value
