@@ -77,6 +77,11 @@ def inspect_image(path: ImageSource, size: Size | None = None) -> ImageFacts:
         return facts
 
 
+def check_frame(path: ImageSource, size: Size) -> None:
+    """Raise the UserError with which `read_image` refuses a frame of `size`; faster."""
+    _check_size(inspect_image(path, size), size, path)
+
+
 def _facts(image: Image.Image, path: ImageSource) -> ImageFacts:
     """The facts of an open image. Raises a UserError if it cannot be a frame."""
     if image.mode == "F":
@@ -138,6 +143,8 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its text has the address of `file`
+            reason = "cannot identify image file"
         if isinstance(error, UnidentifiedImageError) and _is_heic(path if file is None else file):
             raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None
         raise UserError(f"{path}: cannot be read as an image ({reason:.200}); replace the file") from None

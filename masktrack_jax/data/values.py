@@ -11,7 +11,7 @@ Id = int | str  # of a video; the ids of categories are integers
 # Called with the kind of a fault, the record and its problem: raises an exception, or collects the fault.
 Report = Callable[[str, str, str], None]
 
-_LARGEST_ID = 2**63 - 1  # ids are stored in 64 bits
+LARGEST_ID = 2**63 - 1  # ids are stored in 64 bits
 _OTHER_NAMES = {"frame_id": "frame_index", "instance_id": "track_id"}  # in TAO and exports of single images
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
 
@@ -58,7 +58,7 @@ def is_number(value: Any, limit: float) -> bool:
 
 
 def whole_number(
-    record: Mapping[str, Any], key: str, where: str, report: Report, kind: str, low: int = -_LARGEST_ID
+    record: Mapping[str, Any], key: str, where: str, report: Report, kind: str, low: int = -LARGEST_ID
 ) -> int | None:
     """The integer `record[key]`, at least `low`. Any other value is reported as `kind` and gives None."""
     if key not in record:
@@ -67,9 +67,9 @@ def whole_number(
         report(kind, where, f"has no `{key}`{hint}")
         return None
     value = whole(record[key])
-    if value is None or not low <= value <= _LARGEST_ID:
+    if value is None or not low <= value <= LARGEST_ID:
         expected = "a whole number" if low < 0 else f"a whole number from {low} on"
-        expected += ", below 2^63" if value is not None and value > _LARGEST_ID else ""
+        expected += ", below 2^63" if value is not None and value > LARGEST_ID else ""
         report(kind, where, f"has `{key}` {typed(record[key])}, expected {expected}")
         return None
     return value

@@ -11,7 +11,7 @@ import numpy as np
 from masktrack_jax.data.images import read_image
 from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import ABSENT, LabelsFile
-from masktrack_jax.data.values import Id, record_error, shown
+from masktrack_jax.data.values import LARGEST_ID, Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
@@ -180,7 +180,8 @@ def read_objects(labels: LabelsFile, left_out: Findings) -> dict[Id, tuple[VisOb
     Adds to `left_out` a note for every box, mask and object that training leaves out or takes from the mask.
     """
     records = labels.get("annotations") or []
-    ids = [number for record in records if (number := whole(record.get("id"))) is not None]
+    given = [whole(record.get("id")) for record in records]
+    ids = [number for number in given if number is not None and abs(number) <= LARGEST_ID]
     if len(set(ids)) < len(records):
         ids = list(range(1, len(records) + 1))
     sizes = {video["id"]: (video["height"], video["width"]) for video in labels["videos"]}

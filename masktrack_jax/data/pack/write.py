@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Sequence
 
+from masktrack_jax.data.images import check_frame
 from masktrack_jax.data.layouts import PACKED_ANNOTATIONS, PACKED_DIGESTS, find_dataset, find_split, is_part
 from masktrack_jax.data.split_files import read_unpacked, summary_line
 from masktrack_jax.data.vis import VisDataset
@@ -75,13 +76,8 @@ def own_name(folder: pathlib.Path) -> str:
 
 
 def _check(datasets: dict[str, VisDataset]) -> None:
-    """Raise a UserError unless the splits can be packed together and all frames exist."""
+    """Raise a UserError unless the splits can be packed together and all frames can be read."""
     first = next(iter(datasets.values()))
-    names = [category.name for category in first.categories]
-    if len(set(names)) < len(names):
-        raise UserError(
-            f"{first.annotations_path}: two categories have one name; correct the annotations file"
-        )
     for dataset in datasets.values():
         if dataset.categories != first.categories:
             raise UserError(
@@ -96,6 +92,7 @@ def _check(datasets: dict[str, VisDataset]) -> None:
                         f"{dataset.frame_path(video, frame)}: no such image; unpack the frames, or choose "
                         "other splits (--splits)"
                     )
+                check_frame(dataset.frame_path(video, frame), (video.height, video.width))
 
 
 def _build(
