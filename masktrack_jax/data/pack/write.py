@@ -40,6 +40,10 @@ def pack(
     title = files.name or own_name(files.folder)
     output = pathlib.Path(output)
     target = output / "vis_frames" / title / "1.0.0"
+    try:
+        os.path.abspath(target).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{output}: is not UTF-8, as ArrayRecord needs; choose another --output") from None
     if target.exists():
         raise UserError(f"{target}: exists; remove it or choose another --output")
     datasets = {split: read_unpacked(one) for split, one in chosen.items()}

@@ -64,3 +64,9 @@ def test_a_frame_that_training_refuses_is_refused_with_the_same_line(tmp_path, c
             run(root)
         lines.add(str(caught.value))
     assert len(lines) == 1 and not (tmp_path / "packed").exists()
+
+
+def test_an_output_that_is_not_utf8_is_one_line(tmp_path):
+    root = write(tmp_path / "street")
+    with pytest.raises(UserError, match="is not UTF-8, as ArrayRecord needs; choose another --output"):
+        pack(root, tmp_path / "\udcff")
