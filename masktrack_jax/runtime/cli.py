@@ -1,6 +1,7 @@
 """Start-up code shared by all commands: flags, one-line errors, and JAX's compilation cache."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime import memory, signals
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import make_folder, whole
 from masktrack_jax.runtime.streams import usable_streams
 from masktrack_jax.runtime.suggest import nearest_key
@@ -24,6 +25,8 @@ T = TypeVar("T")
 # The type that a flag needs, by the start of the parser's message.
 TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "could not": "a number"}
 WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
+# Errors that come from the path, not from this code: `Path.exists` and others raise them too.
+PATH_FAULTS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ESTALE)
 PROBE = 2**20  # bytes that the folder of the compilation cache must have room for
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
@@ -165,8 +168,9 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; a `UserError` or a lack of memory becomes one line on stderr and exit status 1.
+    """Run `main(*args)`; its errors that users can mend become one line on stderr and exit status 1.
 
+    These are a `UserError`, a lack of memory, and a path that the system refuses.
     See `usable_streams` for what is printed.
     """
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
@@ -181,11 +185,19 @@ def run(main: Callable[..., T], *args: Any) -> T:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not (reason := memory.shortage(error)):
+        if not (reason := memory.shortage(error) or _fault_of_path(error)):
             raise
         print(f"error: {reason}", file=sys.stderr)
         signals.end_soon(1)
         sys.exit(1)
+
+
+def _fault_of_path(error: Exception) -> str:
+    """The line for a path that the system refuses; empty for other errors."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in PATH_FAULTS:
+        return ""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+    return printable(f"{name}: {error.strerror}; give another path, or change its permissions")
 
 
 def _one_line(error: Exception) -> str:

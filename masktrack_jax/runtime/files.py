@@ -82,7 +82,7 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
             raise UserError(f"{error.filename}: {error.strerror}; it is needed for {path}") from error
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
     finally:
-        if partial.is_dir():
+        if os.path.isdir(partial):  # unlike `Path.is_dir`, false for a name that is too long
             shutil.rmtree(partial, ignore_errors=True)
-        elif partial.exists():
+        elif os.path.exists(partial):
             partial.unlink()

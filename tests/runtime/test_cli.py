@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from masktrack_jax.runtime.cli import check_cache, keep_programs
+from masktrack_jax.runtime.cli import check_cache, keep_programs, run
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -47,3 +47,13 @@ def test_a_cache_that_cannot_be_written_is_one_line_and_no_obstacle(tmp_path, ca
     environment = {CACHE: "gs://bucket/jax"}
     check_cache(environment)
     assert CACHE in environment
+
+
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run((tmp_path / ("x" * 300)).exists)
+    line = capsys.readouterr().err
+    assert ended.value.code == 1 and line.count("\n") == 1
+    assert line.endswith("xxx: File name too long; give another path, or change its permissions\n")
+    with pytest.raises(FileNotFoundError):
+        run((tmp_path / "no").read_bytes)

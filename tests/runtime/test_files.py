@@ -71,3 +71,9 @@ def test_a_device_is_not_replaced(tmp_path, monkeypatch, path):
     ):
         pytest.fail("something would be written")
     check_replaceable("/dev/shm/new")
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    words = r"cannot be written \(File name too long\); choose another --output"
+    with pytest.raises(UserError, match=words), whole(tmp_path / ("x" * 250)) as partial:
+        partial.touch()
