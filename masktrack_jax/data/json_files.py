@@ -171,7 +171,8 @@ def _parse(path: str | Path, text: bytes) -> Any:
         _refuse_other_files(path, text)
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
-        raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
+        reason = str(error).partition(":")[0]  # then comes advice on Python
+        raise UserError(f"{path}: is not JSON that can be read ({reason}); correct the file") from None
     finally:
         if collecting:
             gc.enable()

@@ -32,7 +32,9 @@ def shown(value: object) -> str:
         return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
     if isinstance(value, list | tuple) and len(value) <= 4 and not any(map(_is_container, value)):
         return f"[{', '.join(map(shown, value))}]"
-    if value is None or _is_container(value):
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, dict):
         return kind_of(value)
     if isinstance(value, bool):
         return "true" if value else "false"
