@@ -1,15 +1,17 @@
 """Read and write the JSON files of data sets and results; all other modules use these functions."""
 
 import codecs
+import functools
 import gc
 import json
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from masktrack_jax.data.labels import LabelsFile, check_labels
-from masktrack_jax.data.values import kind_of
+from masktrack_jax.data.values import kind_of, shown
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
@@ -162,7 +164,7 @@ def _parse(path: str | Path, text: bytes) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # the garbage collector would scan millions of new objects for nothing
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=functools.partial(_object, path))
     except json.JSONDecodeError as error:
         _refuse_other_files(path, text)
         where = f"line {error.lineno} column {error.colno}"
@@ -176,6 +178,15 @@ def _parse(path: str | Path, text: bytes) -> Any:
     finally:
         if collecting:
             gc.enable()
+
+
+def _object(path: str | Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises a UserError if a key would replace an earlier one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"{path}: has the key {shown(twice)} twice in one object; keep one of them")
+    return found
 
 
 def _refuse_other_files(path: str | Path, text: bytes) -> None:
