@@ -5,6 +5,7 @@ other arrays.
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -29,8 +30,11 @@ Array = Any  # a NumPy or JAX array
 
 
 def plain_names(names: Sequence[str]) -> list[str]:
-    """The names in lower case with single spaces; homonyms get different names."""
-    words = [" ".join(re.split(r"[\s_-]+", name.lower().strip())) for name in names]
+    """The names in lower case with single spaces and composed letters; homonyms get different names."""
+    composed = [
+        unicodedata.normalize("NFKC", name).casefold() for name in names
+    ]  # é may be one letter or two
+    words = [" ".join(re.split(r"[\s_-]+", name.strip())) for name in composed]
     if "keyboard" in words:  # COCO's mouse is the computer's, YouTube-VIS's is the animal
         words = ["computer mouse" if word == "mouse" else word for word in words]
     return words

@@ -2,7 +2,16 @@
 
 from typing import Any, NamedTuple
 
-from masktrack_jax.data.values import Id, Report, known_id, record_name, shown, unique_ids, whole_number
+from masktrack_jax.data.values import (
+    Id,
+    Report,
+    known_id,
+    record_name,
+    shown,
+    typed,
+    unique_ids,
+    whole_number,
+)
 
 
 class Image(NamedTuple):
@@ -90,8 +99,13 @@ def _images(records: list, video_ids: set[Id], report: Report) -> dict[Id, Image
 
 def _video(record: dict, inside: dict[int, Image], where: str, report: Report) -> list[dict[str, Any]]:
     """The record of a video in the YouTube-VIS format, or none if it is faulty."""
-    if sorted(inside) != list(range(len(inside))) or not inside:
-        report("wrong frames", where, f"has {len(inside)} images, whose `frame_id` do not count from 0")
+    if not inside:
+        report("wrong frames", where, "has no image in `images`")
+        return []
+    if sorted(inside) != list(range(len(inside))):
+        numbers = ", ".join(map(str, sorted(inside)[:3])) + (", …" if len(inside) > 3 else "")
+        problem = f"has {len(inside)} images, whose `frame_id` do not count from 0: {numbers}"
+        report("wrong frames", where, problem)
         return []
     images = [inside[frame] for frame in range(len(inside))]
     height, width = images[0].size
@@ -125,6 +139,10 @@ def _objects(
         if image_id is None or instance is None or absent or images[image_id].video_id not in lengths:
             continue
         video_id, frame = images[image_id][:2]
+        if (stated := box.get("video_id")) not in (None, video_id):
+            problem = f"has `video_id` {typed(stated)} but its image is of video {typed(video_id)}"
+            report("unknown ids", where, problem)
+            continue
         new = {
             "id": len(objects) + 1,
             "instance_id": instance,

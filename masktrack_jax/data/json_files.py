@@ -1,15 +1,17 @@
 """Read and write the JSON files of data sets and results; all other modules use these functions."""
 
 import codecs
+import functools
 import gc
 import json
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from masktrack_jax.data.labels import LabelsFile, check_labels
-from masktrack_jax.data.values import kind_of
+from masktrack_jax.data.values import kind_of, shown
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
@@ -20,6 +22,14 @@ _OTHER_FILES = {
     b"PK\x03\x04": "a zip; unpack it",
     b"\xff\xd8\xff": "a picture; check the path",
     b"\x89PNG": "a picture; check the path",
+    b"BZh": "packed by bzip2; unpack it",
+    b"\xfd7zXZ": "packed by xz; unpack it",
+    b"7z\xbc\xaf": "packed by 7-Zip; unpack it",
+    b"Rar!": "packed by RAR; unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"\x80": "a pickle of Python; write its content as JSON",
+    b"<": "a web page or XML; download the file itself",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file with `git lfs pull`",
 }
 _MUCH = 2**28  # bytes of JSON, which are seldom less than a hundredth when they are packed
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -152,20 +162,38 @@ def _parse(path: str | Path, text: bytes) -> Any:
     collecting = gc.isenabled()
     gc.disable()  # the garbage collector would scan millions of new objects for nothing
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=functools.partial(_object, path))
     except json.JSONDecodeError as error:
+        _refuse_other_files(path, text)
         where = f"line {error.lineno} column {error.colno}"
         raise UserError(f"{path}: is not valid JSON at {where} ({error.msg}); correct the file") from None
     except UnicodeDecodeError:
-        for start, kind in _OTHER_FILES.items():
-            if text.startswith(start):
-                raise UserError(f"{path}: is not JSON but {kind}") from None
+        _refuse_other_files(path, text)
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (RecursionError, ValueError) as error:  # lists a thousand deep; a number of a thousand digits
-        raise UserError(f"{path}: is not JSON that can be read ({error}); correct the file") from None
+        reason = str(error).partition(":")[0]  # then comes advice on Python
+        raise UserError(f"{path}: is not JSON that can be read ({reason}); correct the file") from None
     finally:
         if collecting:
             gc.enable()
+
+
+def _object(path: str | Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises a UserError if a key would replace an earlier one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"{path}: has the key {shown(twice)} twice in one object; keep one of them")
+    return found
+
+
+def _refuse_other_files(path: str | Path, text: bytes) -> None:
+    """Raise a UserError that names what is in the file, if it is known."""
+    if not text.strip(b"\0 \t\r\n"):
+        raise UserError(f"{path}: is empty; copy or write it again") from None
+    for start, kind in _OTHER_FILES.items():
+        if text.startswith(start):
+            raise UserError(f"{path}: is not JSON but {kind}") from None
 
 
 def _is_utf8(text: bytes) -> bool:

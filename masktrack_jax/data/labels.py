@@ -131,7 +131,7 @@ def _records(content: dict, key: str, report: Report) -> list:
         return records
     found = f" but {kind_of(records)}" if key in content else ""
     if key == "videos" and "images" in content:
-        found = " but `images`, as a file on single images has"
+        found = " but `images`, as a file on single images has, which data.convert --from coco reads"
     report("missing lists", "the file", f"has no list of objects `{key}`{found}")
     return []
 

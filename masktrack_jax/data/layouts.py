@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from masktrack_jax.data.vis import find_frame
 from masktrack_jax.runtime.errors import UserError
 
 # The splits, and their names in folders and files.
@@ -191,7 +192,7 @@ def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Pat
     Raises a UserError that lists the folders if none does.
     """
     absent = {
-        folder: [name for name in first_frames if not os.path.isfile(folder / name)]
+        folder: [name for name in first_frames if not os.path.isfile(find_frame(folder, name))]
         for folder in files.frames
     }
     for folder, names in absent.items():

@@ -29,8 +29,10 @@ def check_categories(records: list, report: Report) -> dict[int, dict[str, Any]]
             continue
         where = f"category {found}"
         name = record.get("name")
-        if name is None or name == "":
+        if "name" not in record:
             report("categories without a name", where, "has no `name`")
+        elif name == "":
+            report("categories without a name", where, "has `name` '', which is empty")
         elif not isinstance(name, str):
             report("categories without a name", where, f"has `name` {shown(name)}, which is not text")
         categories[found] = record | {"id": found}
@@ -56,7 +58,9 @@ def check_video(record: dict, video_id: Id, report: Report) -> dict[str, Any] | 
     checked = record | {"id": video_id, "height": height, "width": width}
     if names is not None or record.get("length") is None:
         if not isinstance(names, list) or not names:
-            fault("videos without frames", where, "has no list of frames `file_names`")
+            found = f"has `file_names` {shown(names)}, expected a list of frames"
+            absent = "has no list of frames `file_names`"
+            fault("videos without frames", where, found if "file_names" in record else absent)
             return None
         checked["file_names"] = [_file_name(name, where, fault) for name in names]
         if length not in (None, len(names)):
@@ -122,8 +126,10 @@ def _per_frame(record: dict, key: str, video: dict, where: str, report: Report) 
     if key != "segmentations" and (entries is None or entries == []):
         return None
     if not isinstance(entries, list) or len(entries) != video["length"]:
-        found = f"{len(entries)} entries" if isinstance(entries, list) else "no list"
-        problem = f"has {found} in `{key}` but its video {shown(video['id'])} has {video['length']} frames"
+        frames = f"its video {shown(video['id'])} has {video['length']} frames"
+        problem = f"has `{key}` {typed(entries)}, expected a list: {frames}"
+        if isinstance(entries, list):
+            problem = f"has {len(entries)} entries in `{key}` but {frames}"
         report("wrong lengths", where, problem)
         return None
     return [None if entry == [] else entry for entry in entries] if [] in entries else entries

@@ -11,7 +11,8 @@ Id = int | str  # of a video; the ids of categories are integers
 # Called with the kind of a fault, the record and its problem: raises an exception, or collects the fault.
 Report = Callable[[str, str, str], None]
 
-_LARGEST_ID = 2**63 - 1  # ids are stored in 64 bits
+LARGEST_ID = 2**63 - 1  # ids are stored in 64 bits
+_OTHER_NAMES = {"frame_id": "frame_index", "instance_id": "track_id"}  # in TAO and exports of single images
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
 
 
@@ -31,7 +32,9 @@ def shown(value: object) -> str:
         return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
     if isinstance(value, list | tuple) and len(value) <= 4 and not any(map(_is_container, value)):
         return f"[{', '.join(map(shown, value))}]"
-    if value is None or _is_container(value):
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, dict):
         return kind_of(value)
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -57,15 +60,18 @@ def is_number(value: Any, limit: float) -> bool:
 
 
 def whole_number(
-    record: Mapping[str, Any], key: str, where: str, report: Report, kind: str, low: int = -_LARGEST_ID
+    record: Mapping[str, Any], key: str, where: str, report: Report, kind: str, low: int = -LARGEST_ID
 ) -> int | None:
     """The integer `record[key]`, at least `low`. Any other value is reported as `kind` and gives None."""
     if key not in record:
-        report(kind, where, f"has no `{key}`")
+        other = _OTHER_NAMES.get(key)
+        hint = f" but `{other}`, which data.convert --from coco reads" if other in record else ""
+        report(kind, where, f"has no `{key}`{hint}")
         return None
     value = as_integer(record[key])
-    if value is None or not low <= value <= _LARGEST_ID:
+    if value is None or not low <= value <= LARGEST_ID:
         expected = "a whole number" if low < 0 else f"a whole number from {low} on"
+        expected += ", below 2^63" if value is not None and value > LARGEST_ID else ""
         report(kind, where, f"has `{key}` {typed(record[key])}, expected {expected}")
         return None
     return value
@@ -103,6 +109,12 @@ def unique_ids(records: list, noun: str, report: Report, *, text: bool = False) 
 def as_id(value: object) -> Id | None:
     """The id as an integer or text; None for any other value."""
     return value if isinstance(value, str) else as_integer(value)
+
+
+def numbered_id(value: object) -> Id | None:
+    """Like `as_id`, but text of digits is its number: "7" is 7."""
+    found = as_id(value)
+    return int(found) if isinstance(found, str) and found.isdecimal() and len(found) < 19 else found
 
 
 def crowd_flag(record: Mapping[str, Any], where: str, report: Report) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import ABSENT, LabelsFile
-from masktrack_jax.data.values import Id, record_error, shown
+from masktrack_jax.data.values import LARGEST_ID, Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
@@ -138,7 +138,9 @@ def read_vis(
     return VisDataset(
         categories=tuple(Category(record["id"], record["name"]) for record in labels["categories"]),
         videos=tuple(map(_video, labels["videos"])),
-        frames_root=default_frames_root(path) if frames_root is None else pathlib.Path(frames_root),
+        frames_root=default_frames_root(path, labels["videos"])
+        if frames_root is None
+        else pathlib.Path(frames_root),
         labelled=bool(labels.get("annotations")),
         objects=read_objects(labels, left_out),
         annotations_path=path,
@@ -146,11 +148,20 @@ def read_vis(
     )
 
 
-def default_frames_root(path: str | pathlib.Path) -> pathlib.Path:
-    """The frames folder of an annotations file: `JPEGImages` beside it or in a folder with its name."""
+def default_frames_root(path: str | pathlib.Path, videos: Sequence[dict] = ()) -> pathlib.Path:
+    """The frames folder of an annotations file: `JPEGImages` beside it or in a folder with its name.
+
+    It is the file's own folder if only that has the first frame of these `videos`: their names then begin
+    with `JPEGImages`.
+    """
     path = pathlib.Path(path)
     beside = path.parent / "JPEGImages"
     named = path.parent / path.stem / "JPEGImages"
+    first = next((video["file_names"][0] for video in videos if video.get("file_names")), None)
+    if first is not None:
+        folders = beside, named, path.parent
+        if [os.path.isfile(find_frame(folder, first)) for folder in folders] == [False, False, True]:
+            return path.parent
     return named if named.is_dir() and not beside.is_dir() else beside
 
 
@@ -180,7 +191,8 @@ def read_objects(labels: LabelsFile, left_out: Findings) -> dict[Id, tuple[VisOb
     Adds to `left_out` a note for every box, mask and object that training leaves out or takes from the mask.
     """
     records = labels.get("annotations") or []
-    ids = [number for record in records if (number := as_integer(record.get("id"))) is not None]
+    given = [as_integer(record.get("id")) for record in records]
+    ids = [number for number in given if number is not None and abs(number) <= LARGEST_ID]
     if len(set(ids)) < len(records):
         ids = list(range(1, len(records) + 1))
     sizes = {video["id"]: (video["height"], video["width"]) for video in labels["videos"]}

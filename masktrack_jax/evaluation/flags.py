@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.files import is_same_file
+from masktrack_jax.runtime.files import check_replaceable, is_same_file
 
 # Keys of the config that --annotations replaces.
 OF_SPLIT = tuple(
@@ -45,6 +45,7 @@ def check_flags(given: Mapping[str, Any], changed: Collection[str] = ()) -> None
 
 def _check_output(output: Path, given: Mapping[str, Any]) -> None:
     """Raise a UserError if the metrics would replace an input, or another file of the output."""
+    check_replaceable(output)
     for name in ("annotations", "results"):
         if given[name] and is_same_file(output, given[name]):
             raise UserError(f"{output}: --output would replace --{name}; give another --output")

@@ -45,13 +45,14 @@ def score_files(
     results = open_results(results_path)
     if len(results.found) > 1:
         raise UserError(f"{results_path}: holds {', '.join(results.found[:5])}; zip one of them alone")
+    labels = read_ground_truth(annotations_path)
     return score_tracks(
-        read_ground_truth(annotations_path),
+        labels,
         results.content,
         (str(annotations_path), str(results_path)),
         output_path,
         diagnosed=diagnosed,
-        frames_root=frames_root or default_frames_root(annotations_path),
+        frames_root=frames_root or default_frames_root(annotations_path, labels["videos"]),
     )
 
 

@@ -17,6 +17,7 @@ from masktrack_jax.runtime.errors import UserError
 MOST_TRACKS = 100  # of one category in one video; the official rule leaves out all others
 UNKNOWN_CATEGORY = "tracks whose `category_id` is not in the annotations"
 OTHER_SIZE = "masks whose size is not the video's"
+_NAMES_OF_LISTS = ("annotations", "results", "predictions", "tracks")  # in files that wrap the list
 _BATCH = 64  # tracks whose masks are checked at once
 _CURES = {
     "video_id": "write the id of a video in the annotations",
@@ -128,9 +129,9 @@ def _not_a_list(content: object) -> str:
         if isinstance(content, dict)
         else []
     )
-    cure = f"write its list `{lists[0]}` alone" if lists else "give the results file"
-    if "segmentations" in lists:
-        cure = "write a list with an object for each track"
+    cure = "write a list with an object for each track" if lists else "give the results file"
+    if named := [key for key in _NAMES_OF_LISTS if key in lists]:
+        cure = f"write its list `{named[0]}` alone"
     return f"is not a JSON list of tracks but {kind_of(content)}; {cure}"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from masktrack_jax.checkpoints.categories import plain_names
 from masktrack_jax.data.json_files import read_json
+from masktrack_jax.data.records import check_categories
+from masktrack_jax.data.values import record_error
 from masktrack_jax.runtime.errors import UserError
 
 Category = tuple[int, str]  # id, name
@@ -68,8 +71,9 @@ def read_categories(choice: str) -> list[Category]:
         raise UserError(f"{choice}: no such file ({error}); give one, or one of {known}") from None
     content = read_json(path)
     try:
-        if isinstance(content, dict):
-            found = [(int(entry["id"]), str(entry["name"])) for entry in content["categories"]]
+        if isinstance(content, dict) and isinstance(content.get("categories"), list):
+            records = check_categories(content["categories"], functools.partial(_stop, path))
+            found = [(number, record["name"]) for number, record in records.items()]
         else:
             found = with_ids(content)
     except (ValueError, KeyError, TypeError):
@@ -77,6 +81,11 @@ def read_categories(choice: str) -> list[Category]:
     if not found:
         raise UserError(f"{path}: names no category; give annotations or a JSON list of names")
     return found
+
+
+def _stop(path: Path, kind: str, where: str, problem: str) -> None:
+    del kind
+    raise record_error(path, where, problem)
 
 
 def with_ids(names: Sequence[str]) -> list[Category]:

@@ -4,6 +4,7 @@ A segmentation has one of three forms: an RLE with compressed counts (text), an 
 a list of polygons x, y, x, y, … in pixels.
 """
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import NamedTuple
@@ -155,7 +156,8 @@ def _to_rle(segmentation: object, size: Size, any_size: bool, place: int) -> Rle
         if isinstance(segmentation, list):
             return _draw(segmentation, size)
         if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-            raise ValueError("neither RLE with `size` and `counts` nor polygons")
+            found = reprlib.repr(segmentation)
+            raise ValueError(f"neither RLE with `size` and `counts` nor polygons but {found}")
         return _compress(segmentation, *_size_of(segmentation, size, any_size))
     except (ValueError, TypeError, OverflowError) as error:
         raise BrokenSegmentation(place, error) from error

@@ -1,7 +1,7 @@
 """Start-up code shared by all commands: flags, one-line errors, and JAX's compilation cache."""
 
 import contextlib
-import io
+import errno
 import logging
 import os
 import re
@@ -18,12 +18,15 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.runtime import memory, signals
 from masktrack_jax.runtime.errors import UserError, one_line, printable
 from masktrack_jax.runtime.files import make_folder, whole
+from masktrack_jax.runtime.streams import usable_streams
 from masktrack_jax.runtime.suggest import nearest_key
 
 T = TypeVar("T")
 # The type that a flag needs, by the start of the parser's message.
 TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "could not": "a number"}
 WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
+# Errors that come from the path, not from this code: `Path.exists` and others raise them too.
+PATH_FAULTS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ESTALE)
 PROBE = 2**20  # bytes that the folder of the compilation cache must have room for
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
@@ -136,6 +139,8 @@ def _flag_errors(argv: Sequence[str], keys: Callable[[], Collection[str]], hint:
         if found := WRONG_TYPE.match(str(error)):
             key, value, reason = found.groups()
             raise UserError(f"{key}: is {value!r}; must be {TYPES[reason]}") from None
+        if isinstance(error, OSError) and error.filename is None:  # of the output: --help is printed here
+            raise
         if isinstance(error, flags.Error | OSError | TypeError | ValueError):
             raise UserError(f"{one_line(error, 300)}; see --help") from None
         raise
@@ -163,31 +168,33 @@ def _unknown_key(message: str, argv: Sequence[str], known: Collection[str]) -> s
 
 
 def run(main: Callable[..., T], *args: Any) -> T:
-    """Run `main(*args)`; an error that the user can fix becomes one line on stderr and exit status 1.
+    """Run `main(*args)`; its errors that users can mend become one line on stderr and exit status 1.
 
-    These are `UserError`, a lack of memory, and an error of the file system about a path.
+    These are a `UserError`, a lack of memory, and a path that the system refuses.
+    See `usable_streams` for what is printed.
     """
     for library in ("jax", "orbax"):  # their INFO messages do not concern users
         logging.getLogger(library).setLevel(logging.WARNING)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # escape what its encoding lacks, as stderr does
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main(*args)
+        with usable_streams():
+            return main(*args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        signals.end_soon(1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        if not (line := _line_for_user(error)):
+        if not (reason := memory.shortage(error) or _fault_of_path(error)):
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {reason}", file=sys.stderr)
         signals.end_soon(1)
         sys.exit(1)
 
 
-def _line_for_user(error: Exception) -> str:
-    """The line for an error that the user can fix; empty for other errors."""
-    if isinstance(error, UserError):
-        return str(error)
-    line = memory.shortage(error)
-    if not line and isinstance(error, OSError) and error.filename is not None:  # such as a name too long
-        line = f"{error.filename}: {error.strerror}; check the path"
-    return printable(line)
+def _fault_of_path(error: Exception) -> str:
+    """The line for a path that the system refuses; empty for other errors."""
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in PATH_FAULTS:
+        return ""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
+    return printable(f"{name}: {error.strerror}; give another path, or change its permissions")

@@ -43,6 +43,14 @@ def sync(path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
+def check_replaceable(path: str | Path, advice: str = "choose another --output") -> None:
+    """Raise a UserError for a device, a pipe, or /dev/stdout: a file in its place would damage the system."""
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    of_system = folder == "/dev" or folder.startswith("/proc/")
+    if of_system or (os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))):
+        raise UserError(f"{path}: is a device or a pipe, which a file would replace; {advice}")
+
+
 @contextmanager
 def whole(path: str | Path, advice: str = "choose another --output") -> Iterator[Path]:
     """Write atomically: yields a temporary path that is renamed to `path` on success and deleted on error.
@@ -50,6 +58,7 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
     An existing file is replaced, so a reader sees the old one or the new one. An existing folder is replaced
     only if it is empty. Raises a UserError that ends with `advice` if writing fails.
     """
+    check_replaceable(path, advice)
     target = Path(os.path.abspath(path))
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
@@ -62,7 +71,7 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
             raise UserError(f"{error.filename}: {error.strerror}; it is needed for {path}") from error
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
     finally:
-        if partial.is_dir():
+        if os.path.isdir(partial):  # unlike `Path.is_dir`, false for a name that is too long
             shutil.rmtree(partial, ignore_errors=True)
-        elif partial.exists():
+        elif os.path.exists(partial):
             partial.unlink()

@@ -77,6 +77,11 @@ def inspect_image(path: ImageSource, size: Size | None = None) -> ImageFacts:
         return facts
 
 
+def check_frame(path: ImageSource, size: Size) -> None:
+    """Raise the UserError with which `read_image` refuses a frame of `size`; faster."""
+    _check_size(inspect_image(path, size), size, path)
+
+
 def _facts(image: Image.Image, path: ImageSource) -> ImageFacts:
     """The facts of an open image. Raises a UserError if it cannot be a frame."""
     if image.mode == "F":
@@ -133,9 +138,15 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
     except UserError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
-        if isinstance(error, UnidentifiedImageError) and is_heic(_start(path if file is None else file)):
-            raise UserError(f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG") from None
-        raise UserError(f"{path}: cannot be read as an image ({one_line(error)}); replace the file") from None
+        if isinstance(error, UnidentifiedImageError):
+            if is_heic(_start(path if file is None else file)):
+                raise UserError(
+                    f"{path}: is a HEIC picture, which cannot be read; convert it to JPEG"
+                ) from None
+            reason = "cannot identify image file"  # the error's text has the address of `file`
+        else:
+            reason = one_line(error)
+        raise UserError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 
 
 def is_heic(start: bytes) -> bool:

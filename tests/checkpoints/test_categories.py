@@ -21,6 +21,10 @@ def test_spelling_does_not_matter():
     ]
 
 
+def test_letters_of_two_parts_are_letters():
+    assert match_categories(["caf\u00e9", "stra\u00dfe"], ["STRASSE", "cafe\u0301"]) == [1, 0]
+
+
 def test_the_same_name_goes_before_an_alias():
     assert match_categories(["sedan", "car"], ["car", "sedan"]) == [1, 0]
     assert match_categories(["sedan"], ["bus", "car"]) == [1]

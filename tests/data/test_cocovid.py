@@ -36,7 +36,10 @@ def test_mmtrackings_converted_file_is_the_same_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("key", "change", "message"),
     [
-        ("images", {"frame_id": 5}, "video 7 has 2 images, whose `frame_id` do not count from 0"),
+        ("images", {"frame_id": 5}, "video 7 has 2 images, whose `frame_id` do not count from 0: 1, 5"),
+        ("images", {"frame_id": ..., "frame_index": 0}, "image 1 has no `frame_id` but `frame_index`, which"),
+        ("annotations", {"video_id": 3}, "annotation 1 has `video_id` 3 but its image is of video 7"),
+        ("videos", {"id": 77}, "image 1 has `video_id` 7, which is not among the videos"),
         ("images", {"file_name": ...}, "image 1 has no `file_name`"),
         ("annotations", {"image_id": 99}, "annotation 1 has `image_id` 99, which is not among the images"),
         ("annotations", {"instance_id": ...}, "annotation 1 has no `instance_id`"),

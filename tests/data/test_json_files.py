@@ -1,9 +1,11 @@
 """The readers of JSON: every encoding and kind of file that a command accepts, and one line for the rest."""
 
+import bz2
 import gc
 import gzip
 import json
 import os
+import pickle
 import threading
 import zipfile
 
@@ -51,14 +53,20 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
     ("content", "message"),
     [
         (None, r"cannot be read \(No such file"),
-        (b"", "is not valid JSON at line 1 column 1"),
+        (b"", "is empty; copy or write it again"),
+        (b"\0" * 99, "is empty; copy or write it again"),
+        (b"<!DOCTYPE html>", "is not JSON but a web page or XML; download the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS; fetch the file with"),
+        (pickle.dumps([]), "is not JSON but a pickle of Python; write its content as JSON"),
+        (bz2.compress(b"{}"), "is not JSON but packed by bzip2; unpack it"),
         (b'{\n "a": }', "is not valid JSON at line 2 column 7"),
         ("Bär".encode("latin-1"), "is not UTF-8; save it as UTF-8"),
         ("中文".encode("gbk"), "is not UTF-8; save it as UTF-8"),
         (b"\xff\xd8\xff\xe0 jpeg", "is not JSON but a picture; check the path"),
         (gzip.compress(b"{}"), "is not JSON but packed by gzip; unpack it"),
         (b"[" * 100_000, "is not JSON that can be read"),
-        (b"1" * 10_000, "is not JSON that can be read"),
+        (b"1" * 10_000, r"is not JSON that can be read \(Exceeds the limit [^:;]*\); correct the file"),
+        (b'{"a": [1], "b": 2, "a": []}', "has the key 'a' twice in one object; keep one of them"),
     ],
 )
 @pytest.mark.parametrize("read", [read_json, read_object, read_labels, read_results])

@@ -70,6 +70,9 @@ REFUSED = {
         "category number 1 has `id` '9' (text), expected",
     ),
     "ids of two types": (of("videos", "id", to="x"), "video number 2 has `id` 3, but those before it are of"),
+    "empty category name": (of("categories", "name", to=""), "category 9 has `name` '', which is empty"),
+    "id of 2^70": (of("videos", "id", to=2**70), "expected a whole number, below 2^63"),
+    "frames as an object": (of("videos", "file_names", to={}), "has `file_names` an object, expected a list"),
     "category name": (of("categories", "name", to=9), "category 9 has `name` 9, which is not text"),
     "no category name": (without("categories", 0, "name"), "category 9 has no `name`"),
     "reference as text": (of("annotations", "video_id", to="7"), "`video_id` '7' (text), which is not among"),
@@ -88,7 +91,7 @@ REFUSED = {
     "two masks": (of("annotations", "segmentations", to=[RLE]), "has 1 entries in `segmentations` but its"),
     "NaN as mask": (
         mask(np.nan),
-        "frame 0, is not a mask (neither RLE with `size` and `counts` nor polygons)",
+        "frame 0, is not a mask (neither RLE with `size` and `counts` nor polygons but nan)",
     ),
     "two points": (mask([[5, 6, 20, 6]]), "is not a mask (a polygon that is not a list of three or more"),
     "flat polygon": (

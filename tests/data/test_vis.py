@@ -89,7 +89,10 @@ def test_boxes_are_clipped_filtered_or_taken_from_the_mask(tmp_path, polygon, bo
         (without("categories", 0, "name"), "category 9 .*`name`"),
         (without("annotations", 0, "video_id"), "annotation 1 has no `video_id`"),
         (without("annotations", 0, "segmentations"), "annotation 1 has no `segmentations`"),
-        (set_to("annotations", 0, "segmentations", to=None), "annotation 1 has no list in `segmentations`"),
+        (
+            set_to("annotations", 0, "segmentations", to=None),
+            "annotation 1 has `segmentations` null, expected a list",
+        ),
         (set_to("annotations", 0, "video_id", to=8), "annotation 1 .*8.* not among the videos"),
         (set_to("annotations", 0, "category_id", to=[9]), "annotation 1 .*not among the categories"),
         (set_to("annotations", 0, "bboxes", to=[None]), "annotation 1 has 1 entries in `bboxes`"),

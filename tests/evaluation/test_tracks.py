@@ -69,6 +69,8 @@ def test_both_commands_refuse_with_the_same_line(files, change, line):
     "content, words",
     [
         ({"annotations": PERFECT}, "but an object; write its list `annotations` alone"),
+        ({"info": [], "predictions": PERFECT}, "but an object; write its list `predictions` alone"),
+        ({"1": PERFECT[:1], "2": PERFECT[1:]}, "but an object; write a list with an object for each track"),
         (PERFECT[0], "but an object; write a list with an object for each track"),
         (7, "but a number; give the results file"),
     ],

@@ -129,7 +129,7 @@ FAULTS |= {
     "segmentations": (change(segmentations=[None]), "wrong lengths", "1 entries in `segmentations`"),
     "bboxes": (change(bboxes=[BOX]), "wrong lengths", "1 entries in `bboxes`"),
     "areas": (change(areas=[88] * 3), "wrong lengths", "3 entries in `areas`"),
-    "no list": (change(segmentations="x"), "wrong lengths", "no list in `segmentations`"),
+    "no list": (change(segmentations="x"), "wrong lengths", "expected a list: its video"),
     "object length": (change(length=5), "wrong lengths", "`length` 5, its video has 2"),
     "object height": (change(height=5), "sizes that disagree", "`height` 5, its video has 20"),
     "mask size": (

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.files import check_replaceable, whole
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path):
@@ -58,3 +58,22 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written"), whole(tmp_path / "file" / "out"):
         raise AssertionError("never comes here")
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/proc/self/fd/1", "pipe"])
+def test_a_device_is_not_replaced(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("the device would be replaced"))
+    with (
+        pytest.raises(UserError, match=f"^{path}: is a device or a pipe, which a file would replace; choose"),
+        whole(path),
+    ):
+        pytest.fail("something would be written")
+    check_replaceable("/dev/shm/new")
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    words = r"cannot be written \(File name too long\); choose another --output"
+    with pytest.raises(UserError, match=words), whole(tmp_path / ("x" * 250)) as partial:
+        partial.touch()

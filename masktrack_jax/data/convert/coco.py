@@ -24,14 +24,15 @@ from masktrack_jax.data.convert.source import (
     named_file,
     note_cut,
     size_error,
+    with_any_case,
 )
 from masktrack_jax.data.json_files import read_object
 from masktrack_jax.data.values import (
     Id,
-    as_id,
     crowd_flag,
     kind_of,
     known_id,
+    numbered_id,
     record_error,
     record_name,
     shown,
@@ -41,11 +42,10 @@ from masktrack_jax.data.values import (
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import decode_segmentation
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.numbers import as_integer
 from masktrack_jax.video.images import Size
 
 Fail = Callable[[str, str, str], NoReturn]
-TrackId = int | str | None
+TrackId = Id | None
 
 
 class Annotation(NamedTuple):
@@ -68,7 +68,7 @@ class Picture(NamedTuple):
     name: str
     path: pathlib.Path
     size: Size
-    group: tuple[str, int | None]  # (folder, video id)
+    group: tuple[str, Id | None]  # (folder, video id)
     order: int | None
     annotations: list[Annotation]
 
@@ -90,7 +90,7 @@ def read(
     pictures = _pictures(_records(path, content, "images"), pathlib.Path(images), fail)
     labels = _records(path, content, "annotations") if "annotations" in content else []
     _annotate(labels, categories, pictures, report, fail)
-    groups: dict[tuple[str, int | None], list[Picture]] = {}
+    groups: dict[tuple[str, Id | None], list[Picture]] = {}
     for picture in pictures.values():
         groups.setdefault(picture.group, []).append(picture)
     stems = Counter(_stem(picture.name) for picture in pictures.values())
@@ -163,14 +163,17 @@ def _pictures(records: list, images: pathlib.Path, fail: Fail) -> dict[int, Pict
             place = named_file(given, images, images)
         except ValueError as error:
             fail("", where, f"has `file_name` {shown(given)}, which {error}")
+        place = with_any_case(place)
         name = os.path.relpath(place, images)
         if name == ".":
             fail("", where, f"has `file_name` {shown(given)}, expected the name of an image")
         height, width = (
             _integer(whole_number(record, key, where, fail, "", 1)) for key in ("height", "width")
         )
-        group = os.path.dirname(name), as_integer(record.get("video_id"))
-        order = as_integer(record.get("frame_id", record.get("frame_index")))
+        group = os.path.dirname(name), _optional_id(record, "video_id", where, fail)
+        order = None
+        if key := next((key for key in ("frame_id", "frame_index") if record.get(key) is not None), None):
+            order = whole_number(record, key, where, fail, "")
         pictures[number] = Picture(where, name, place, (height, width), group, order, [])
     return pictures
 
@@ -199,13 +202,21 @@ def _track_id(record: dict, where: str, fail: Fail) -> TrackId:
     attributes = record.get("attributes")
     for values in (record, attributes if isinstance(attributes, dict) else {}):
         for key in ("track_id", "instance_id"):
-            value = values.get(key)
-            if value is not None:
-                number = as_id(value)
-                if number is None:
-                    fail("", where, f"has `{key}` {shown(value)}, expected a whole number")
-                return number
+            found = _optional_id(values, key, where, fail)
+            if found is not None:
+                return found
     return None
+
+
+def _optional_id(values: dict, key: str, where: str, fail: Fail) -> Id | None:
+    """The id under a key, "7" as 7; None if it is absent or empty."""
+    value = values.get(key)
+    if value is None or value == "":
+        return None
+    found = numbered_id(value)
+    if found is None:
+        fail("", where, f"has `{key}` {shown(value)}, expected a whole number")
+    return found
 
 
 def _still_tracks(
@@ -220,6 +231,8 @@ def _still_tracks(
 def _video(path: pathlib.Path, name: str, pictures: list[Picture], report: Report) -> Clip:
     """The clip of images with track ids."""
     orders = [picture.order for picture in pictures]
+    if len({*orders} - {None}) < len(orders) - orders.count(None):
+        report.notes["videos with two frames of one number, in the order of the frames' names"] += 1
     if None in orders or len({*orders}) < len(orders):
         places = {file_name: place for place, file_name in enumerate(in_order(x.name for x in pictures))}
         pictures = sorted(pictures, key=lambda picture: places[picture.name])
@@ -234,7 +247,7 @@ def _video_tracks(
 ) -> list[ObjectTrack]:
     """One track per track id, and one for each annotation without."""
     tracks: dict[Hashable, ObjectTrack] = {}
-    changed = set()
+    changed, crowds = set(), set()
     for frame, picture in enumerate(pictures):
         _check_size(path, picture, (height, width))
         for number, label in enumerate(picture.annotations):
@@ -249,8 +262,11 @@ def _video_tracks(
                 )
             if track.category != label.category:
                 changed.add(key)
+            if track.iscrowd != label.iscrowd:
+                crowds.add(key)
             track.masks[frame] = _mask(path, label, report, height, width)
     report.notes["tracks whose category changes, taken from their first frame"] += len(changed)
+    report.notes["tracks whose `iscrowd` changes, taken from their first frame"] += len(crowds)
     return [*tracks.values()]
 
 
@@ -263,7 +279,8 @@ def _mask(path: pathlib.Path, label: Annotation, report: Report, height: int, wi
     """The mask of an annotation; parts under three points are left out, None if there are no others."""
     segmentation = label.segmentation
     if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], list):
-        kept = [part for part in segmentation if not isinstance(part, list) or len(part) >= 6]
+        short = [isinstance(x, list) and len(x) < 6 and list not in map(type, x) for x in segmentation]
+        kept = [part for part, left_out in zip(segmentation, short) if not left_out]
         report.left_out["parts of polygons with under 3 points"] += len(segmentation) - len(kept)
         if not kept:
             return None

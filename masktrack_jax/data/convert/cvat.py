@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from masktrack_jax.data.convert.cvat_shapes import draw
+from masktrack_jax.data.convert.cvat_shapes import draw, is_outside
 from masktrack_jax.data.convert.source import (
     Clip,
     ObjectTrack,
@@ -74,7 +74,7 @@ def read(
     video file with the name of each clip, or be the video file; `extract(video, wanted)` writes its wanted
     frames as images and returns them by frame number. Raises UserError.
     """
-    paths = _find(pathlib.Path(input_path))
+    paths = _find(pathlib.Path(input_path), report)
     labels: list[str] = []
     clips = []
     for path in paths:
@@ -83,6 +83,9 @@ def read(
         name = path.resolve().parent.name if path.stem.lower() == "annotations" else path.stem
         frames = _frames(path, task, _place_of(path, name, images), extract, report)
         objects = []
+        for element in root:
+            if element.tag not in ("version", "meta", "track"):
+                report.left_out[f"elements that are not tracks ({element.tag:.20})"] += 1
         for element in root.iterfind("track"):
             shapes = _shapes(path, element, task, frames, report)
             if shapes:
@@ -93,13 +96,15 @@ def read(
     return Source([(None, label) for label in labels], clips)
 
 
-def _find(path: pathlib.Path) -> list[pathlib.Path]:
+def _find(path: pathlib.Path, report: Report) -> list[pathlib.Path]:
     """The XML files at a path."""
     if not path.is_dir():
         return [path]
     own = list_files(path, [".xml"])
     named = [x for x in own if x.stem.lower() == "annotations"]
-    found = named or own or [x for folder in list_folders(path) for x in list_files(folder, [".xml"])]
+    below = [x for folder in list_folders(path) for x in list_files(folder, [".xml"])]
+    found = named or own or below
+    report.left_out["XML files beside or below the export"] += len(own) + len(below) - len(found)
     if not found:
         raise UserError(f"{path}: holds no annotations.xml; check --input")
     return found
@@ -233,7 +238,7 @@ def _attribute(
 def _name(text: str) -> str:
     if not text.strip():
         raise ValueError
-    return text
+    return text.strip()
 
 
 def _shapes(
@@ -254,7 +259,7 @@ def _shapes(
             continue
         number = _attribute(path, element, "frame", int)
         place = task.place(number)
-        outside = element.get("outside") == "1"
+        outside = is_outside(path, element)
         if place is None:
             # CVAT ends a track with an outside shape, possibly one frame after the last.
             if outside:
@@ -283,7 +288,7 @@ def _tracks(
         masks: list[Rle | None] = [None] * len(places)
         for frame, place in enumerate(places):
             after = bisect.bisect_right(keys, place)
-            if after == 0 or shapes[keys[after - 1]].get("outside") == "1":
+            if after == 0 or is_outside(path, shapes[keys[after - 1]]):
                 continue
             now = keys[after - 1]
             later = keys[after] if after < len(keys) else now + 1

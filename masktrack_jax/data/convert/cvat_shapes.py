@@ -30,7 +30,7 @@ def draw(
     if now.tag == "polygon" and len(points) < 3:
         report.left_out["polygons with under 3 points"] += 1
         return None
-    if moved and later is not None and later.get("outside") != "1":
+    if moved and later is not None and not is_outside(path, later):
         target = _points(path, later) if later.tag == now.tag else points[:0]
         if target.shape != points.shape:
             raise UserError(
@@ -46,6 +46,16 @@ def draw(
         return decode_segmentation([polygon], height, width)
     except UserError as error:
         raise UserError(f"{path}: <{now.tag}> of frame {now.get('frame')}: {error}") from None
+
+
+def is_outside(path: pathlib.Path, shape: ElementTree.Element) -> bool:
+    """Whether a shape only marks that its object is out of view."""
+    value = shape.get("outside", "0").lower()
+    if value not in ("0", "1", "false", "true"):
+        raise UserError(
+            f"{path}: a <{shape.tag}> has outside={value!r:.40}, expected 0 or 1; export it again"
+        )
+    return value in ("1", "true")
 
 
 def _points(path: pathlib.Path, shape: ElementTree.Element) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from masktrack_jax.data.convert.source import size_error
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.video.images import Size, open_image
+from masktrack_jax.video.images import Size, open_image, pages_of
 
 VOID = 255  # pixels that are neither an object nor background
 
@@ -54,6 +54,10 @@ def read_label_image(path: pathlib.Path, frame: pathlib.Path, size: Size) -> Lab
         if image.mode not in ("P", "L", "1"):
             raise UserError(
                 f"{path}: is {image.mode}, not a palette PNG; save one channel of 8-bit object numbers"
+            )
+        if len(pages := pages_of(image)) > 1:
+            raise UserError(
+                f"{path}: holds {len(pages)} pictures, expected one; save each as a file of its own"
             )
         if (image.height, image.width) != size:  # before the pixels take memory
             raise size_error(f"{path}: is", (image.height, image.width), size, frame)

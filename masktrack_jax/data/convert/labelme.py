@@ -29,9 +29,10 @@ from masktrack_jax.data.convert.source import (
     named_file,
     note_cut,
     size_error,
+    with_any_case,
 )
 from masktrack_jax.data.json_files import read_object
-from masktrack_jax.data.values import as_id, is_number, shown, typed
+from masktrack_jax.data.values import is_number, numbered_id, shown, typed
 from masktrack_jax.masks.rle import Rle
 from masktrack_jax.masks.segmentations import FAR_AWAY, decode_segmentation
 from masktrack_jax.runtime.errors import UserError
@@ -69,7 +70,10 @@ def read(input_path: str | pathlib.Path, report: Report) -> Source:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; check --input")
     inside = list_files(root, [".json"])
-    by_folder = {root: inside} if inside else {x: list_files(x, [".json"]) for x in list_folders(root)}
+    below = {x: list_files(x, [".json"]) for x in list_folders(root)}
+    by_folder = {root: inside} if inside else below
+    if inside:
+        report.left_out["json files in folders below others"] += sum(map(len, below.values()))
     labels: dict[str, None] = {}
     clips = []
     for folder, jsons in by_folder.items():
@@ -91,9 +95,12 @@ def read(input_path: str | pathlib.Path, report: Report) -> Source:
 def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
     r"""Read a file; its `imagePath` is relative to it, with / or \, and must stay in the folder `root`."""
     content = read_object(path)
-    name = content.get("imagePath")
-    if "imagePath" not in content or not isinstance(content.get("shapes"), list):
-        raise UserError(f"{path}: has no `imagePath` and `shapes`; it is not a LabelMe file")
+    for key in ("imagePath", "shapes"):
+        if key not in content:
+            raise UserError(f"{path}: has no `{key}`, as LabelMe files have; leave the file out, or add it")
+    name, shapes = content["imagePath"], content["shapes"]
+    if not isinstance(shapes, list):
+        raise UserError(f"{path}: has `shapes` {shown(shapes)}, expected a list; correct it")
     if not isinstance(name, str):
         raise UserError(f"{path}: has `imagePath` {shown(name)}, expected the name of its image; correct it")
     try:
@@ -103,6 +110,7 @@ def _frame(path: pathlib.Path, root: pathlib.Path) -> Frame:
             f"{path}: has `imagePath` {shown(name)}, which {error}; put the image beside the file "
             "and correct it"
         ) from None
+    image = with_any_case(image)
     if not os.path.isfile(image):
         raise UserError(f"{path}: its frame {image} does not exist; put it there")
     return Frame(path, content, image)
@@ -155,11 +163,9 @@ def _shape(where: str, record: object) -> tuple[str, Group, Shape]:
         raise UserError(f"{where} has `label` {shown(label)}, expected a name; correct the file")
     kind = record.get("shape_type") or "polygon"
     group = record.get("group_id")
-    number = as_id(group)
+    number = numbered_id(group)
     if group is not None and number is None:
         raise UserError(f"{where} has `group_id` {typed(group)}, expected a whole number; correct the file")
-    if isinstance(number, str) and number.isdecimal():
-        number = int(number)
     pairs = points if isinstance(points, list) else [None]
     if not all(
         isinstance(pair, list) and len(pair) == 2 and all(is_number(x, FAR_AWAY) for x in pair)

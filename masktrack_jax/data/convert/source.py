@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from masktrack_jax.data.values import shown
+from masktrack_jax.data.vis import find_frame
 from masktrack_jax.masks.rle import Rle, encode_mask
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.video.images import IMAGE_SUFFIXES, Size, inspect_image
@@ -185,6 +186,11 @@ def named_file(name: str, folder: pathlib.Path, root: pathlib.Path) -> pathlib.P
     if not any(real.is_relative_to(os.path.realpath(place)) for place in (folder, root)):
         raise ValueError(f"leads out of {root}")
     return path
+
+
+def with_any_case(path: pathlib.Path) -> pathlib.Path:
+    """The path, with its extension in another case if only that exists, as after a copy from Windows."""
+    return find_frame(path.parent, path.name)
 
 
 def size_error(where: str, stated: Size, found: Size, image: pathlib.Path) -> UserError:

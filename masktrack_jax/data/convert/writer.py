@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+from collections import Counter
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -89,6 +90,10 @@ def _write_clips(source: Source, root: pathlib.Path, report: Report, link: bool,
         "annotations": [],
     }
     for clip in tqdm(source.clips, "convert", unit="video", disable=None if progress else True):
+        if twice := next((x for x, count in Counter(clip.frames).items() if count > 1), None):
+            raise UserError(
+                f"{twice[1]}: is named twice in the labels of video {clip.name}; remove one of its records"
+            )
         for name in (clip.name, *(f"{clip.name}/{frame}" for frame, _ in clip.frames)):
             _check_name(name)
         height, width = _clip_size(clip, report)

@@ -120,7 +120,7 @@ def _check_frames(
     progress: bool,
 ) -> None:
     """Report frames that are missing, truncated, or not of their video's size."""
-    root = default_frames_root(path) if frames_root is None else pathlib.Path(frames_root)
+    root = default_frames_root(path, videos) if frames_root is None else pathlib.Path(frames_root)
     if not root.is_dir():
         if frames_root is not None:
             raise UserError(f"{root}: no such folder; check --frames")

@@ -104,4 +104,4 @@ def _parse(record: bytes) -> Frame:
     """The fields of a record, a serialised tf.train.Example."""
     fields = tf_example_pb2.Example.FromString(record).features.feature
     (name,), (image,) = (fields[key].bytes_list.value for key in ("file_name", "image"))
-    return Frame(name.decode(), image)
+    return Frame(name.decode(errors="surrogateescape"), image)

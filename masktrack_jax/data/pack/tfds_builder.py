@@ -5,14 +5,15 @@ TensorFlow. The images are the bytes of the original files, not encoded again.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from masktrack_jax.data.vis import Video, VisDataset
+from masktrack_jax.data.vis import Category, Video, VisDataset
+from masktrack_jax.runtime.errors import printable
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -34,10 +35,10 @@ class VisFrames(tfds.core.GeneratorBasedBuilder):
         `rle` holds the counts of a compressed RLE. Objects without a box (`vis.VisObject`) are left out.
         """
         datasets = self.builder_config.datasets.values()
-        names = [category.name for dataset in datasets for category in dataset.categories]
+        categories = next(iter(datasets)).categories  # those of all splits
         objects = {
             "annotation_id": np.int64,
-            "label": tfds.features.ClassLabel(names=list(dict.fromkeys(names))),
+            "label": tfds.features.ClassLabel(names=_class_names(categories)),
             "iscrowd": np.bool_,
             "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
             "rle": tfds.features.Text(),
@@ -79,11 +80,19 @@ class VisFrames(tfds.core.GeneratorBasedBuilder):
                     progress.update()
 
 
+def _class_names(categories: Sequence[Category]) -> list[str]:
+    """Names that TFDS can store: all different, each one line."""
+    names = [printable(category.name) for category in categories]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({category.id})" for name, category in zip(names, categories)]
+
+
 def _record(dataset: VisDataset, video: Video, frame: int) -> dict[str, Any]:
     """A frame as `VisFrames` stores it."""
     return {
         "image": dataset.frame_path(video, frame).read_bytes(),
-        "file_name": video.file_names[frame],
+        "file_name": video.file_names[frame].encode(errors="surrogateescape"),
         # A record has no place for an id of text; the annotations file has it.
         "video_id": video.id if isinstance(video.id, int) else dataset.videos.index(video) + 1,
         "frame": frame,

@@ -15,6 +15,7 @@ from masktrack_jax.data.split_files import read_unpacked, summary_line
 from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
+from masktrack_jax.video.images import check_frame
 
 
 def pack(
@@ -39,6 +40,10 @@ def pack(
     title = files.name or own_name(files.folder)
     output = pathlib.Path(output)
     target = output / "vis_frames" / title / "1.0.0"
+    try:
+        os.path.abspath(target).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{output}: is not UTF-8, as ArrayRecord needs; choose another --output") from None
     if target.exists():
         raise UserError(f"{target}: exists; remove it or choose another --output")
     datasets = {split: read_unpacked(one) for split, one in chosen.items()}
@@ -75,13 +80,8 @@ def own_name(folder: pathlib.Path) -> str:
 
 
 def _check(datasets: dict[str, VisDataset]) -> None:
-    """Raise a UserError unless the splits can be packed together and all frames exist."""
+    """Raise a UserError unless the splits can be packed together and all frames can be read."""
     first = next(iter(datasets.values()))
-    names = [category.name for category in first.categories]
-    if len(set(names)) < len(names):
-        raise UserError(
-            f"{first.annotations_path}: two categories have one name; correct the annotations file"
-        )
     for dataset in datasets.values():
         if dataset.categories != first.categories:
             raise UserError(
@@ -96,6 +96,7 @@ def _check(datasets: dict[str, VisDataset]) -> None:
                         f"{dataset.frame_path(video, frame)}: no such image; unpack the frames, or choose "
                         "other splits (--splits)"
                     )
+                check_frame(dataset.frame_path(video, frame), (video.height, video.width))
 
 
 def _build(

@@ -230,3 +230,39 @@ def test_an_exif_orientation_of_the_same_size_is_noted(tmp_path):
     path = write(tmp_path, [image(1, "a.jpg")], [label(1, 1)])
     notes = convert("coco", path, tmp_path / "out", images=tmp_path).notes
     assert notes == {"images with an EXIF orientation, read as they are shown": 1}
+
+
+def test_ids_as_text_are_ids(pictures, tmp_path):
+    frames = [record | {"video_id": "ab"[place % 2]} for place, record in enumerate(FRAMES)]
+    labels = [label(1, 0, track_id="1"), label(2, 2, track_id=1), label(3, 1, track_id="x"), label(4, 3)]
+    done = convert("coco", write(pictures, frames, labels), tmp_path / "out", images=pictures)
+    assert done.counts.videos == 2 and done.counts.tracks == 3
+    assert done.notes == {"annotations without a track id, each a track of one frame": 1}
+
+
+def test_contradictions_are_counted(pictures, tmp_path):
+    frames = [record | {"frame_id": 5, "file_name": record["file_name"].lower()} for record in FRAMES]
+    labels = [label(1, 2, track_id=1), label(2, 3, track_id=1, iscrowd=1)]
+    done = convert("coco", write(pictures, frames, labels), tmp_path / "out", images=pictures)
+    assert done.notes == {
+        "videos with two frames of one number, in the order of the frames' names": 1,
+        "tracks whose `iscrowd` changes, taken from their first frame": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "frames, labels, words",
+    [
+        ([*FRAMES, image(9, "frame_2.PNG")], [], r"frame_2.PNG: is named twice in the labels of video clip"),
+        (
+            [image(0, "frame_0.PNG", frame_id="0")],
+            [],
+            r"image 0 has `frame_id` '0' \(text\), expected a whole",
+        ),
+        (FRAMES, [{"segmentation": [[[4, 6], [12, 6], [12, 14]]]}], "a polygon that is not a list of three"),
+    ],
+)
+def test_the_cause_is_named(pictures, tmp_path, frames, labels, words):
+    found = [label(1, 0, track_id=1), *(label(2, 0) | more for more in labels)]
+    with pytest.raises(UserError, match=words):
+        convert("coco", write(pictures, frames, found), tmp_path / "out", images=pictures)

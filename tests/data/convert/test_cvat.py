@@ -128,6 +128,10 @@ ENTITIES = '<!DOCTYPE annotations [<!ENTITY a "b">]>'
         (cvat("", size="x"), "its <meta> cannot be read"),
         (cvat(track("bus", box(9, 1, 1, 2, 2))), "frame 9 is not among the frames 0 to 4"),
         (cvat(track("bus", box(1, 1, 1, 2, 2), box(1, 1, 1, 2, 2))), "frame 1 has two shapes"),
+        (
+            cvat(track("bus", box(1, 1, 1, 2, 2, outside="maybe"))),
+            "a <box> has outside=.maybe., expected 0",
+        ),
         (cvat(track("bus", box("x", 1, 1, 2, 2))), "a <box> has frame='x'"),
         (cvat(track("bus", box(1, "a", 1, 2, 2))), "the points of a <box> of frame 1 cannot be read"),
         (
@@ -152,3 +156,15 @@ def test_bad_cvat_is_one_line(cvat_folder, tmp_path, text, match):
         convert("cvat", cvat_folder, tmp_path / "out")
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     assert_nothing_left(tmp_path)
+
+
+def test_what_is_not_read_is_counted(cvat_folder, tmp_path):
+    expected = convert("cvat", cvat_folder, tmp_path / "one")
+    path = cvat_folder / "annotations.xml"
+    text = path.read_text().replace('outside="1"', 'outside="true"')
+    path.write_text(text.replace("</annotations>", '<tag label="bus" frame="1"/></annotations>'))
+    (cvat_folder / "other.xml").write_text(text)
+    done = convert("cvat", cvat_folder, tmp_path / "two")
+    assert done.counts == expected.counts
+    more = {"elements that are not tracks (tag)": 1, "XML files beside or below the export": 1}
+    assert done.left_out == expected.left_out | more

@@ -122,6 +122,13 @@ def test_pictures_and_smoothed_masks_are_refused(tmp_path, numbers, match):
     assert "00000.png: " in str(caught.value) and "resize them with nearest" in str(caught.value)
 
 
+def test_pages_behind_the_first_are_not_passed_over(tmp_path):
+    path, frame, size = save(tmp_path, disc(1))
+    Image.fromarray(disc(1)).save(path, save_all=True, append_images=[Image.fromarray(disc(1, 99))])
+    with pytest.raises(UserError, match=r"00000\.png: holds 2 pictures, expected one"):
+        read_label_image(path, frame, size)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
 def test_images_of_another_form_are_refused(tmp_path, mode):
     numbers = disc(1).astype(np.uint16) if mode == "I;16" else disc(1)

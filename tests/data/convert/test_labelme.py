@@ -80,7 +80,7 @@ def test_labelme_polygons_with_group_ids(labelme_folder, tmp_path, whole):
     "text, match",
     [
         ("{", "is not valid JSON"),
-        ("{}", "it is not a LabelMe file"),
+        ("{}", "has no `imagePath`, as LabelMe files have; leave the file out"),
         (labelme("3.jpg", []), r"its frame .*3\.jpg does not exist"),
         (labelme("2.jpg", [], imageHeight=7), r"2\.json: states an image of 7x30 .* but .*2\.jpg is 20x30"),
         (labelme("2.jpg", [{"label": "cat"}]), "shape 1 has no `label` and `points`"),
@@ -109,6 +109,16 @@ def test_bad_labelme_is_one_line(labelme_folder, tmp_path, text, match):
 
 def test_two_jsons_of_one_frame_are_refused(labelme_folder, tmp_path):
     (labelme_folder / "2 copy.json").write_text(labelme("2.jpg", []))
-    with pytest.raises(UserError, match=r"2\.jpg: another frame has the same video and name"):
+    with pytest.raises(UserError, match=r"2\.jpg: is named twice in the labels of video park; remove one"):
         convert("labelme", labelme_folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_jsons_below_others_are_counted_and_extensions_have_any_case(labelme_folder, tmp_path):
+    expected = convert("labelme", labelme_folder, tmp_path / "one").counts
+    (labelme_folder / "more").mkdir()
+    (labelme_folder / "more" / "2.json").write_text((labelme_folder / "2.json").read_text())
+    content = json.loads((labelme_folder / "2.json").read_text()) | {"imagePath": "2.JPG"}
+    (labelme_folder / "2.json").write_text(json.dumps(content))
+    done = convert("labelme", labelme_folder, tmp_path / "two")
+    assert done.counts == expected and done.left_out["json files in folders below others"] == 1

@@ -188,3 +188,13 @@ def test_odd_files_among_the_frames_are_named_and_never_waited_for(tmp_path):
         findings, "images whose size is not their video's", "30x20 (height x width), EXIF orientation 6"
     )
     assert "v2/1.png, EXIF orientation 3" in findings.notes["images that EXIF data turn"].examples[0]
+
+
+def test_frames_may_be_named_from_the_folder_of_the_file(tmp_path):
+    content = clean()
+    for video in content["videos"]:
+        video["file_names"] = [f"JPEGImages/{name}" for name in video["file_names"]]
+    path = write(tmp_path, clean())
+    path.write_text(json.dumps(content))
+    assert read_vis(path).frames_root == tmp_path
+    assert lint(path).lines() == lint(write(tmp_path, clean())).lines()
