@@ -21,6 +21,7 @@ import numpy as np
 
 from masktrack_jax.runtime.errors import UserError, one_line, printable
 from masktrack_jax.video.images import is_heic
+from masktrack_jax.video.waiting import silent
 
 FAILURES = (av.error.FFmpegError, OSError)  # raised while reading or writing a file
 MAX_PIXELS = 1 << 26  # of a frame: 8192 x 8192. A larger one is damaged, or made to fill the memory
@@ -65,7 +66,12 @@ def open_bytes(file: io.FileIO, name: str) -> Iterator[av.container.InputContain
 
 def open_address(address: str, limit: float) -> av.container.InputContainer:
     """Open a network stream. FFmpeg gives up after `limit` seconds without data."""
-    return _open(address, address, {"protocol_whitelist": NETWORK}, (limit, limit))
+    try:
+        return _open(address, address, {"protocol_whitelist": NETWORK}, (limit, limit))
+    except UserError as error:
+        if isinstance(error.__cause__, av.error.ExitError | av.error.TimeoutError):
+            raise silent(address, limit) from None
+        raise
 
 
 def _open(

@@ -258,9 +258,7 @@ def test_a_source_that_falls_silent(tmp_path, caplog, data):
                 "failed" in note.getMessage() or "no frame" in note.getMessage() for note in caplog.records
             )
         else:
-            with pytest.raises(
-                UserError, match=rf"{address}: (no answer for 1 s|not a video that can be read)"
-            ):
+            with pytest.raises(UserError, match=rf"{address}: no answer for 1 s"):
                 open_source(address, limit=1)
         assert time.monotonic() - begun < 20
 
