@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -87,6 +88,10 @@ def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
     with _flag_errors(spelled, keys, ALL_KEYS):
         rest = flags.FLAGS(spelled)
+    for name in flags.FLAGS:  # `nan` passes every comparison of bounds
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}: is {value}; must be a finite number")
     if len(rest) > 1:  # absl stops there
         raise UserError(f"{rest[1]}: is not a flag, so the flags after it are not read; see --help")
     return rest

@@ -59,9 +59,11 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
     """Write atomically: yields a temporary path that is renamed to `path` on success and deleted on error.
 
     An existing file is replaced, so a reader sees the old one or the new one. An existing folder is replaced
-    only if it is empty. Raises a UserError that ends with `advice` if writing fails.
+    only if it is empty, a pipe or device never. Raises a UserError that ends with `advice` if writing fails.
     """
     target = Path(os.path.abspath(path))
+    if os.path.exists(target) and not (os.path.isfile(target) or os.path.isdir(target)):
+        raise UserError(f"{path}: is a pipe or device, not a file; {advice}")
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
             raise UserError(f"{error.filename}: {error.strerror}; it is needed for {path}") from error
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); {advice}") from error
     finally:
-        if partial.is_dir():
+        if os.path.isdir(partial):  # unlike Path.is_dir, also for a name that is too long
             shutil.rmtree(partial, ignore_errors=True)
-        elif partial.exists():
+        elif os.path.exists(partial):
             partial.unlink()

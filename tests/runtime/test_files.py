@@ -58,3 +58,25 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written"), whole(tmp_path / "file" / "out"):
         raise AssertionError("never comes here")
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_device_is_never_replaced(tmp_path, linked):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to("pipe")
+    with (
+        pytest.raises(UserError, match="is a pipe or device, not a file; choose another --output"),
+        whole(path),
+    ):
+        pass
+    assert not path.is_file()
+    with pytest.raises(UserError, match="is a pipe or device"), whole("/dev/null"):
+        pass
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="name too long"), whole(tmp_path / ("x" * 250)) as partial:
+        partial.write_text("x")

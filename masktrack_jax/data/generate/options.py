@@ -18,11 +18,11 @@ known_shapes = Check(
 class GeneratorOptions:
     """Options of a generated data set. Video i depends only on i, `seed` and the options after `seed`."""
 
-    videos: int = option(comment="number of videos", check=at_least(1))
+    videos: int = option(comment="number of videos", check=between(1, 10**6))
     seed: int = option(0, "seed of all random numbers", at_least(0))
     height: int = option(96, "height of the frames in pixels", between(32, 8192))
     width: int = option(160, "width of the frames in pixels", between(32, 8192))
-    frames: int = option(20, "frames of each video", at_least(1))
+    frames: int = option(20, "frames of each video", between(1, 10**5))
     min_objects: int = option(2, "fewest objects of a video", at_least(1))
     max_objects: int = option(4, "most objects of a video", between(1, 250))  # their map is uint8
     min_diameter: float = option(0.18, "smallest diameter of an object, in heights of the frame", positive)

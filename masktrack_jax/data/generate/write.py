@@ -98,7 +98,7 @@ def _render_all(options: GeneratorOptions, root: pathlib.Path, workers: int) -> 
             cv2.setNumThreads(threads)
     import multiprocessing
 
-    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)), cv2.setNumThreads, (1,)) as pool:
         return list(tqdm(pool.imap(_write_video, tasks, chunksize=4), **progress))
 
 

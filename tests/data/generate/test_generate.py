@@ -246,3 +246,9 @@ def test_help_says_what_each_option_is(capsys, tmp_path):
         assert field.metadata["comment"] in text
     with pytest.raises(UserError, match=r"--workers: is -1; must be 0 or more"):
         command.main(["--output", str(tmp_path / "a"), "--videos", "1", "--workers", "-1"])
+
+
+def test_more_than_a_disk_holds_is_refused_before_memory_is_asked_for():
+    for name in ("videos", "frames"):
+        with pytest.raises(UserError, match=f"generator option {name}: is {10**12}; must be between 1 and"):
+            GeneratorOptions(**({"videos": 1} | {name: 10**12}))
