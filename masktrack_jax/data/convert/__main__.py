@@ -18,8 +18,6 @@ Several inputs become one data set with one list of categories:
 """
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -91,6 +89,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Like Ctrl-C, so that what is half written is deleted.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    cli.run(main)
+    cli.command(main)

@@ -6,6 +6,7 @@ from operator import ge
 
 from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, positive, require
 
+SHORT = 8  # frames of a video in which no object has time to leave and return
 PREFIX = "generator option "  # of error messages
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 known_shapes = Check(
@@ -29,7 +30,7 @@ class GeneratorOptions:
     max_diameter: float = option(0.45, "largest diameter, in heights of the frame", between(0, 0.9))
     categories: tuple[str, ...] = option(SHAPES, "shapes of the objects", known_shapes)
     same_category: float = option(0.8, "probability that two or more objects share a category", between(0, 1))
-    # Videos of fewer than 8 frames use neither. An object that enters late does not leave.
+    # Videos of fewer than `SHORT` frames use neither. An object that enters late does not leave.
     leave: float = option(0.25, "probability that an object leaves the frame and returns", between(0, 1))
     enter: float = option(0.0, "probability that an object enters the frame late", between(0, 1))
     speed: float = option(1.0, "factor of the speed", Check(lambda x: 0 < x <= 20, "must be in (0, 20]"))
