@@ -1,11 +1,14 @@
 """SHA-256 digests of a checkpoint's files, so that a file that has changed on the disk is noticed.
 
 `digests.json` lies in the step folder. It lists the files of its items and has a digest of this list.
-Checkpoints without it, of older versions and other programs, are not checked.
+Checkpoints without it, of older versions and other programs, are not checked; the metadata of newer ones say
+that it belongs to them.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +37,7 @@ def check_digests(folder: Path, items: Collection[str] = ()) -> None:
 
     Raises a UserError that names the first file that differs.
     """
-    if not (folder / NAME).exists():
+    if not os.path.lexists(folder / NAME):
         return
     listed = {name: value for name, value in _listed(folder) if not items or name.split("/")[0] in items}
     with ThreadPoolExecutor(READERS) as readers:
@@ -47,8 +50,15 @@ def check_digests(folder: Path, items: Collection[str] = ()) -> None:
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_regular(path: Path) -> None:
+    """Raise an OSError if `path` is not a regular file: reading a pipe waits for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):  # Orbax's paths call a pipe a file
+        raise OSError(errno.EINVAL, "is no file")
 
 
 def _of_list(digests: dict[str, str]) -> str:
@@ -66,6 +76,7 @@ def _digest_or_reason(path: Path) -> str:
 def _listed(folder: Path) -> Iterator[tuple[str, str]]:
     """The names and digests of a step folder's files."""
     try:
+        check_regular(folder / NAME)
         content = json.loads((folder / NAME).read_text(encoding="utf-8"))
         values = content["sha256"]
         if content["list"] != _of_list(values):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from masktrack_jax.checkpoints.digests import check_digests, digest
+from masktrack_jax.checkpoints.digests import NAME, check_digests, check_regular, digest
 from masktrack_jax.config.base import base_config, validate_model
 from masktrack_jax.runtime.errors import UserError
 
 ITEM = "about"  # the name of the metadata's folder in a step folder
+STEP = re.compile("[0-9]+")  # the name of a step folder
 
 
 class Metadata(NamedTuple):
@@ -29,6 +31,7 @@ class Metadata(NamedTuple):
             "config": json.loads(self.config.to_json()),
             "categories": [list(category) for category in self.categories],
             "step": self.step,
+            "digests": True,  # the files beside these metadata have digests
         }
 
 
@@ -45,9 +48,15 @@ def find_step_folder(path: str | Path) -> Path:
     for folder in (path, path / "checkpoints"):
         if (folder / ITEM).is_dir():
             return folder
-        steps = [p for p in folder.glob("*") if p.name.isdigit() and (p / ITEM).is_dir()]
-        if steps:
-            return max(steps, key=lambda p: int(p.name))
+        steps = sorted((p for p in folder.glob("*") if STEP.fullmatch(p.name)), key=lambda p: int(p.name))
+        whole = [p for p in steps if (p / ITEM).is_dir()]
+        if whole and whole[-1] != steps[-1]:
+            raise UserError(
+                f"{steps[-1]}: is the newest step but holds no checkpoint; use another copy of it, or give "
+                f"{whole[-1]}"
+            )
+        if whole:
+            return whole[-1]
     raise UserError(f"{path}: holds no checkpoint; give a training folder or one of its steps")
 
 
@@ -57,10 +66,23 @@ def read_metadata(path: str | Path) -> Metadata:
     check_digests(folder, [ITEM])
     file = folder / ITEM / "metadata"
     try:
-        return parse_metadata(json.loads(file.read_text()))
+        check_regular(file)
+        content = json.loads(file.read_text())
+        metadata = parse_metadata(content)
     except (OSError, *UNSOUND) as error:
         reason = first_line(error)
         raise UserError(f"{file}: cannot be read as a checkpoint's metadata ({reason})") from None
+    if content.get("digests") and not (folder / NAME).exists():
+        raise UserError(f"{folder}: is damaged ({NAME} is missing); use another copy of it")
+    if (
+        STEP.fullmatch(folder.name)
+        and folder.parent.name == "checkpoints"
+        and int(folder.name) != metadata.step
+    ):
+        raise UserError(
+            f"{folder}: is damaged (it holds step {metadata.step}, not {folder.name}); use another copy of it"
+        )
+    return metadata
 
 
 def fingerprint(path: str | Path) -> str:
@@ -82,7 +104,7 @@ def read_scores(folder: Path) -> dict[str, float]:
     try:
         scores = json.loads((folder / ITEM / "metadata").read_text())["scores"]
         return {str(name): float(value) for name, value in scores.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, AttributeError, *UNSOUND):
         return {}
 
 

@@ -1,7 +1,7 @@
 """The checkpoints of a run: one step folder each (see `store`), written in the background."""
 
 import contextlib
-import shutil
+import os
 import sys
 import threading
 import warnings
@@ -17,6 +17,7 @@ from masktrack_jax.checkpoints.digests import check_digests, write_digests
 from masktrack_jax.checkpoints.metadata import Metadata, first_line, read_metadata, read_pending
 from masktrack_jax.checkpoints.store import State, system_reason, variables_of
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.processes import as_global, as_local, barrier, broadcast, is_first
 
 _print_unraisable, _failed = sys.unraisablehook, threading.Event()
@@ -41,7 +42,7 @@ class Checkpoints:
             max_to_keep=keep, cleanup_tmp_directories=True, async_options=before_rename
         )
         self._saved = self._saving = 0  # the newest steps whose writing has ended and begun since the start
-        self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
+        self._manager = ocp.CheckpointManager(make_folder(folder).resolve(), options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -145,10 +146,14 @@ class Checkpoints:
 
     def _set_aside(self, damaged: Sequence[tuple[Path, UserError]]) -> None:
         for folder, error in damaged if is_first() else ():
-            aside = folder.with_name(f"damaged-{folder.name}")
-            if aside.exists():
-                shutil.rmtree(aside)
-            folder.rename(aside)
+            aside, number = folder.with_name(f"damaged-{folder.name}"), 1
+            while os.path.lexists(aside):
+                number += 1
+                aside = folder.with_name(f"damaged-{folder.name}.{number}")
+            try:
+                os.rename(folder, aside)
+            except OSError as reason:
+                raise UserError(f"{error}; it cannot be renamed ({reason.strerror})") from None
             print(f"{error}; renamed to {aside.name}, the run resumes from the previous checkpoint")
         if damaged:
             barrier()

@@ -11,7 +11,13 @@ from ml_collections import ConfigDict, config_flags
 from masktrack_jax.config.data import DataOptions, replace_files
 from masktrack_jax.config.inference import InferenceOptions, validate_inference
 from masktrack_jax.config.model import ModelOptions, validate_model
-from masktrack_jax.config.training import OptimizerOptions, TrainOptions, validate_training
+from masktrack_jax.config.training import (
+    OptimizerOptions,
+    TrainOptions,
+    check_effects,
+    replace_length,
+    validate_training,
+)
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.options import Check, between, check_options, check_types, option, require
 from masktrack_jax.runtime.suggest import nearest_key
@@ -50,13 +56,15 @@ def require_loaded(config: ConfigDict) -> None:
 
 
 def obey_flags(config: ConfigDict) -> ConfigDict:
-    """Give keys of the flags --config.KEY precedence over files that the config file names; return `config`.
+    """Give keys of the flags --config.KEY precedence over what the config file sets instead; return `config`.
 
     Prints what they replace. Raises a UserError for a key that would have no effect.
     """
     require_loaded(config)
-    for line in replace_files(config.data, config_flags.get_override_values(flags.FLAGS["config"])):
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    for line in (*replace_files(config.data, given), *replace_length(config.train, given)):
         print(line)
+    check_effects(config, given)
     return config
 
 

@@ -3,11 +3,12 @@
 # ruff: noqa: RUF009 – `option` makes a dataclass field, and the sections are frozen
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict
 
+from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.options import (
     Check,
     at_least,
@@ -182,6 +183,44 @@ class OptimizerOptions:
     )
     warmup_steps: int = option(500, "steps until the peak learning rate", at_least(0))
     warmup_factor: float = option(1 / 3, "fraction of the peak at the first step", finite)
+
+
+def replace_length(train: ConfigDict, given: Collection[str]) -> Iterator[str]:
+    """Let `train.epochs` given on the command line replace the `train.steps` that the config file sets.
+
+    given: the dotted keys of the whole config that were given. Yields a line if it does. Raises a UserError
+    if both were given.
+    """
+    if "train.epochs" in given and train.steps > 0:
+        if "train.steps" in given:
+            raise UserError(
+                "config.train.epochs: has no effect beside config.train.steps; leave one of them out"
+            )
+        yield f"config.train.steps={train.steps} gives way to config.train.epochs"
+        train.steps = 0
+
+
+def check_effects(config: ConfigDict, given: Mapping[str, object]) -> None:
+    """Raise a UserError for a key of `train` or `optimizer` that was given but that nothing reads.
+
+    given: the dotted keys of the whole config that were given, with their values.
+    """
+    train, optimizer = config.train, config.optimizer
+    needs = [
+        (f"train.track.{loss}.", train.track.loss == loss, f"config.train.track.loss={loss}")
+        for loss in ("softmax", "triplet", "contrastive", "quasi_dense")
+    ]
+    needs += [
+        ("train.loss_weights.match_cosine", *needs[-1][1:]),
+        ("train.keep_best", train.evaluate_every > 0, "config.train.evaluate_every above 0"),
+        ("optimizer.momentum", optimizer.name == "sgd", "config.optimizer.name=sgd"),
+        ("optimizer.decay_at", optimizer.schedule == "steps", "config.optimizer.schedule=steps"),
+        ("optimizer.warmup_factor", optimizer.warmup_steps > 0, "config.optimizer.warmup_steps above 0"),
+    ]
+    for key, value in given.items():
+        for start, has_effect, cure in needs:
+            if key.startswith(start) and value is not False and not has_effect:
+                raise UserError(f"config.{key}: has no effect without {cure}; give that too, or leave it out")
 
 
 def validate_training(train: ConfigDict) -> None:

@@ -50,7 +50,7 @@ def read_json(path: str | Path) -> Any:
     Raises UserError for a file that cannot be read or is not JSON.
     """
     try:
-        return _parse(path, Path(path).read_bytes())
+        return _parse(path, _read_bytes(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
@@ -82,7 +82,7 @@ def open_results(path: str | Path) -> ResultsFile:
     # A pipe can be read only once, so it is not tested for a zip.
     if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
         try:
-            text = path.read_bytes()
+            text = _read_bytes(path)
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
         return ResultsFile(_parse(path, text), _is_utf8(text))
@@ -122,7 +122,7 @@ def open_results(path: str | Path) -> ResultsFile:
 def read_text(path: str | Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError."""
     try:
-        text = Path(path).read_bytes()
+        text = _read_bytes(path)
         return text.decode("utf-16" if text.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
@@ -150,6 +150,13 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file or a pipe. A device such as /dev/zero has no end."""
+    if Path(path).is_char_device() or Path(path).is_block_device():
+        raise ValueError("is a device")
+    return Path(path).read_bytes()
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:

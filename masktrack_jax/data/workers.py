@@ -40,6 +40,11 @@ def _start(parent: int, *_: int) -> None:
     names: Any = shared_memory  # Python has no public way to choose them
     names._SHM_NAME_PREFIX = f"/{_prefix(parent)}"
     names._SHM_SAFE_NAME_LENGTH = len(names._SHM_NAME_PREFIX) + 16
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """End this process as soon as its parent has ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -63,8 +63,8 @@ class Finished:
     def __init__(self, output: str | Path, run: Mapping[str, Any]) -> None:
         self._path, self._run = Path(output) / NAME, json.dumps(run, sort_keys=True)
         try:
-            known = json.loads(self._path.read_text())
-        except (OSError, ValueError, RecursionError):  # none or damaged: every clip is tracked again
+            known = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        except (OSError, ValueError, RecursionError):  # damaged: every clip is tracked again
             known = {}
         self._known: dict[str, Any] = known if isinstance(known, dict) else {}
 
@@ -85,7 +85,16 @@ class Finished:
         self._path.unlink(missing_ok=True)
 
     def _digest(self, path: Path, place: Path) -> str:
-        """A digest of the run and of the names, sizes and times of a clip's files, without dangling links."""
-        files = [file for file in sorted(path.iterdir()) if file.exists()] if path.is_dir() else [path]
-        states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in files]
+        """A digest of the run and of the names, sizes and times of a clip's files."""
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        states = [_state(file) for file in files]
         return hashlib.sha256(repr((self._run, str(place), states)).encode()).hexdigest()
+
+
+def _state(file: Path) -> tuple[Any, ...]:
+    """The name, size and time of a file; of a link to nothing, which is no frame, the name."""
+    try:
+        state = file.stat()
+    except OSError:
+        return (file.name,)
+    return file.name, state.st_size, state.st_mtime_ns

@@ -93,7 +93,9 @@ class Progress:
             self._resume()
         except OSError as error:
             self._close()
-            self._remove()
+            if self.folder in self._created:  # otherwise it may hold the progress of an earlier run
+                self._remove()
+            self._lock.close()
             raise self._unwritable(error) from error
         except BaseException:
             self._close()
@@ -145,6 +147,9 @@ class Progress:
             self._check(about)
             frames, sizes = about["frames"], about["sizes"]
             written = self._digests(sizes)
+            for moment, path in parts_of(self.folder):
+                if moment < frames and path.name not in about["digests"]:
+                    raise UserError(f"{path}: is not of this run; move or remove it")
             for name, digest in about["digests"].items():
                 if written.get(name) != digest:
                     how = "is truncated, changed since it was written, or missing"
@@ -168,8 +173,17 @@ class Progress:
                 raise ValueError("its bytes changed since they were written")
             with np.load(io.BytesIO(content)) as file:
                 state = dict(file)
-            return json.loads(str(state.pop("about"))), state
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            about = json.loads(str(state.pop("about")))
+            numbers = [about["frames"], *about["sizes"]]
+            if len(numbers) != 3 or not all(type(number) is int and number >= 0 for number in numbers):
+                raise ValueError("its numbers of frames and bytes are none")
+            if not all(isinstance(about[name], dict) for name in ("run", "digests")):
+                raise ValueError("it describes no run")
+            return about, state
+        except (
+            *(OSError, ValueError, KeyError, TypeError, EOFError, RecursionError),
+            zipfile.BadZipFile,
+        ) as error:
             raise UserError(
                 f"{path}: cannot be read ({reason(error)}); delete {self.folder} to start again"
             ) from None

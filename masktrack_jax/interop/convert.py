@@ -86,13 +86,12 @@ def import_weights(
 
 
 def variable_shapes(file: files.WeightsFile, model: MaskTrackRCNN) -> dict[str, Any]:
-    """Return the shapes of the variables of `model`; its config may come from the header of the file."""
+    """Return the shapes of the variables of `model`, whose config is of the file's header or tensors."""
     try:
         return jax.eval_shape(model.init_variables, jax.random.key(0))
     except Exception as error:  # a wrong value can raise anything
-        if not file.metadata:
-            raise
-        problem = f"the config in its header describes no network ({type(error).__name__})"
+        source = "the config in its header" if file.metadata else "the sizes of its tensors"
+        problem = f"{source} describe{'s' * bool(file.metadata)} no network ({type(error).__name__})"
         raise UserError(f"{file.path}: {problem}; get the file again") from None
 
 

@@ -55,7 +55,8 @@ def read(path: str | Path) -> WeightsFile:
     if suffix not in readers:
         raise UserError(f"{path}: has an unknown file type; give a .safetensors, .pth, .pt or .pkl file")
     if not path.is_file():
-        raise UserError(f"{path}: no such file; check --input")
+        problem = "is a folder, pipe or device, not a file" if path.exists() else "no such file"
+        raise UserError(f"{path}: {problem}; check --input")
     content, header = readers[suffix](path)
     tensors = _without_module(content)
     if not tensors:
@@ -118,6 +119,8 @@ def _read_pickle(path: Path) -> tuple[Tensors, Mapping[str, Any]]:
     """Return the arrays of a file of detectron2's model zoo, and its whole content."""
     try:
         header = read_arrays(path.read_bytes())
+    except KeyError:  # an instruction that does not exist
+        raise UserError(f"{path}: is no pickle; get it again, or give it the suffix of its type") from None
     except Exception as error:  # a pickle can raise anything
         raise UserError(
             f"{path}: holds more than pickled arrays ({_first_line(error)}); nothing was run; save its state "

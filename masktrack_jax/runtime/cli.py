@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import logging
+import math
 import os
 import re
+import signal
 import sys
 import traceback
 import zlib
@@ -89,8 +91,15 @@ def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple
     config key, or an argument that is not a flag.
     """
     spelled = [re.sub(r"(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
+    before = {name: flags.FLAGS[name].present for name in flags.FLAGS}
     with _flag_errors(spelled, keys, ALL_KEYS):
         rest = flags.FLAGS(spelled)
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):  # `nan` passes every comparison
+            raise UserError(f"--{name}: is {flag.value}; must be a finite number")
+        if (times := flag.present - before.get(name, 0)) > 1 and not (flag.boolean or "." in name):
+            raise UserError(f"--{name}: is given {times} times, and only the last one counts; give one")
     if len(rest) > 1:  # absl stops there
         raise UserError(f"{rest[1]}: is not a flag, so the flags after it are not read; see --help")
     return rest
@@ -198,3 +207,9 @@ def _fault_of_path(error: Exception) -> str:
         return ""
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
     return printable(f"{name}: {error.strerror}; give another path, or change its permissions")
+
+
+def command(main: Callable[[], Any]) -> None:
+    """`run` the `main` of a command without absl flags. SIGTERM ends it like Ctrl-C and removes its files."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(signals.exit_status(number)))
+    run(main)

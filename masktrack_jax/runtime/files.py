@@ -56,7 +56,7 @@ def whole(path: str | Path, advice: str = "choose another --output") -> Iterator
     """Write atomically: yields a temporary path that is renamed to `path` on success and deleted on error.
 
     An existing file is replaced, so a reader sees the old one or the new one. An existing folder is replaced
-    only if it is empty. Raises a UserError that ends with `advice` if writing fails.
+    only if it is empty, a pipe or device never. Raises a UserError that ends with `advice` if writing fails.
     """
     check_replaceable(path, advice)
     target = Path(os.path.abspath(path))

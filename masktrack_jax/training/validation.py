@@ -119,4 +119,6 @@ def replace_variables(
         shutil.rmtree(old, ignore_errors=True)
     except Exception as error:  # Orbax and the operating system raise many types
         reason = store.system_reason(error)
-        raise UserError(f"{path}: cannot be written ({reason}); free some disk space") from None
+        raise UserError(
+            f"{path}: cannot be written ({reason}); free disk space, or move what lies there"
+        ) from None

@@ -1,5 +1,6 @@
 """A folder of clips: videos, and folders with one image per frame."""
 
+import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -27,16 +28,17 @@ def places_of_clips(source: str, output: str, limit: float = LIMIT) -> dict[Path
     found = answer(limit, source, lambda: stat_of(folder))
     if source == "-" or found is None or not stat.S_ISDIR(found.st_mode):
         return {}
-    clips = answer(limit, source, lambda: list(_clips(folder, {Path(output).resolve()})))
+    clips = answer(limit, source, lambda: list(_clips(folder, {Path(os.path.realpath(output))})))
     names = {clip: clip.relative_to(folder) for clip in clips}
     short = {clip: name if clip.is_dir() else name.with_suffix("") for clip, name in names.items()}
-    uses = Counter(short.values())
-    return {clip: Path(output) / (short[clip] if uses[short[clip]] == 1 else names[clip]) for clip in clips}
+    uses = Counter([*short.values(), *names.values()])  # a.mp4.mov may not take the place of a.mp4
+    alone = {clip: uses[place] == 1 + (place == names[clip]) for clip, place in short.items()}
+    return {clip: Path(output) / (short[clip] if alone[clip] else names[clip]) for clip in clips}
 
 
 def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
     """Yield the clips in a folder, which is added to the folders `seen`: links may form a circle."""
-    seen.add(folder.resolve())
+    seen.add(Path(os.path.realpath(folder)))
     entries = {entry.name: entry for entry in listed(folder)}
     if _has_pictures(folder, IMAGE_SUFFIXES):
         return
@@ -45,7 +47,7 @@ def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for name in sorted(entries, key=lambda name: orders[name]):
         entry = entries[name]
         if entry.is_dir():
-            if entry.resolve() in seen:
+            if Path(os.path.realpath(entry)) in seen:
                 continue
             if not _has_pictures(entry, IMAGE_SUFFIXES | OTHER_PICTURES):
                 yield from _clips(entry, seen)

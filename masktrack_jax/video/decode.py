@@ -47,6 +47,8 @@ def open_file(path: Path) -> AbstractContextManager[av.container.InputContainer]
         file.seek(0)
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({reason(error)})") from error
+    if not head:
+        raise UserError(f"{path}: is empty; copy it again")
     if head.startswith(PLAYLISTS):
         raise UserError(f"{path}: is a playlist, which names other files; give one of those")
     if is_heic(head):
@@ -85,7 +87,8 @@ def _open(
         # Metadata may be in any encoding.
         return av.open(source, "r", options=options, metadata_errors="replace", timeout=timeout)
     except FAILURES as error:
-        raise UserError(f"{name}: not a video that can be read ({reason(error)})") from error
+        cure = "give a video or a folder of images, or copy it again"
+        raise UserError(f"{name}: not a video that can be read ({reason(error)}); {cure}") from error
 
 
 @lru_cache(maxsize=1)

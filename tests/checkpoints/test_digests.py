@@ -77,10 +77,15 @@ def test_readers_compare_digests(weights, item, named):
 
 
 def test_a_checkpoint_without_digests_is_read(weights):
-    digests = (weights / NAME).read_bytes()
-    (weights / NAME).unlink()
+    digests, about = weights / NAME, weights / "about" / "metadata"
+    contents = {path: path.read_bytes() for path in (digests, about)}
+    digests.unlink()
+    with pytest.raises(UserError, match=r"digests\.json is missing"):
+        load(weights)
+    about.write_text(json.dumps({**json.loads(contents[about]), "digests": False}))  # as older versions wrote
     jax.tree.map(np.testing.assert_array_equal, load(weights)[1], VALUES)
-    (weights / NAME).write_bytes(digests)
+    for path, content in contents.items():
+        path.write_bytes(content)
 
 
 def test_a_bad_step_is_set_aside_and_a_file_of_anyone_is_no_fault(tmp_path, capsys):

@@ -14,6 +14,7 @@ from masktrack_jax.checkpoints.metadata import (
     find_step_folder,
     parse_metadata,
     read_metadata,
+    read_scores,
 )
 from masktrack_jax.config.base import base_config
 from masktrack_jax.config.inference import validate_inference
@@ -115,3 +116,10 @@ def test_the_shipped_checkpoint_loads():
     assert metadata.config.optimizer.keys() == base_config().optimizer.keys()
     assert metadata.config.train.track.keys() == base_config().train.track.keys()
     assert len(metadata.categories) == 4
+
+
+@pytest.mark.parametrize("text", ['{"scores": {"AP": 1' + "0" * 400 + "}}", "[" * 100_000, '{"scores": 1}'])
+def test_scores_that_cannot_be_read_are_none(tmp_path, text):
+    (tmp_path / "about").mkdir()
+    (tmp_path / "about" / "metadata").write_text(text)
+    assert read_scores(tmp_path) == {}

@@ -231,3 +231,9 @@ def test_results_of_a_zip_made_on_windows(tmp_path):
 def test_half_surrogates_are_written_as_escapes(tmp_path):
     write_text(tmp_path / "page.html", "é \ud800")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "é \\ud800"
+
+
+@pytest.mark.parametrize("read", [read_json, read_text, open_results])
+def test_a_device_is_not_read_to_its_end(read):
+    with pytest.raises(UserError, match=r"/dev/zero: cannot be read \(is a device\); check the path"):
+        read("/dev/zero")

@@ -76,3 +76,19 @@ def test_each_clip_is_tracked_in_turn(
     assert "out/b: was finished by an earlier run" in capsys.readouterr().out
     assert track_clips(*arguments) and tracked[3:] == clips, "all were finished: they are computed again"
     assert not track_clips(track, str(tmp_path / "b"), str(tmp_path / "out"), {}, 10.0)
+
+
+def test_a_link_to_nothing_beside_frames_is_no_obstacle(
+    tmp_path: Path, clips: list[tuple[Path, Path]]
+) -> None:
+    (tmp_path / "b" / ".#0.png").symlink_to("user@machine.1")  # an editor's lock
+    finished = Finished(tmp_path / "out", {})
+    finished.add(clips[1])
+    assert clips[1] in finished
+
+
+def test_a_pipe_in_place_of_the_list_is_not_waited_for(
+    tmp_path: Path, clips: list[tuple[Path, Path]]
+) -> None:
+    os.mkfifo(tmp_path / "out" / NAME)
+    assert clips[0] not in Finished(tmp_path / "out", {})

@@ -1,5 +1,8 @@
 """Files that a run must not touch, and files that changed since they were written: one line each."""
 
+import errno
+import hashlib
+import io
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masktrack_jax.inference import progress
 from masktrack_jax.inference.track_video import track_video
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.lock import NAME
@@ -87,3 +91,41 @@ def test_replaced_pictures_are_noticed(images: Path, interrupted: Path, tmp_path
             track_video(segmenter_of(moving_objects(FRAMES)), copy, interrupted)
         path.write_bytes(content)
     assert track_video(segmenter_of(moving_objects(FRAMES)), copy, interrupted).before == 4
+
+
+def test_a_disk_error_while_resuming_loses_nothing(
+    images: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = {path.name: path.read_bytes() for path in (interrupted / "partial").iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(progress, "StoredTracks", fails)
+        with pytest.raises(UserError, match=r"cannot be written to \(Input/output error"):
+            track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted)
+    assert before == {path.name: path.read_bytes() for path in (interrupted / "partial").iterdir()}
+    assert track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted).before == 4
+
+
+def test_a_part_of_another_overlay_is_named(images: Path, interrupted: Path) -> None:
+    (part,) = (interrupted / "partial").glob("overlay-*.mp4")
+    shutil.copy(part, part.with_name("overlay-000000002.mp4"))
+    with pytest.raises(UserError, match=r"overlay-000000002\.mp4: is not of this run; move or remove it"):
+        track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *("[]", "[" * 100_000, "{}", '{"frames": "4", "sizes": [1, 2]}', '{"frames": 4, "sizes": 1}'),
+        *('{"frames": 4, "sizes": [1, -2]}', '{"frames": 4, "sizes": [1, 2], "run": "x", "digests": {}}'),
+    ],
+)
+def test_a_state_that_describes_no_run(images: Path, interrupted: Path, about: str) -> None:
+    content = io.BytesIO()
+    np.savez(content, about=about)
+    digest = hashlib.sha256(content.getvalue()).digest()
+    (interrupted / "partial" / "state.npz").write_bytes(content.getvalue() + digest)
+    with pytest.raises(UserError, match=r"state\.npz: cannot be read \(.*\); delete .* to start again"):
+        track_video(segmenter_of(moving_objects(FRAMES)), images, interrupted)

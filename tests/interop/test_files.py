@@ -5,6 +5,7 @@ The oracle is the state dict that was written. Damaged files are rejected with o
 
 import collections
 import json
+import os
 import pickle
 import struct
 import sys
@@ -129,6 +130,21 @@ def test_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: s
     if name != "model.pth":
         (tmp_path / name).write_bytes(pickle.dumps({"model": 1}))
     refused(tmp_path, capsys, tmp_path / name, word)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pkl"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    refused(tmp_path, capsys, tmp_path / name, "is a folder, pipe or device, not a file")
+
+
+def test_tensors_without_values_describe_no_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stem = next(name for name, x in STATE.items() if x.ndim == 4)
+    path = tmp_path / "weights.safetensors"
+    save_file({**STATE, stem: STATE[stem][:0]}, path)
+    refused(tmp_path, capsys, path)
 
 
 def test_names_of_tensors_are_not_printed_raw(

@@ -1,6 +1,7 @@
 """Pickles of detectron2 are read without running code: the oracle is the dict that was pickled."""
 
 import collections
+import gzip
 import os
 import pickle
 from pathlib import Path
@@ -122,3 +123,10 @@ def test_fuzz(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path.write_bytes(content)
     if found := refused_or(files.read, path):
         assert sum(x.nbytes for x in found.tensors.values()) <= len(content)
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"x"), b"#!/bin/sh", b"\x1f\x8b"])
+def test_another_kind_of_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.pkl: is no pickle; get it again"):
+        files.read(tmp_path / "a.pkl")

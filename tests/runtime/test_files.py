@@ -77,3 +77,18 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path):
     words = r"cannot be written \(File name too long\); choose another --output"
     with pytest.raises(UserError, match=words), whole(tmp_path / ("x" * 250)) as partial:
         partial.touch()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_device_is_never_replaced(tmp_path, linked):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to("pipe")
+    with (
+        pytest.raises(UserError, match="is a device or a pipe, which a file would replace; choose"),
+        whole(path),
+    ):
+        pass
+    assert not path.is_file()

@@ -64,3 +64,17 @@ def test_pictures_of_phones_are_a_clip_that_will_be_refused(tmp_path):
 def test_a_name_that_is_too_long(tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         places_of_clips(str(Path("x" * 300)), str(tmp_path))
+
+
+def test_no_two_clips_share_a_place(tmp_path):
+    tree(tmp_path, "in/a.mp4", "in/a.mkv", "in/a.mp4.mov", "in/b.mp4")
+    found = places_of_clips(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert len(set(found.values())) == 4
+    assert found[tmp_path / "in" / "a.mp4.mov"] == tmp_path / "out" / "a.mp4.mov"
+    assert found[tmp_path / "in" / "b.mp4"] == tmp_path / "out" / "b"
+
+
+def test_an_output_that_is_a_link_to_itself(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    tree(tmp_path, "in/a.mp4")
+    assert len(places_of_clips(str(tmp_path / "in"), str(tmp_path / "loop"))) == 1

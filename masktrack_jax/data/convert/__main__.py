@@ -18,8 +18,6 @@ Several inputs become one data set with one list of categories:
 """
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 
 from masktrack_jax.data.convert.convert import KINDS, convert
@@ -84,6 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Like Ctrl-C, so that what is half written is deleted.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    cli.run(main)
+    cli.command(main)

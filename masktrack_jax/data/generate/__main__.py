@@ -10,9 +10,11 @@ the same bytes, and reuses a finished output.
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
-from masktrack_jax.data.generate.options import PRESETS, GeneratorOptions
+from masktrack_jax.data.generate.options import PRESETS, SHORT, GeneratorOptions
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.options import at_least, require
 
 
@@ -37,6 +39,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_without_effect(given: dict[str, Any], values: dict[str, Any]) -> None:
+    """Raise a UserError for a flag on the command line, other than None in `given`, that changes nothing."""
+    short, alone = values["frames"] < SHORT, values["max_objects"] == 1
+    for name, useless, cure in (
+        ("leave", short, f"--frames {SHORT} or more"),
+        ("enter", short, f"--frames {SHORT} or more"),
+        ("same_category", alone, "--max-objects 2 or more"),
+    ):
+        if given[name] and useless:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag}: has no effect here; give {cure}, or leave it out")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; print the path of the annotations."""
     parser = _parser()
@@ -45,10 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     values = vars(parser.parse_args(arguments))
     output, workers, _ = (values.pop(name) for name in ("output", "workers", "preset"))
     require(workers, at_least(0), "--workers")
+    parser.set_defaults(**dict.fromkeys(values))
+    _refuse_without_effect(vars(parser.parse_args(arguments)), values)
     from masktrack_jax.data.generate.write import generate  # not at the top: --help needs no OpenCV
 
     print(generate(output, GeneratorOptions(**values), workers=workers))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.command(main)

@@ -6,6 +6,7 @@ from operator import ge
 
 from masktrack_jax.runtime.options import Check, at_least, between, check_options, option, positive, require
 
+SHORT = 8  # frames of a video in which no object has time to leave and return
 PREFIX = "generator option "  # of error messages
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 known_shapes = Check(
@@ -18,18 +19,18 @@ known_shapes = Check(
 class GeneratorOptions:
     """Options of a generated data set. Video i depends only on i, `seed` and the options after `seed`."""
 
-    videos: int = option(comment="number of videos", check=at_least(1))
+    videos: int = option(comment="number of videos", check=between(1, 10**6))
     seed: int = option(0, "seed of all random numbers", at_least(0))
     height: int = option(96, "height of the frames in pixels", between(32, 8192))
     width: int = option(160, "width of the frames in pixels", between(32, 8192))
-    frames: int = option(20, "frames of each video", at_least(1))
+    frames: int = option(20, "frames of each video", between(1, 10**5))
     min_objects: int = option(2, "fewest objects of a video", at_least(1))
     max_objects: int = option(4, "most objects of a video", between(1, 250))  # their map is uint8
     min_diameter: float = option(0.18, "smallest diameter of an object, in heights of the frame", positive)
     max_diameter: float = option(0.45, "largest diameter, in heights of the frame", between(0, 0.9))
     categories: tuple[str, ...] = option(SHAPES, "shapes of the objects", known_shapes)
     same_category: float = option(0.8, "probability that two or more objects share a category", between(0, 1))
-    # Videos of fewer than 8 frames use neither. An object that enters late does not leave.
+    # Videos of fewer than `SHORT` frames use neither. An object that enters late does not leave.
     leave: float = option(0.25, "probability that an object leaves the frame and returns", between(0, 1))
     enter: float = option(0.0, "probability that an object enters the frame late", between(0, 1))
     speed: float = option(1.0, "factor of the speed", Check(lambda x: 0 < x <= 20, "must be in (0, 20]"))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import signal
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from masktrack_jax.data.generate.options import GeneratorOptions
 from masktrack_jax.data.generate.render import render_frame
 from masktrack_jax.data.generate.scene import sample_scene
 from masktrack_jax.data.json_files import read_json
+from masktrack_jax.data.workers import follow_parent
 from masktrack_jax.masks.rle import encode_mask, mask_box
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
@@ -98,8 +100,17 @@ def _render_all(options: GeneratorOptions, root: pathlib.Path, workers: int) -> 
             cv2.setNumThreads(threads)
     import multiprocessing
 
-    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)), _start_worker) as pool:
         return list(tqdm(pool.imap(_write_video, tasks, chunksize=4), **progress))
+
+
+def _start_worker() -> None:
+    """Prepare a worker process: Ctrl-C ends its parent, and with it the worker."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
+    cv2.setNumThreads(1)
 
 
 def _annotations(options: GeneratorOptions, videos: Iterable[WrittenVideo]) -> dict[str, Any]:

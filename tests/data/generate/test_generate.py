@@ -246,3 +246,26 @@ def test_help_says_what_each_option_is(capsys, tmp_path):
         assert field.metadata["comment"] in text
     with pytest.raises(UserError, match=r"--workers: is -1; must be 0 or more"):
         command.main(["--output", str(tmp_path / "a"), "--videos", "1", "--workers", "-1"])
+
+
+def test_more_than_a_disk_holds_is_refused_before_memory_is_asked_for():
+    for name in ("videos", "frames"):
+        with pytest.raises(UserError, match=f"generator option {name}: is {10**12}; must be between 1 and"):
+            GeneratorOptions(**({"videos": 1} | {name: 10**12}))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--frames", "5", "--enter", "0.9"), "--enter: has no effect here; give --frames 8 or more"),
+        (("--frames", "5", "--leave", "1"), "--leave: has no effect"),
+        (
+            ("--min-objects", "1", "--max-objects", "1", "--same-category", "1"),
+            "--same-category: has no effect",
+        ),
+    ],
+)
+def test_a_flag_without_effect_is_refused(tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        command.main(["--output", str(tmp_path / "a"), "--videos", "1", *flags])
+    assert not (tmp_path / "a").exists()
