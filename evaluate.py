@@ -19,6 +19,7 @@ from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys
 from masktrack_jax.evaluation.flags import check_flags
 from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.memory import check_address_space
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.")
@@ -47,6 +48,7 @@ def main(_: Sequence[str]) -> None:
 
         score_files(ANNOTATIONS.value, RESULTS.value, OUTPUT.value, **options)
     else:
+        check_address_space()
         from masktrack_jax.inference.evaluate_checkpoint import evaluate_checkpoint
         from masktrack_jax.runtime.processes import process_group
 

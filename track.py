@@ -23,6 +23,7 @@ from absl import flags
 from masktrack_jax.config.inference import InferenceOptions
 from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.errors import printable
+from masktrack_jax.runtime.memory import check_address_space
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -62,6 +63,7 @@ CHANGES = cli.run(cli.define_config, DEFAULTS, "Values that replace the checkpoi
 
 def main(_: Sequence[str]) -> None:
     """Load the checkpoint, track the video and print where the results are."""
+    check_address_space()
     # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 

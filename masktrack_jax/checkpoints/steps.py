@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -109,7 +110,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            _failed.set()  # at its end, Python prints a traceback for each write that Orbax has not awaited
+            # At its end, Python prints a traceback and a warning for each write that Orbax has not awaited.
+            _failed.set()
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             raise UserError(
                 f"{self._manager.directory}: a checkpoint cannot be written ({system_reason(error)}); free "
                 "disk space and run the same command again; it resumes from the previous checkpoint"

@@ -20,6 +20,10 @@ _SUBFILE = 0x00FE  # TIFF tag NewSubfileType: bit 0 marks a preview, bit 2 a mas
 _TURNED = " after the quarter turn that its EXIF orientation states"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
+# Pillow warns of palettes with transparency, large images, and damage that is an error later. The filter is
+# for the whole process: `catch_warnings` is not safe in threads, and the loader has some.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 # A path or an open file.
 ImageSource = str | os.PathLike[str] | IO[bytes]
 Size = tuple[int, int]  # height, width
@@ -123,11 +127,7 @@ def open_image(path: ImageSource, file: IO[bytes] | None = None) -> Iterator[Ima
     try:
         if file is None and isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{path}: is no file but a folder, pipe or device; check the frames folder")
-        # Warnings are about palettes with transparency, large images, and damage that is an error later.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            Image.open(path if file is None else file) as image,
-        ):
+        with Image.open(path if file is None else file) as image:
             yield image
     except FileNotFoundError:
         if isinstance(path, str | os.PathLike) and os.path.islink(path):

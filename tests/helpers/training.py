@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -37,10 +37,14 @@ def unchanged(step: int, batch: PairBatch) -> PairBatch:
 
 
 class Run:
-    """Runs that share one compiled step and one initialisation: `train` would compile them for each run."""
+    """Runs that share compiled steps and initial variables; `train` would compile each time."""
 
-    def __init__(self, data: Path | str, like: "Run | None" = None) -> None:
-        self.data, self.steps, self.variables = data, (like.steps if like else {}), []
+    # By the kind of step, the number of devices, and that of categories.
+    steps: ClassVar[dict[tuple, Callable]] = {}
+    variables: ClassVar[dict[tuple, Any]] = {}
+
+    def __init__(self, data: Path | str) -> None:
+        self.data = data
 
     def __call__(
         self,
@@ -55,18 +59,19 @@ class Run:
         config.data.on_error = on_error
         with pytest.MonkeyPatch.context() as patch:
             parallel, batches = training_run.parallel, loading.training_batches
-            kind = config.train.on_nan
+            dataset = training_split(config)
+            kind = (config.train.on_nan, jax.device_count(), len(dataset.labels))
             patch.setattr(training_run, "parallel", lambda f: self.steps.setdefault(kind, parallel(f)))
-            patch.setattr(MaskTrackRCNN, "init_variables", self._initial(MaskTrackRCNN.init_variables))
+            patch.setattr(MaskTrackRCNN, "init_variables", self._initial(MaskTrackRCNN.init_variables, kind))
             changed = lambda *a, **k: ChangedBatches(batches(*a, **k), change, k["start_step"])  # noqa: E731
             patch.setattr(loading, "training_batches", changed)
-            return plain(training_run.train(config, training_split(config), folder, evaluate))
+            return plain(training_run.train(config, dataset, folder, evaluate))
 
-    def _initial(self, initialise: Callable) -> Callable:
+    def _initial(self, initialise: Callable, kind: tuple) -> Callable:
         def variables(model, key):
-            if not self.variables:
-                self.variables.append(jax.device_get(initialise(model, key)))
-            return jax.tree.map(jax.numpy.array, self.variables[0])
+            if kind not in self.variables:
+                self.variables[kind] = jax.device_get(initialise(model, key))
+            return jax.tree.map(jax.numpy.array, self.variables[kind])
 
         return variables
 

@@ -59,7 +59,7 @@ def test_bad_steps_in_a_row_end_the_run(run, tmp_path, monkeypatch):
 def test_a_bad_frame_stops_or_is_counted(run, tiny_data, tmp_path, caplog):
     """`data.on_error`, with which the same command resumes after it has changed."""
     shutil.copytree(tiny_data.parent, tmp_path / "data")
-    other = Run(tmp_path / "data" / tiny_data.name, like=run)
+    other = Run(tmp_path / "data" / tiny_data.name)
     for frame in sorted((tmp_path / "data" / "JPEGImages").glob("*/00002.jpg")):
         frame.write_bytes(frame.read_bytes()[:300])
     with pytest.raises(UserError, match=r"00002\.jpg: cannot be read as an image"):
