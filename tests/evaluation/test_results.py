@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     "content, word",
     [
         (None, "cannot be read"),
-        (b"", "is not valid JSON"),
+        (b"", "is empty"),
         (b'{"videos": [', "line 1 column"),
         (b"\xff\xfe", "is not valid JSON"),
         (b"3", "is not a"),
