@@ -108,4 +108,4 @@ def _parse(record: bytes) -> Frame:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200]
+    return " ".join(str(text).split())[:200] or type(text).__name__
