@@ -48,7 +48,7 @@ def open_file(path: Path) -> AbstractContextManager[av.container.InputContainer]
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({reason(error)})") from error
     if not head:
-        raise UserError(f"{path}: is empty; copy it again")
+        raise UserError(f"{path}: is empty, not a video; copy it again")
     if head.startswith(PLAYLISTS):
         raise UserError(f"{path}: is a playlist, which names other files; give one of those")
     if is_heic(head):
