@@ -63,7 +63,7 @@ def test_text_with_and_without_a_byte_order_mark(tmp_path):
         ("Bär".encode("latin-1"), "is not UTF-8; save it as UTF-8"),
         ("中文".encode("gbk"), "is not UTF-8; save it as UTF-8"),
         (b"\xff\xd8\xff\xe0 jpeg", "is not JSON but a picture; check the path"),
-        (gzip.compress(b"{}"), "is not JSON but packed by gzip; unpack it"),
+        (gzip.compress(b"{}", mtime=0), "is not JSON but packed by gzip; unpack it"),
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"1" * 10_000, r"is not JSON that can be read \(Exceeds the limit [^:;]*\); correct the file"),
         (b'{"a": [1], "b": 2, "a": []}', "has the key 'a' twice in one object; keep one of them"),
