@@ -12,6 +12,7 @@ from masktrack_jax.runtime.files import check_replaceable, is_same_file
 OF_SPLIT = tuple(
     f"data.{name}" for name in ("root", "name", "val_split", "holdout", "val_annotations", "val_frames")
 )
+OF_TRAINING = ("train.", "optimizer.")  # sections of the config that training alone reads
 
 
 def check_flags(given: Mapping[str, Any], changed: Collection[str] = ()) -> None:
@@ -36,6 +37,8 @@ def check_flags(given: Mapping[str, Any], changed: Collection[str] = ()) -> None
         raise UserError("give --config and --checkpoint, or --annotations and --results")
     if annotations and (keys := [key for key in changed if key in OF_SPLIT]):
         raise UserError(f"config.{keys[0]} has no effect beside --annotations; leave one of them out")
+    if unread := next((key for key in changed if key.startswith(OF_TRAINING)), None):
+        raise UserError(f"config.{unread} has no effect on the score of a checkpoint; leave it out")
     if given["frames"] and not (given["diagnose"] or (checkpoint and annotations)):
         raise UserError("--frames is for the pictures of --diagnose only; add --diagnose, or leave it out")
     if given["frames"] and not os.path.isdir(given["frames"]):

@@ -48,6 +48,12 @@ def test_a_split_of_the_config_beside_annotations_is_refused():
         check(config=True, checkpoint="c", annotations="g", changed=["data.holdout"])
 
 
+@pytest.mark.parametrize("key", ["train.steps", "optimizer.learning_rate"])
+def test_what_training_alone_reads_is_refused(key):
+    with pytest.raises(UserError, match=rf"config\.{key} has no effect on the score of a checkpoint"):
+        check(config=True, checkpoint="c", changed=[key])
+
+
 def test_inputs_are_not_overwritten(tmp_path):
     results = tmp_path / "results.json"
     results.write_text("[]")
