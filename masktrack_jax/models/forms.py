@@ -3,7 +3,9 @@
 All forms of a computation give the same result up to rounding; they differ in speed.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -29,12 +31,29 @@ class Forms(NamedTuple):
 # times slower inside a conditional than outside.
 CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi_chunk=2)
 # The libraries of accelerators select the form of a product themselves, and a GPU prefers few large steps.
-ACCELERATOR = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
+GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
+TPU = GPU
+PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+
+_chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)
 
 
 def forms() -> Forms:
-    """The forms of the platform that JAX runs on."""
-    return CPU if jax.default_backend() == "cpu" else ACCELERATOR
+    """The forms of the block of `use_forms`, or else of the platform that JAX runs on."""
+    return _chosen.get() or PLATFORMS[jax.default_backend()]
+
+
+@contextlib.contextmanager
+def use_forms(chosen: Forms) -> Iterator[None]:
+    """Trace with other forms, to compile for another platform or to compare forms on one.
+
+    Functions that `jax.jit` has traced before keep the forms they were traced with.
+    """
+    token = _chosen.set(chosen)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 def uses_winograd(

@@ -11,15 +11,20 @@ from tests.helpers.networks import slow_conv
 
 
 def test_the_platform_chooses_the_forms(monkeypatch):
-    """Programs of accelerators contain convolutions and products of XLA alone."""
-    image = jnp.zeros((1, 32, 32, 64))
-    for platform, chosen in (("cpu", forms.CPU), ("gpu", forms.ACCELERATOR), ("tpu", forms.ACCELERATOR)):
+    for platform, chosen in forms.PLATFORMS.items():
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
         assert forms.forms() == chosen
+
+
+@pytest.mark.parametrize("platform", forms.PLATFORMS)
+def test_programs_of_accelerators_contain_convolutions_and_products_of_xla_alone(platform):
+    image = jnp.zeros((1, 32, 32, 64))
+    with forms.use_forms(forms.PLATFORMS[platform]):
         for size in (1, 3):
             conv = layers.Conv(64, size)
             program = str(jax.make_jaxpr(conv.init)(jax.random.key(0), image))
             assert ("custom_vjp_call" in program) == (platform == "cpu")
+    assert forms.forms() == forms.CPU
 
 
 def test_convolutions_take_winograd_where_it_pays_and_nothing_changes():
