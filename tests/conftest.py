@@ -45,6 +45,15 @@ NETWORK = (
     "inference",
     "interop",
 )
+# Files whose tests share runs, and their compiled steps: they stay in one process, as all tests of a file do.
+RUNS = {
+    "training/test_nonfinite.py",
+    "training/test_run.py",
+    "training/test_run_checkpoints.py",
+    "training/test_run_interrupted.py",
+    "training/test_start.py",
+    "training/test_validation.py",
+}
 MAX_MAPPINGS = 15_000
 
 
@@ -58,7 +67,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of networks and put them first."""
+    """Mark the tests of networks and put them first; name the group of each, see `RUNS`."""
     tests = Path(__file__).parent
 
     def place(item):
@@ -66,6 +75,8 @@ def pytest_collection_modifyitems(items):
         return next((i for i, start in enumerate(NETWORK) if path.startswith(start)), len(NETWORK))
 
     for item in items:
+        path = item.path.relative_to(tests).as_posix()
+        item.add_marker(pytest.mark.xdist_group("runs" if path in RUNS else path))
         if place(item) < len(NETWORK) or "tiny_model" in item.fixturenames:
             item.add_marker("network")
     items.sort(key=place)

@@ -1,8 +1,9 @@
 """Training runs on tiny data with changed batches, signals and crashes."""
 
+import contextlib
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,11 +37,21 @@ def unchanged(step: int, batch: PairBatch) -> PairBatch:
     return batch
 
 
+_steps: dict[Hashable, Callable] = {}
+
+
+@contextlib.contextmanager
+def compiled_once(kind: Hashable) -> Iterator[None]:
+    """A block in which runs of the same kind of step share one that is compiled."""
+    with pytest.MonkeyPatch.context() as patch:
+        parallel = training_run.parallel
+        patch.setattr(training_run, "parallel", lambda f: _steps.setdefault(kind, parallel(f)))
+        yield
+
+
 class Run:
     """Runs that share compiled steps and initial variables; `train` would compile each time."""
 
-    # By the kind of step, the number of devices, and that of categories.
-    steps: ClassVar[dict[tuple, Callable]] = {}
     variables: ClassVar[dict[tuple, Any]] = {}
 
     def __init__(self, data: Path | str) -> None:
@@ -57,11 +68,10 @@ class Run:
         """Train in `folder`; `change(step, batch)` gives the batch of the step, `evaluate` its scores."""
         config = tiny(self.data, **train)
         config.data.on_error = on_error
-        with pytest.MonkeyPatch.context() as patch:
-            parallel, batches = training_run.parallel, loading.training_batches
-            dataset = training_split(config)
-            kind = (config.train.on_nan, jax.device_count(), len(dataset.labels))
-            patch.setattr(training_run, "parallel", lambda f: self.steps.setdefault(kind, parallel(f)))
+        dataset = training_split(config)
+        kind = (config.train.on_nan, jax.device_count(), len(dataset.labels))
+        with pytest.MonkeyPatch.context() as patch, compiled_once(kind):
+            batches = loading.training_batches
             patch.setattr(MaskTrackRCNN, "init_variables", self._initial(MaskTrackRCNN.init_variables, kind))
             changed = lambda *a, **k: ChangedBatches(batches(*a, **k), change, k["start_step"])  # noqa: E731
             patch.setattr(loading, "training_batches", changed)

@@ -18,7 +18,7 @@ from masktrack_jax.runtime.lock import folder_lock
 from masktrack_jax.training import loading
 from masktrack_jax.training import run as training_run
 from tests.helpers.configs import ROOT
-from tests.helpers.training import READ, TIMES, Crash, plain, rows, saved_steps
+from tests.helpers.training import READ, TIMES, Crash, compiled_once, plain, rows, saved_steps
 
 
 class CrashAfter:
@@ -38,7 +38,8 @@ class CrashAfter:
 
 
 def train(config, folder):
-    return training_run.train(config, training_split(config), folder)
+    with compiled_once("finished"):
+        return training_run.train(config, training_split(config), folder)
 
 
 def test_a_run_leaves_its_files(finished, config):
