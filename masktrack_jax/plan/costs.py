@@ -114,7 +114,8 @@ class Costs:
 
 
 def _plain_traffic(operation: Operation, operands: list[Operation]) -> float:
-    written = sum(shape.bytes for shape in operation.shapes)
+    results = operation.shapes[:1] if operation.opcode == "custom-call" else operation.shapes  # then workspace
+    written = sum(shape.bytes for shape in results)
     if operation.opcode in SLICES:
         return 2 * written
     if operation.opcode == "dynamic-update-slice" and len(operands) > 1:
