@@ -14,15 +14,42 @@ from masktrack_jax.plan.targets import Target
 
 # Operations that run nothing: they name, reorder or wait for values.
 FREE = frozenset(
-    """parameter constant tuple get-tuple-element bitcast after-all opt-barrier partition-id replica-id domain
-    while conditional call async-start async-update async-done copy-done all-reduce-done collective-permute-done
-    send-done recv-done all-gather-done iota add-dependency""".split()
+    (
+        *(
+            "parameter",
+            "constant",
+            "iota",
+            "tuple",
+            "get-tuple-element",
+            "bitcast",
+            "partition-id",
+            "replica-id",
+        ),
+        *(
+            "while",
+            "conditional",
+            "call",
+            "async-start",
+            "async-update",
+            "async-done",
+            "copy-done",
+            "send-done",
+        ),
+        *(
+            "all-reduce-done",
+            "all-gather-done",
+            "collective-permute-done",
+            "recv-done",
+            "after-all",
+            "domain",
+        ),
+        *("opt-barrier", "add-dependency"),
+    )
 )
 COLLECTIVES = ("all-reduce", "all-reduce-start", "reduce-scatter", "all-gather", "all-gather-start")
 SLICES = ("gather", "dynamic-slice", "slice")
 
-# Of the peak of products and of the bandwidth, what kernels reach in practice: large products and convolutions
-# reach 50 to 70 % of a GPU's peak, copies 80 to 90 % of its bandwidth.
+# Of the peak of products and of the bandwidth, what kernels are assumed to reach. Nothing was measured here.
 PRODUCT_SHARE, BANDWIDTH_SHARE = 0.5, 0.8
 LAUNCH = 3e-6  # seconds from the start of one small kernel to the start of the next
 READ_BACK = 15e-6  # seconds in which the host reads a loop's condition from the device and launches again
@@ -114,7 +141,9 @@ class Costs:
 
 
 def _plain_traffic(operation: Operation, operands: list[Operation]) -> float:
-    results = operation.shapes[:1] if operation.opcode == "custom-call" else operation.shapes  # then workspace
+    results = (
+        operation.shapes[:1] if operation.opcode == "custom-call" else operation.shapes
+    )  # then workspace
     written = sum(shape.bytes for shape in results)
     if operation.opcode in SLICES:
         return 2 * written
@@ -129,7 +158,9 @@ def _read(parameter: Operation, inner: list[Operation]) -> float:
     users = [op for op in inner if parameter.name in op.operands]
     if users and all(op.opcode in SLICES and op.operands[0] == parameter.name for op in users):
         return min(whole, sum(shape.bytes for op in users for shape in op.shapes))
-    if users and all(op.opcode == "dynamic-update-slice" and op.operands[0] == parameter.name for op in users):
+    if users and all(
+        op.opcode == "dynamic-update-slice" and op.operands[0] == parameter.name for op in users
+    ):
         return 0.0  # changed in place
     return whole
 
@@ -150,12 +181,14 @@ def products(operation: Operation, operands: list[Shape]) -> float:
         return 0.0
     result = operation.shapes[0]
     if kind == "dot" or "gemm" in kind or "matmul" in kind:
-        found = re.search(r'lhs_contracting_dim(?:ension)?s"?[=:]\s*[\[{]([^\]}]*)[\]}]', operation.attributes)
+        found = re.search(
+            r'lhs_contracting_dim(?:ension)?s"?[=:]\s*[\[{]([^\]}]*)[\]}]', operation.attributes
+        )
         contracted = [int(n) for n in re.findall(r"\d+", found[1])] if found else []
         return 2.0 * result.elements * math.prod(operands[0].dims[i] for i in contracted)
     labels = re.search(r"dim_labels=\w+_(\w+)->\w+", operation.attributes)
     if labels and ("conv" in kind):
-        # Each product belongs to one place of the output of the forward convolution and one weight of a feature.
+        # Each product belongs to one place of the forward convolution's output and one weight of a feature.
         output, kernel = _roles(kind, operands, result)
         features = kernel.dims[labels[1].index("o")]
         zeros = math.prod(_dilation(operation.attributes))

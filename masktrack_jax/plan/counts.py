@@ -1,8 +1,8 @@
 """Count the turns of a program's data-dependent loops, and its products, by running its control flow here.
 
-A traced program (jaxpr) is evaluated again with a vector of counters beside its values. Each body of a loop and
-each branch of a conditional adds to its counter when it runs. Only the counters are asked for, so XLA drops
-all work that does not decide how often something runs.
+A traced program (jaxpr) is evaluated again with a vector of counters beside its values. Each body of a loop
+and each branch of a conditional adds to its counter when it runs. Work that does not decide how often
+something runs is left out, see `needs`.
 """
 
 import math
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float
+
+from masktrack_jax.plan.needs import KERNEL, Mask, Needs, called, chosen, opened, spread
 
 SLOTS = 4096  # counters
 # Names that JAX puts into the path of an operation for control flow and calls, not for a scope.
@@ -54,13 +56,14 @@ def _split(path: str) -> list[str]:
 
 
 def count(function: Callable[..., Any], *arguments: Any, axis: str | None = None) -> dict[Site, float]:
-    """How often each site of `function(*arguments)` runs. With `axis`, `function` runs within a pmap over it."""
+    """How often each site of `function(*arguments)` runs; with `axis`, within a pmap over it."""
     counter = _Counter()
 
     def counts(*arguments: Any) -> Float[Array, " slots"]:
-        closed = jax.make_jaxpr(function)(*arguments)
-        _, found = counter.run(closed.jaxpr, closed.consts, jax.tree.leaves(arguments), counter.zeros(), (), 0)
-        return found
+        # A new function: JAX keeps what it has traced of a function, and it may be traced otherwise now.
+        closed = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
+        nothing = _Place((), 0, (False,) * len(closed.jaxpr.outvars))
+        return counter.run(closed, jax.tree.leaves(arguments), counter.zeros(), nothing)[1]
 
     if axis:
         spread = jax.tree.map(lambda x: jnp.asarray(x)[None], arguments)
@@ -71,11 +74,27 @@ def count(function: Callable[..., Any], *arguments: Any, axis: str | None = None
     return {site: float(values[slot]) for site, slot in counter.slots.items()}
 
 
+class _Place(NamedTuple):
+    """Where an equation is, and which of its results are needed."""
+
+    scopes: tuple[str, ...]
+    depth: int
+    needed: Mask
+
+    def site(self, kind: str) -> Site:
+        return Site(self.scopes, self.depth, kind)
+
+    def inside(self, needed: Mask) -> "_Place":
+        """The place of the body of a loop."""
+        return _Place(self.scopes, self.depth + 1, needed)
+
+
 class _Counter:
     """Evaluates a jaxpr with counters."""
 
     def __init__(self) -> None:
         self.slots: dict[Site, int] = {}
+        self.needs = Needs()
 
     def zeros(self) -> Float[Array, " slots"]:
         return jnp.zeros(SLOTS, jnp.float32)
@@ -83,121 +102,107 @@ class _Counter:
     def add(self, counts: Array, site: Site, amount: float = 1.0) -> Array:
         return counts.at[self.slots.setdefault(site, len(self.slots))].add(amount)
 
-    def run(
-        self,
-        jaxpr: core.Jaxpr,
-        constants: Sequence[Any],
-        arguments: Sequence[Any],
-        counts: Array,
-        outer: tuple[str, ...],
-        depth: int,
-    ) -> tuple[list[Any], Array]:
-        """The results of a jaxpr, and the counters after it."""
-        values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants)) | dict(zip(jaxpr.invars, arguments))
+    def run(self, body: Any, inputs: Sequence[Any], counts: Array, place: _Place) -> tuple[list[Any], Array]:
+        """The needed results of a jaxpr, None for the others, and the counters after it."""
+        jaxpr, constants = opened(body)
+        values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants)) | dict(zip(jaxpr.invars, inputs))
         flops: dict[tuple[str, ...], float] = {}
-        for eqn in jaxpr.eqns:
-            inputs = [v.val if isinstance(v, core.Literal) else values[v] for v in eqn.invars]
-            place = outer + scopes(str(eqn.source_info.name_stack))
-            rule = RULES.get(eqn.primitive.name) or (_call if _body(eqn) else None)
-            if rule:
-                results, counts = rule(self, eqn, inputs, counts, place, depth)
-            else:
-                if work := _flops(eqn):
-                    flops[place] = flops.get(place, 0) + work
-                results = eqn.primitive.bind(*inputs, **eqn.params)
+
+        def read(v: Any) -> Any:
+            return v.val if isinstance(v, core.Literal) else values[v]
+
+        for eqn, needed in zip(jaxpr.eqns, self.needs.of(jaxpr, place.needed).equations):
+            here = _Place(place.scopes + scopes(str(eqn.source_info.name_stack)), place.depth, needed)
+            if work := _flops(eqn):
+                flops[here.scopes] = flops.get(here.scopes, 0) + work
+            arguments = [read(v) for v in eqn.invars]
+            if rule := RULES.get(eqn.primitive.name):
+                results, counts = rule(self, eqn, arguments, counts, here)
+            elif inner := called(eqn):
+                results, counts = self.run(inner, arguments, counts, here)
+            elif any(needed):
+                results = eqn.primitive.bind(*arguments, **eqn.params)
                 results = results if eqn.primitive.multiple_results else [results]
+            else:
+                results = [None] * len(eqn.outvars)
             values.update(zip(eqn.outvars, results))
-        for place, work in flops.items():
-            counts = self.add(counts, Site(place, depth, "flops"), work)
-        return [v.val if isinstance(v, core.Literal) else values[v] for v in jaxpr.outvars], counts
+        for where, work in flops.items():
+            counts = self.add(counts, Site(where, place.depth, "flops"), work)
+        return [read(v) if use else None for v, use in zip(jaxpr.outvars, place.needed)], counts
+
+
+Rule = Callable[[_Counter, Any, list[Any], Array, _Place], tuple[list[Any], Array]]
 
 
 def _while(
-    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: tuple[str, ...], depth: int
+    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: _Place
 ) -> tuple[list[Any], Array]:
-    options = eqn.params
-    n, m = options["cond_nconsts"], options["body_nconsts"]
+    n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     of_condition, of_body, start = inputs[:n], inputs[n : n + m], inputs[n + m :]
-    condition, body = options["cond_jaxpr"], options["body_jaxpr"]
+    carried = counter.needs.of_while(eqn, place.needed).carry
 
     def goes_on(carry: tuple[Array, list[Any]]) -> Array:
-        arguments = [*of_condition, *carry[1]]
-        (answer,), _ = counter.run(condition.jaxpr, condition.consts, arguments, carry[0], place, depth)
+        arguments = [*of_condition, *spread(carry[1], carried)]
+        (answer,), _ = counter.run(eqn.params["cond_jaxpr"], arguments, carry[0], place.inside((True,)))
         return answer if answer.ndim == 0 else jnp.any(answer)
 
     def turn(carry: tuple[Array, list[Any]]) -> tuple[Array, list[Any]]:
-        counts = counter.add(carry[0], Site(place, depth, "while"))
-        arguments = [*of_body, *carry[1]]
-        results, counts = counter.run(body.jaxpr, body.consts, arguments, counts, place, depth + 1)
-        return counts, results
+        counts = counter.add(carry[0], place.site("while"))
+        arguments = [*of_body, *spread(carry[1], carried)]
+        results, counts = counter.run(eqn.params["body_jaxpr"], arguments, counts, place.inside(carried))
+        return counts, chosen(results, carried)
 
-    counts, results = lax.while_loop(goes_on, turn, (counts, start))
-    return results, counts
+    counts, results = lax.while_loop(goes_on, turn, (counts, chosen(start, carried)))
+    return spread(results, carried), counts
 
 
 def _scan(
-    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: tuple[str, ...], depth: int
+    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: _Place
 ) -> tuple[list[Any], Array]:
-    options = eqn.params
-    n, m = options["num_consts"], options["num_carry"]
+    n, m = eqn.params["num_consts"], eqn.params["num_carry"]
     constants, start, rows = inputs[:n], inputs[n : n + m], inputs[n + m :]
-    body = options["jaxpr"]
+    loop, needed = counter.needs.of_scan(eqn, place.needed), place.needed[m:]
 
     def turn(carry: tuple[Array, list[Any]], rows: list[Any]) -> tuple[tuple[Array, list[Any]], list[Any]]:
-        counts = counter.add(carry[0], Site(place, depth, "scan"))
-        arguments = [*constants, *carry[1], *rows]
-        results, counts = counter.run(body.jaxpr, body.consts, arguments, counts, place, depth + 1)
-        return (counts, results[:m]), results[m:]
+        counts = counter.add(carry[0], place.site("scan"))
+        arguments = [*constants, *spread(carry[1], loop.carry), *spread(rows, loop.rows)]
+        results, counts = counter.run(
+            eqn.params["jaxpr"], arguments, counts, place.inside(loop.carry + needed)
+        )
+        return (counts, chosen(results[:m], loop.carry)), chosen(results[m:], needed)
 
-    (counts, carry), stacked = lax.scan(
-        turn, (counts, start), rows, length=options["length"], reverse=options["reverse"]
-    )
-    return [*carry, *stacked], counts
+    start, rows = chosen(start, loop.carry), chosen(rows, loop.rows)
+    options = {"length": eqn.params["length"], "reverse": eqn.params["reverse"]}
+    (counts, carry), stacked = lax.scan(turn, (counts, start), rows, **options)
+    return spread(carry, loop.carry) + spread(stacked, needed), counts
 
 
 def _cond(
-    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: tuple[str, ...], depth: int
+    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: _Place
 ) -> tuple[list[Any], Array]:
-    counts = counter.add(counts, Site(place, depth, "entered"))
-
-    def branch(number: int, closed: Any, counts: Array, *arguments: Any) -> tuple[list[Any], Array]:
-        counts = counter.add(counts, Site(place, depth, f"branch {number}"))
-        return counter.run(closed.jaxpr, closed.consts, arguments, counts, place, depth)
-
-    branches = [partial(branch, number, closed) for number, closed in enumerate(eqn.params["branches"])]
+    counts = counter.add(counts, place.site("entered"))
     index, *arguments = inputs
-    return lax.switch(index, branches, counts, *arguments)
+    used = tuple(x is not None for x in arguments)
+
+    def branch(number: int, body: Any, counts: Array, *arguments: Any) -> tuple[list[Any], Array]:
+        counts = counter.add(counts, place.site(f"branch {number}"))
+        results, counts = counter.run(body, spread(arguments, used), counts, place)
+        return chosen(results, place.needed), counts
+
+    branches = [partial(branch, number, body) for number, body in enumerate(eqn.params["branches"])]
+    results, counts = lax.switch(index, branches, counts, *chosen(arguments, used))
+    return spread(results, place.needed), counts
 
 
 def _kernel(
-    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: tuple[str, ...], depth: int
+    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: _Place
 ) -> tuple[list[Any], Array]:
     """A hand-written kernel does not run here; what it computes must not decide about a loop."""
     results = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
-    return results, counter.add(counts, Site(place, depth, "kernel"))
+    return results, counter.add(counts, place.site("kernel"))
 
 
-def _call(
-    counter: _Counter, eqn: Any, inputs: list[Any], counts: Array, place: tuple[str, ...], depth: int
-) -> tuple[list[Any], Array]:
-    body = _body(eqn)
-    constants = body.consts if isinstance(body, core.ClosedJaxpr) else ()
-    jaxpr = body.jaxpr if isinstance(body, core.ClosedJaxpr) else body
-    return counter.run(jaxpr, constants, inputs, counts, place, depth)
-
-
-CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_jvp_call")
-
-
-def _body(eqn: Any) -> Any:
-    """The program that an operation calls, if it only calls it."""
-    name = eqn.primitive.name
-    if name in CALLS or name.startswith("custom_vjp_call"):
-        return next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
-    return None
-
-
-RULES = {"while": _while, "scan": _scan, "cond": _cond, "pallas_call": _kernel}
+RULES: dict[str, Rule] = {"while": _while, "scan": _scan, "cond": _cond, KERNEL: _kernel}
 
 
 def _flops(eqn: Any) -> float:
@@ -210,6 +215,8 @@ def _flops(eqn: Any) -> float:
     if name == "conv_general_dilated":
         kernel = eqn.invars[1].aval.shape
         features = kernel[options["dimension_numbers"].rhs_spec[0]]
-        zeros = math.prod(options["lhs_dilation"])  # of the places that a dilated input has, this many are none
+        zeros = math.prod(
+            options["lhs_dilation"]
+        )  # of the places that a dilated input has, this many are none
         return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / features / zeros
     return 0.0

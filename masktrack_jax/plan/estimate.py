@@ -78,7 +78,9 @@ def part_of(path: str, opcode: str = "") -> str:
     for name in reversed(re.findall(r"[\w.]+", path)):
         if part := PARTS.get(name.rpartition(".")[2]):
             return part
-    return "losses" if "jvp(" in path else "other"
+    if "/" not in path:  # an argument, or an operation of the compiler
+        return "other"
+    return "losses" if "jvp(" in path else "optimizer"
 
 
 def site_of(operation: Operation, kind: str) -> Site:
@@ -99,9 +101,10 @@ class _Walk:
         self.unknown: Counter[str] = Counter()
         self.kernels = 0.0
         self.at_depth: dict[bool, Counter[str]] = defaultdict(Counter)
-        self.same = Counter(
-            site_of(op, "while") for _, op in program.all() if op.opcode == "while" and not _trips(op, program)
-        )
+        self.loops_of = {stated: Counter[Site]() for stated in (False, True)}
+        for _, operation in program.all():
+            if operation.opcode == "while":
+                self.loops_of[trips(operation) is not None][site_of(operation, "while")] += 1
 
     def computation(self, name: str, runs: float, inside: bool, default: str) -> tuple[float, int]:
         """Add a computation that runs `runs` times; returns the time and the kernels of one run."""
@@ -131,15 +134,15 @@ class _Walk:
         if operation.opcode != "while":
             self.computation(inner, times, inside, part)
             return
-        trips, site = _trips(operation, self.program), site_of(operation, "while")
         seconds, kernels = self.computation(inner, times, True, part)
         if inner in operation.called["condition"]:
             return
-        if not trips and self.target.platform == "gpu":
+        counted = self.counted(operation)
+        known = trips(operation) is not None or (counted is not None and not counted[0])
+        if not known and self.target.platform == "gpu":
             self.parts["loop control"] += READ_BACK * times
-        known = trips is not None
-        measured = known or site in self.sites
-        scope = "/".join(site.scopes)
+        scope = "/".join(scopes(operation.scope))
+        measured = known or counted is not None
         self.loops.append(Loop(part, scope, times, known, measured, kernels, seconds * times))
 
     def called(self, operation: Operation, runs: float) -> Iterator[tuple[str, float]]:
@@ -165,11 +168,22 @@ class _Walk:
 
     def turns(self, operation: Operation, runs: float) -> float:
         """How often the body of a loop runs in all; once for each start if nobody knows."""
-        trips = _trips(operation, self.program)
-        if trips is not None:
-            return trips * runs
+        if (known := trips(operation)) is not None:
+            return known * runs
+        counted = self.counted(operation)
+        return runs if counted is None else sum(counted) / self.loops_of[False][site_of(operation, "while")]
+
+    def counted(self, operation: Operation) -> tuple[float, float] | None:
+        """Turns of the loops at a site: data-dependent ones, and those of a fixed length.
+
+        The TPU compiler does not state the lengths. Another compiler does, and then those are left out here.
+        """
         site = site_of(operation, "while")
-        return self.sites[site] / self.same[site] if site in self.sites else runs
+        fixed = site._replace(kind="scan")
+        if site not in self.sites and fixed not in self.sites:
+            return None
+        stated = self.loops_of[True][site] > 0
+        return self.sites.get(site, 0.0), 0.0 if stated else self.sites.get(fixed, 0.0)
 
 
 def estimate(program: Program, sites: Mapping[Site, float], target: Target, devices: int) -> Estimate:
@@ -189,12 +203,10 @@ def estimate(program: Program, sites: Mapping[Site, float], target: Target, devi
     )
 
 
-def _trips(operation: Operation, program: Program) -> int | None:
-    """The number of turns of a loop, if the compiler knows it or its condition compares with a constant."""
+def trips(operation: Operation) -> int | None:
+    """The number of turns of a loop, if the compiler states it."""
     found = operation.backend.get("known_trip_count", {})
-    if "n" in found:
-        return int(found["n"])
-    return None
+    return int(found["n"]) if "n" in found else None
 
 
 def _title(operation: Operation) -> str:

@@ -89,8 +89,8 @@ class Operation:
     @property
     def cycles(self) -> int | None:
         """The TPU compiler's estimate of the operation's time, if it gives one."""
-        found = self.backend.get("estimated_cycles")
-        return None if found is None else int(found)
+        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+        return int(found[1]) if found else None
 
 
 class Program(NamedTuple):
@@ -108,9 +108,7 @@ class Program(NamedTuple):
 
 def shapes(text: str) -> list[Shape]:
     """All arrays in the text of a type."""
-    return [
-        Shape(dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in SHAPE.findall(text)
-    ]
+    return [Shape(dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in SHAPE.findall(text)]
 
 
 def parse(text: str) -> Program:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from masktrack_jax.data.options import PairOptions
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.plan import programs, targets
 from masktrack_jax.plan.estimate import Estimate, estimate
@@ -39,15 +38,17 @@ def plans(config: ConfigDict, target: Target, wanted: Wanted) -> Iterator[Plan]:
     """The plan of each program, as it is ready."""
     steps, source, classes = recipe(config, wanted)
     devices = targets.devices(target)
+    bucket, _ = programs.frame_sizes(config)
     for name in wanted.programs:
         if name == "detect":
             batch = wanted.batch or config.inference.frames_per_call
             work = programs.detect(config, classes, target.platform, devices, batch)
-            yield _plan(work, config, target, 1, (0, ""), wanted)
+            yield plan_work(work, bucket, config.model.dtype, target, 1, (0, ""), wanted)
         else:
             batch = wanted.batch or config.train.batch_size
             work = programs.train(config, classes, target.platform, devices, batch, max(steps, 1))
-            yield _plan(work, config, target, len(devices), (steps, source), wanted)
+            of_run = steps, source
+            yield plan_work(work, bucket, config.model.dtype, target, len(devices), of_run, wanted)
 
 
 def recipe(config: ConfigDict, wanted: Wanted) -> tuple[int, str, int]:
@@ -69,26 +70,30 @@ def recipe(config: ConfigDict, wanted: Wanted) -> tuple[int, str, int]:
     return steps, f"{config.train.epochs:g} epochs of the data set", wanted.classes or len(dataset.labels)
 
 
-def _plan(
-    work: Work, config: ConfigDict, target: Target, devices: int, steps: tuple[int, str], wanted: Wanted
+def plan_work(
+    work: Work,
+    bucket: tuple[int, int],
+    dtype: str,
+    target: Target,
+    devices: int,
+    steps: tuple[int, str],
+    wanted: Wanted,
 ) -> Plan:
+    """Compile a program for the target, count its loops here, and estimate it."""
     with waiting(f"compiling {work.name} for {target.title}"):
         start = time.perf_counter()
         lowered = work.lower()
         memory, text = compile_for(lowered, target)
         seconds = time.perf_counter() - start
-    with waiting(f"counting the loops of {work.name} on this machine"):
-        sites = work.count()
-    if wanted.hlo and text:
+    if wanted.hlo:
         folder = Path(wanted.hlo)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{work.name}_{target.title.replace(':', '_')}.hlo").write_text(text)
+    with waiting(f"counting the loops of {work.name} on this machine"):
+        sites = work.count()
     found: Estimate | None = estimate(parse(text), sites, target, devices) if text else None
     flops = sum(amount for site, amount in sites.items() if site.kind == "flops")
-    bucket, _ = programs.frame_sizes(config)
-    return Plan(
-        work.name, target, work.batch, bucket, config.model.dtype, seconds, memory, flops, found, steps
-    )
+    return Plan(work.name, target, work.batch, bucket, dtype, seconds, memory, flops, found, steps)
 
 
 def compile_for(lowered: Any, target: Target) -> tuple[dict[str, float], str]:

@@ -1,4 +1,4 @@
-"""The two programs of a config, inference and the training step: lowered for devices, and their loops counted."""
+"""The two programs of a config, inference and the training step: lowering, and counting their loops."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,9 +9,9 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets, PairBatch, Provenance
+from masktrack_jax.data.batches import Frames, FrameTargets, PairBatch, Provenance
 from masktrack_jax.models.forms import PLATFORMS, use_forms
-from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
+from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.plan.counts import Site, count
 from masktrack_jax.plan.typical import instead_of_heads, typical

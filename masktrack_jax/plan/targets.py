@@ -38,15 +38,17 @@ class Target:
         return math.prod(int(side) for side in self.shape.split("x")) if self.shape else 1
 
 
-# TPUs: Google's pages of each version (cloud.google.com/tpu/docs/v5e, v5p, v6e, v4) for memory, peak in bfloat16,
-# bandwidth, and links. One link moves 45 GB/s (v4, v5e), 90 GB/s (v5p, v6e) each way
-# (jax-ml.github.io/scaling-book/hardware); a chip of a 2 × 2 has two neighbours. The clock follows from the
-# peak: 4 units of 128 × 128 on v5e, 2 × 4 on v5p and v4, 2 of 256 × 256 … (2 FLOP a cell and cycle).
-# JAX multiplies float32 on TPUs in one pass of bfloat16 by default, hence the same peak.
-# H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity); float32 at JAX's default precision is TF32;
-# NVLink 450 GB/s each way.
+# TPUs: memory, peak in bfloat16 and bandwidth are from Google's page of each version
+# (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e). One link moves 45 GB/s each way (v4, v5e) or 90 GB/s (v5p, v6e), see
+# jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock follows from the peak: v5e multiplies
+# with 4 units of 128 × 128 cells, v4 and v5p with 8, at 2 FLOP a cell and cycle. By default JAX multiplies float32
+# on TPUs in one pass of bfloat16, hence the same peak.
+# H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity). At JAX's default precision float32 is multiplied
+# as TF32. NVLink moves 450 GB/s each way.
 KINDS = {
-    "v4": Target("v4", "tpu", 32 * GIB, 275 * TERA, 275 * TERA, 1228 * GIGA, 90 * GIGA, 1.05e9, "2x2x1", "v4", 2),
+    "v4": Target(
+        "v4", "tpu", 32 * GIB, 275 * TERA, 275 * TERA, 1228 * GIGA, 90 * GIGA, 1.05e9, "2x2x1", "v4", 2
+    ),
     "v5e": Target(
         "v5e", "tpu", 16 * GIB, 197 * TERA, 197 * TERA, 819 * GIGA, 90 * GIGA, 1.5e9, "2x2", "v5litepod"
     ),
@@ -61,17 +63,21 @@ KINDS = {
     "cpu": Target("cpu", "cpu", 16 * GIB, 0.1 * TERA, 0.2 * TERA, 20 * GIGA, 20 * GIGA),
 }
 
-EXTRAS = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}  # one of the modules is needed
+EXTRAS = {
+    "tpu": ("libtpu",),
+    "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin"),
+}  # one of the modules is needed
 NAMES = {"tpu": "tpu", "gpu": "cuda"}  # of the extra of pyproject.toml
 
 # What the CUDA compiler is told of a GPU that is not there, as XLA prints it on one.
 H100 = """
 gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
-  clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448 threads_per_core_limit: 2048
+  core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
+  block_dim_limit_z: 65535 registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 device_memory_size: 84929347584
+  clock_rate_ghz: 1.98 cuda_compute_capability { major: 9 }
 }
 platform_name: "CUDA"
 dnn_version_info { major: 9 minor: 12 }
@@ -87,7 +93,9 @@ def find_target(text: str) -> Target:
     if kind is None:
         raise UserError(f"--target={text}: is not known; use one of {', '.join(KINDS)}, and :2x2 for a slice")
     sides = (shape or kind.shape or "1").split("x")
-    if not all(side.isdecimal() and int(side) for side in sides) or (kind.platform == "gpu" and len(sides) > 1):
+    if not all(side.isdecimal() and int(side) for side in sides) or (
+        kind.platform == "gpu" and len(sides) > 1
+    ):
         example = f"{name}:{kind.shape or 8}"
         raise UserError(f"--target={text}: {shape!r} is no shape of {name}; give one such as {example}")
     return replace(kind, shape="x".join(sides))
@@ -107,9 +115,10 @@ def check_compiler(target: Target) -> None:
 def prepare(target: Target, environment: MutableMapping[str, str] = os.environ) -> None:
     """Set what JAX and the target's compiler read from the environment, before JAX is imported.
 
-    Only this process is changed. It computes on the CPU, and leaves this machine's own accelerators to others.
+    Only this process is changed. It computes on the CPU, and leaves accelerators of this machine alone.
     """
     environment["JAX_PLATFORMS"] = "cpu"
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no warnings of slow compilation
     if target.platform == "tpu":
         chips = target.chips
         defaults = {
@@ -140,7 +149,5 @@ def devices(target: Target) -> list:
     from jax.extend.backend import backends
 
     backends().setdefault("cuda", backends()["cpu"])
-    found = topologies.get_topology_desc(
-        platform="cuda", target_config=H100, topology=f"1x1x{target.chips}"
-    )
+    found = topologies.get_topology_desc(platform="cuda", target_config=H100, topology=f"1x1x{target.chips}")
     return list(found.devices)

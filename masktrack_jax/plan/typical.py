@@ -1,6 +1,6 @@
 """Outputs of a trained network, to count the turns of loops with: proposals and scores that were recorded.
 
-`typical_boxes.npz` holds, of three frames, the RPN's best boxes of each level before NMS with their logits,
+`typical_boxes.npz` holds, of three frames, the RPN's best boxes of each level before NMS with their ranks,
 and the best classes of the proposals that remain. They are those of the network of tests/goldens, and
 `python -m tests.goldens.typical` writes them. Boxes are fractions of the frame, in 16 bits.
 """
@@ -19,9 +19,11 @@ from jaxtyping import Array, Float, Int
 from masktrack_jax.models import box_head, rpn_head
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
 from masktrack_jax.ops import boxes as box_ops
+from masktrack_jax.ops.anchors import Anchors
 
 FILE = Path(__file__).parent / "typical_boxes.npz"
 FULL = 65535.0  # of 16 bits
+BEST, STEP = 4.0, 0.01  # logit of the best candidate, and from each to the next: their order is recorded
 ABSENT = -20.0  # logit of the anchors that are no candidates, and of other classes
 
 
@@ -43,7 +45,9 @@ def typical() -> Typical:
     classes = np.full((*best.shape[:2], count), ABSENT, np.float32)
     np.put_along_axis(classes, best, found["class_logits"].astype(np.float32), axis=-1)
     classes[..., -1] = 0.0
-    return Typical(boxes, found["logits"].astype(np.float32), found["levels"].astype(int), classes)
+    empty = np.any(boxes[..., 2:] <= boxes[..., :2], axis=-1)  # outside the frame
+    logits = np.where(empty, ABSENT, BEST - STEP * found["ranks"].astype(np.float32))
+    return Typical(boxes, logits, found["levels"].astype(int), classes)
 
 
 def frames(found: Typical, count: int) -> Typical:
@@ -64,7 +68,7 @@ def frames(found: Typical, count: int) -> Typical:
 def instead_of_heads(
     model: MaskTrackRCNN, found: Typical, bucket: tuple[int, int], size: tuple[int, int]
 ) -> Iterator[None]:
-    """Let the RPN and the box head of a traced `model` return `found`, with the gradients of their own outputs.
+    """Let the RPN and the box head of a traced `model` return `found`; gradients stay those of their outputs.
 
     bucket, size: height and width of the images with padding and without.
     """
@@ -101,22 +105,45 @@ def rpn_outputs(
 ) -> tuple[Array, Array]:
     """Logits and deltas in the form of `own` that make the candidates of `found` the best of their levels."""
     anchors, batch = model.anchors(*bucket), own[0].shape[0]
-    found = frames(found, batch)
     height, width = size
-    boxes = found.boxes * jnp.array([width, height, width, height], jnp.float32)
-    levels = np.minimum(found.levels, anchors.levels.max())
-    rows, kept = [], []
-    for level in range(int(anchors.levels.max()) + 1):
-        places = np.flatnonzero(anchors.levels == level)
-        candidates = np.flatnonzero(levels == level)[: len(places)]
-        kept.append(candidates)
-        rows.append(places[: len(candidates)])
-    row, candidate = np.concatenate(rows), np.concatenate(kept)
-    count = len(anchors.boxes)
-    logits = jnp.full((batch, count), ABSENT).at[:, row].set(found.logits[:, candidate])
-    wanted = box_ops.encode(jnp.asarray(anchors.boxes)[row], boxes[:, candidate], rpn_head.STDS)
-    deltas = jnp.zeros((batch, count, 4)).at[:, row].set(wanted)
+    scale = np.array([width, height, width, height], np.float32)
+    placed = [anchors_of(anchors, boxes * scale, found.levels) for boxes in found.boxes]
+    rows = jnp.asarray(np.stack([rows for rows, _ in placed])[np.arange(batch) % len(placed)])
+    kept = placed[0][1]
+    found = frames(found, batch)
+    wanted = box_ops.encode(jnp.asarray(anchors.boxes)[rows], found.boxes[:, kept] * scale, rpn_head.STDS)
+    image, count = jnp.arange(batch)[:, None], len(anchors.boxes)
+    logits = jnp.full((batch, count), ABSENT).at[image, rows].set(found.logits[:, kept])
+    deltas = jnp.zeros((batch, count, 4)).at[image, rows].set(wanted)
     return logits, deltas
+
+
+def anchors_of(
+    anchors: Anchors, boxes: Float[np.ndarray, "candidates 4"], levels: Int[np.ndarray, " candidates"]
+) -> tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " kept"]]:
+    """An anchor for each candidate of a frame, and the candidates for which their levels have one.
+
+    Deltas have a limit, so a thin box needs an anchor of a similar shape. Its place does not matter.
+    """
+    last = int(anchors.levels.max())
+    rows, kept = [], []
+    for level in range(last + 1):
+        places = np.flatnonzero(anchors.levels == level)
+        candidates = np.flatnonzero(np.minimum(levels, last) == level)[: len(places)]
+        shapes, kind = np.unique(_log_sizes(anchors.boxes[places]), axis=0, return_inverse=True)
+        free = [list(places[kind.reshape(-1) == k]) for k in range(len(shapes))]
+        far = np.abs(_log_sizes(boxes[candidates])[:, None] - shapes).max(-1)
+        for i in np.argsort(-far.min(1), kind="stable"):
+            best = next(k for k in np.argsort(far[i]) if free[k])
+            rows.append(free[best].pop())
+            kept.append(candidates[i])
+    order = np.argsort(kept)
+    return np.array(rows)[order], np.array(kept)[order]
+
+
+def _log_sizes(boxes: Float[np.ndarray, "boxes 4"]) -> Float[np.ndarray, "boxes 2"]:
+    sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
+    return np.round(np.log(sizes), 3)
 
 
 def box_outputs(own: tuple[Array, Array], found: Typical, proposals: int) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """Write masktrack_jax/plan/typical_boxes.npz: what the network of set A proposes, in 16 bits.
 
-    python -m tests.goldens.typical
+python -m tests.goldens.typical
 """
 
 import flax.linen as nn
@@ -32,7 +32,7 @@ def main() -> None:
     np.savez_compressed(
         FILE,
         boxes=np.round(boxes * FULL).astype(np.uint16),
-        logits=logits.astype(np.float16),
+        ranks=np.argsort(np.argsort(-logits, axis=-1, kind="stable"), axis=-1).astype(np.uint16),
         levels=levels[0].astype(np.uint8),
         classes=best.astype(np.uint8),
         class_logits=np.take_along_axis(classes, best, axis=-1).astype(np.float16),
