@@ -4,10 +4,10 @@
         --label before --target v5e:2x2 --target h100
     python -m benchmarks.ahead --rows ahead.jsonl
 
-Each target is planned by `masktrack_jax.plan` in its own process, in bfloat16: 16 frames a call of `detect`, and
-8 pairs a training step. Its numbers are appended to the file as one JSON line for each program, and the table
-of all rows in the file is printed. The two compilers do not mix well: with --python PLATFORM=PYTHON each runs
-in an interpreter of its own (--python tpu=… --python gpu=…). Times are estimates, see docs/plan.md.
+Each target is planned by `masktrack_jax.plan` in its own process, in bfloat16: 16 frames a call of `detect`,
+and 8 pairs a training step. Its numbers are appended to the file as one JSON line for each program, and the
+table of all rows in the file is printed. The two compilers do not mix well: with --python TARGET=PYTHON a target is
+planned by an interpreter of its own. Times are estimates, see docs/plan.md.
 """
 
 import argparse
@@ -18,8 +18,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-from masktrack_jax.plan.targets import find_target
 
 BATCH = {"detect": 16, "train": 8}
 KEPT = (
@@ -35,7 +33,7 @@ def main() -> None:
     pythons = dict(text.split("=", 1) for text in arguments.python)
     rows = Path(arguments.rows)
     for target in arguments.target:
-        python = pythons.get(find_target(target).platform, sys.executable)
+        python = pythons.get(target, sys.executable)
         for program in arguments.program:
             numbers = plan(python, arguments, target, program)
             row = {"label": arguments.label, "target": target, "program": program}
@@ -53,8 +51,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--label", default="after", help="name of this state of the code")
     parser.add_argument("--target", action="append", default=[], help="see python -m masktrack_jax.plan")
     parser.add_argument("--program", nargs="+", choices=tuple(BATCH), default=list(BATCH))
-    parser.add_argument("--frames", type=int, default=61845, help="labelled frames of the data set")
-    parser.add_argument("--python", action="append", default=[], help="PLATFORM=PYTHON, tpu or gpu")
+    parser.add_argument(
+        "--frames", type=int, default=61845, help="labelled frames (default: YouTube-VIS 2019)"
+    )
+    parser.add_argument("--python", action="append", default=[], help="TARGET=PYTHON")
     parser.add_argument("--hlo", help="folder for the compiled programs")
     return parser.parse_args()
 

@@ -22,7 +22,9 @@ from masktrack_jax.runtime import cli
 from masktrack_jax.runtime.files import whole
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
-TARGET = flags.DEFINE_string("target", None, "v5e:2x2, v5p:2x2x1, v6e:2x2, v4:2x2x1, h100, h100:8 or cpu.")
+TARGET = flags.DEFINE_string(
+    "target", None, "v5e:2x2, v5p:2x2x1, v6e:2x2, h100, h100:8 or cpu.", required=True
+)
 PROGRAM = flags.DEFINE_enum("program", "both", ("both", "detect", "train"), "The program to plan.")
 BATCH = flags.DEFINE_integer(
     "batch",
@@ -39,7 +41,7 @@ CLASSES = flags.DEFINE_integer(
 )
 JSON = flags.DEFINE_string("json", None, "File to write the numbers to.")
 HLO = flags.DEFINE_string("hlo", None, "Folder to write the compiled programs to, as text.")
-flags.mark_flags_as_required(["config", "target"])
+flags.mark_flag_as_required("config")
 
 
 def main(_: Sequence[str]) -> None:

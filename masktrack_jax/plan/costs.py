@@ -46,11 +46,15 @@ FREE = frozenset(
         *("opt-barrier", "add-dependency"),
     )
 )
+# Copies that the TPU compiler starts early and waits for late, beside other work.
+BESIDE = ("copy-start", "slice-start", "slice-done", "ConcatBitcast", "AllocateBuffer")
+SORTS = ("sort", "TopK")
 COLLECTIVES = ("all-reduce", "all-reduce-start", "reduce-scatter", "all-gather", "all-gather-start")
 SLICES = ("gather", "dynamic-slice", "slice")
 
 # Of the peak of products and of the bandwidth, what kernels are assumed to reach. Nothing was measured here.
 PRODUCT_SHARE, BANDWIDTH_SHARE = 0.5, 0.8
+FASTER = 20.0  # bandwidth of the memory in a TPU's core over that of HBM, by jax-ml.github.io/scaling-book
 LAUNCH = 3e-6  # seconds from the start of one small kernel to the start of the next
 READ_BACK = 15e-6  # seconds in which the host reads a loop's condition from the device and launches again
 
@@ -60,6 +64,7 @@ class Cost(NamedTuple):
 
     seconds: float | None
     kernels: int = 1
+    by_bytes: bool = False  # on a TPU: the compiler says nothing, so it is what moving the bytes takes
 
 
 class Costs:
@@ -79,13 +84,19 @@ class Costs:
         if operation.opcode in FREE:
             return Cost(0.0, 0)
         if self.target.clock:
-            cycles = operation.cycles
-            if cycles is not None:
-                return Cost(cycles / self.target.clock)
-            if operation.opcode == "custom-call":
-                return Cost(self._stated(operation))
-            return Cost(0.0 if operation.opcode.endswith("-done") else None, 0)
+            return self._on_tpu(operation, computation)
         return Cost(self.kernel(operation, computation))
+
+    def _on_tpu(self, operation: Operation, computation: str) -> Cost:
+        """The compiler's estimate; else the author's of a kernel, or the bytes that are moved."""
+        kind = operation.target or operation.opcode
+        if operation.cycles is not None:
+            return Cost(operation.cycles / self.target.clock)
+        if kind in BESIDE or all(shape.elements <= 1 for shape in operation.shapes):
+            return Cost(0.0, 0)
+        if operation.opcode == "custom-call" or kind in SORTS:
+            return Cost(self._stated(operation))
+        return Cost(self.traffic(operation, computation) / self.target.bandwidth, by_bytes=True)
 
     def reduction(self, operation: Operation) -> float:
         """A ring over all devices: each sends its arrays twice, but for its own share."""
@@ -140,24 +151,29 @@ class Costs:
         return read + _written(inner, operation)
 
 
+def moved(shape: Shape) -> float:
+    """The bytes of an array, as far as HBM's bandwidth limits them: the memory of a core is far faster."""
+    return shape.bytes / FASTER if shape.inside else shape.bytes
+
+
 def _plain_traffic(operation: Operation, operands: list[Operation]) -> float:
     results = (
         operation.shapes[:1] if operation.opcode == "custom-call" else operation.shapes
     )  # then workspace
-    written = sum(shape.bytes for shape in results)
+    written = sum(moved(shape) for shape in results)
     if operation.opcode in SLICES:
         return 2 * written
     if operation.opcode == "dynamic-update-slice" and len(operands) > 1:
-        return 2 * sum(shape.bytes for shape in operands[1].shapes)
-    return written + sum(shape.bytes for operand in operands for shape in operand.shapes)
+        return 2 * sum(moved(shape) for shape in operands[1].shapes)
+    return written + sum(moved(shape) for operand in operands for shape in operand.shapes)
 
 
 def _read(parameter: Operation, inner: list[Operation]) -> float:
     """The bytes that a fusion reads of one of its parameters."""
-    whole = sum(shape.bytes for shape in parameter.shapes)
+    whole = sum(moved(shape) for shape in parameter.shapes)
     users = [op for op in inner if parameter.name in op.operands]
     if users and all(op.opcode in SLICES and op.operands[0] == parameter.name for op in users):
-        return min(whole, sum(shape.bytes for op in users for shape in op.shapes))
+        return min(whole, sum(moved(shape) for op in users for shape in op.shapes))
     if users and all(
         op.opcode == "dynamic-update-slice" and op.operands[0] == parameter.name for op in users
     ):
@@ -170,8 +186,8 @@ def _written(inner: list[Operation], fusion: Operation) -> float:
     last = inner[-1]
     if last.opcode == "dynamic-update-slice":
         known = {op.name: op for op in inner}
-        return sum(shape.bytes for shape in known[last.operands[1]].shapes)
-    return sum(shape.bytes for shape in fusion.shapes)
+        return sum(moved(shape) for shape in known[last.operands[1]].shapes)
+    return sum(moved(shape) for shape in fusion.shapes)
 
 
 def products(operation: Operation, operands: list[Shape]) -> float:

@@ -62,6 +62,7 @@ class Estimate(NamedTuple):
     loops: list[Loop]
     items: list[Item]  # by descending time
     unknown: dict[str, float]  # operations without an estimate, and how often each kind runs
+    by_bytes_seconds: float  # of operations that a TPU's compiler says nothing of, by the bytes they move
 
     @property
     def loop_turns(self) -> float:
@@ -95,12 +96,11 @@ class _Walk:
 
     def __init__(self, program: Program, costs: Costs, sites: Mapping[Site, float], target: Target) -> None:
         self.program, self.costs, self.sites, self.target = program, costs, sites, target
-        self.parts: Counter[str] = Counter()
+        self.parts: dict[str, float] = defaultdict(float)
         self.items: list[Item] = []
         self.loops: list[Loop] = []
-        self.unknown: Counter[str] = Counter()
-        self.kernels = 0.0
-        self.at_depth: dict[bool, Counter[str]] = defaultdict(Counter)
+        self.unknown: dict[str, float] = defaultdict(float)
+        self.kernels = self.by_bytes = self.straight = 0.0
         self.loops_of = {stated: Counter[Site]() for stated in (False, True)}
         for _, operation in program.all():
             if operation.opcode == "while":
@@ -117,13 +117,14 @@ class _Walk:
                 kind = operation.target or operation.opcode
                 self.unknown[f"{kind} ({part})"] += runs
             seconds = cost.seconds or 0.0
+            self.by_bytes += seconds * runs * cost.by_bytes
             total, kernels = total + seconds, kernels + cost.kernels
             self.kernels += runs * cost.kernels
             if seconds:
                 self.parts[part] += seconds * runs
                 self.items.append(Item(seconds * runs, runs, part, _title(operation)))
             if not inside:
-                self.at_depth[False][part] += seconds * runs
+                self.straight += seconds * runs
             for inner, times in self.called(operation, runs):
                 self._descend(operation, inner, times, runs, inside, part)
         return total, kernels
@@ -190,16 +191,17 @@ def estimate(program: Program, sites: Mapping[Site, float], target: Target, devi
     """Add up a compiled program; `sites` are the counts of the same program, see `counts.count`."""
     walk = _Walk(program, Costs(program, target, devices), sites, target)
     _, straight_kernels = walk.computation(program.entry, 1, False, "")
-    parts = {part: walk.parts[part] for part in ORDER if walk.parts[part]}
+    parts = {part: walk.parts[part] for part in ORDER if walk.parts.get(part)}
     return Estimate(
         seconds=sum(parts.values()),
-        straight_seconds=sum(walk.at_depth[False].values()),
+        straight_seconds=walk.straight,
         parts=parts,
         kernels=walk.kernels,
         straight_kernels=straight_kernels,
         loops=sorted(walk.loops, key=lambda loop: -loop.seconds),
         items=sorted(walk.items, reverse=True),
         unknown=dict(walk.unknown),
+        by_bytes_seconds=walk.by_bytes,
     )
 
 

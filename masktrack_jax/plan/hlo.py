@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "token": 0, "opaque": 0}  # others: bits in their names
-SHAPE = re.compile(r"\b(pred|token|opaque|bf16|[suf]\d+(?:e\d+m\d+\w*)?|c\d+)\[([\d,]*)\]")
+SHAPE = re.compile(r"\b(pred|token|opaque|bf16|[suf]\d+(?:e\d+m\d+\w*)?|c\d+)\[([\d,]*)\](\{[^}]*\})?")
 CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|true_computation|false_computation|branch_computations"
     r"|called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -20,6 +20,7 @@ class Shape(NamedTuple):
 
     dtype: str
     dims: tuple[int, ...]
+    inside: bool = False  # in the memory of a TPU's core, not in HBM
 
     @property
     def elements(self) -> int:
@@ -108,7 +109,10 @@ class Program(NamedTuple):
 
 def shapes(text: str) -> list[Shape]:
     """All arrays in the text of a type."""
-    return [Shape(dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in SHAPE.findall(text)]
+    return [
+        Shape(dtype, tuple(int(n) for n in dims.split(",") if n), "S(1)" in layout)
+        for dtype, dims, layout in SHAPE.findall(text)
+    ]
 
 
 def parse(text: str) -> Program:

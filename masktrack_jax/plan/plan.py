@@ -90,7 +90,7 @@ def plan_work(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{work.name}_{target.title.replace(':', '_')}.hlo").write_text(text)
     with waiting(f"counting the loops of {work.name} on this machine"):
-        sites = work.count()
+        sites = work.counted()
     found: Estimate | None = estimate(parse(text), sites, target, devices) if text else None
     flops = sum(amount for site, amount in sites.items() if site.kind == "flops")
     return Plan(work.name, target, work.batch, bucket, dtype, seconds, memory, flops, found, steps)

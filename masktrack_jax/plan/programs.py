@@ -36,7 +36,7 @@ class Work(NamedTuple):
     name: str  # "detect" or "train"
     batch: int  # frames of a call, or pairs of a step over all devices
     lower: Callable[[], Any]  # lowers it for the target's devices
-    count: Callable[[], dict[Site, float]]  # how often each part of it runs on one device
+    counted: Callable[[], dict[Site, float]]  # how often each part of it runs on one device
 
 
 def frame_sizes(config: ConfigDict) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -94,7 +94,8 @@ def train(
     def lower() -> Any:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, pairs))
         with use_forms(PLATFORMS[platform]):
-            return parallel(step, devices).lower(*shapes)
+            program: Any = parallel(step, devices)
+            return program.lower(*shapes)
 
     def counted() -> dict[Site, float]:
         bucket, size = frame_sizes(config)

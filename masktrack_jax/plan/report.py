@@ -70,6 +70,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "loops": [loop._asdict() for loop in estimate.loops],
             "operations": [item._asdict() for item in estimate.items[:TOP]],
             "unknown": estimate.unknown,
+            "by_bytes_seconds": estimate.by_bytes_seconds,
             "frames_per_second" if plan.name == "detect" else "pairs_per_second": plan.rate,
         }
         if plan.name == "train" and plan.recipe[0]:
@@ -102,8 +103,14 @@ def lines(plan: Plan) -> Iterator[str]:
     for item in estimate.items[:TOP]:
         times = f" in {item.runs:,.0f} runs" if item.runs > 1 else ""
         yield f"    {item.seconds * 1e3:8.2f} ms{times}  {item.part}: {item.text}"
-    for kind, runs in estimate.unknown.items():
-        yield f"  not in the estimate: {kind}, {runs:,.0f} runs; nothing is known of its time"
+    if estimate.by_bytes_seconds:
+        yield (
+            f"  {estimate.by_bytes_seconds * 1e3:.2f} ms of it are of operations that the compiler gives no time "
+            "for: what moving their bytes takes"
+        )
+    if estimate.unknown:
+        kinds = ", ".join(f"{runs:,.0f} × {kind}" for kind, runs in estimate.unknown.items())
+        yield f"  NOT in the estimate, as nothing is known of their time: {kinds}"
     if plan.name == "detect":
         yield f"  {plan.rate:,.0f} frames/s a chip"
     else:

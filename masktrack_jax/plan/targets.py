@@ -39,16 +39,14 @@ class Target:
 
 
 # TPUs: memory, peak in bfloat16 and bandwidth are from Google's page of each version
-# (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e). One link moves 45 GB/s each way (v4, v5e) or 90 GB/s (v5p, v6e), see
-# jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock follows from the peak: v5e multiplies
-# with 4 units of 128 × 128 cells, v4 and v5p with 8, at 2 FLOP a cell and cycle. By default JAX multiplies float32
-# on TPUs in one pass of bfloat16, hence the same peak.
-# H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity). At JAX's default precision float32 is multiplied
-# as TF32. NVLink moves 450 GB/s each way.
+# (cloud.google.com/tpu/docs/v5e, v5p, v6e). One link moves 45 GB/s each way (v5e) or 90 GB/s (v5p, v6e), see
+# jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock is the peak over the products of
+# a cycle: 131,072 FLOP on v5e, 262,144 on v5p, 524,288 on v6e, of which `estimated_cycles` of a product of two
+# 4096 × 4096 matrices means 97, 96 and 87 %. By default JAX multiplies float32 on TPUs in one pass of bfloat16,
+# hence the same peak.
+# H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity). At JAX's default precision float32 is
+# multiplied as TF32. NVLink moves 450 GB/s each way.
 KINDS = {
-    "v4": Target(
-        "v4", "tpu", 32 * GIB, 275 * TERA, 275 * TERA, 1228 * GIGA, 90 * GIGA, 1.05e9, "2x2x1", "v4", 2
-    ),
     "v5e": Target(
         "v5e", "tpu", 16 * GIB, 197 * TERA, 197 * TERA, 819 * GIGA, 90 * GIGA, 1.5e9, "2x2", "v5litepod"
     ),

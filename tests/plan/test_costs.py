@@ -1,5 +1,7 @@
 """The roofline model: times of single kernels, against sums made by hand."""
 
+# ruff: noqa: E501 – lines of programs are long
+
 import dataclasses
 
 import pytest

@@ -1,5 +1,7 @@
 """The sum over a program: operations times turns, by part, against sums made by hand."""
 
+# ruff: noqa: E501 – lines of programs are long
+
 import json
 
 import jax

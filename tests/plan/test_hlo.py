@@ -1,5 +1,7 @@
 """Text of compiled programs is read as XLA writes it; shapes and numbers were counted by hand."""
 
+# ruff: noqa: E501 – lines of programs are long
+
 from masktrack_jax.plan.hlo import parse, shapes
 
 # Lines as libtpu and XLA's GPU compiler print them, shortened.
