@@ -6,8 +6,8 @@
 
 Each target is planned by `masktrack_jax.plan` in its own process, in bfloat16: 16 frames a call of `detect`,
 and 8 pairs a training step. Its numbers are appended to the file as one JSON line for each program, and the
-table of all rows in the file is printed. The two compilers do not mix well: with --python TARGET=PYTHON a target is
-planned by an interpreter of its own. Times are estimates, see docs/plan.md.
+table of all rows in the file is printed. The two compilers do not mix well: with --python TARGET=PYTHON a
+target is planned by an interpreter of its own. Times are estimates, see docs/plan.md.
 """
 
 import argparse

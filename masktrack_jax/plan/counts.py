@@ -17,6 +17,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float
 
+from masktrack_jax.plan.kernels import cycles, kernel_of
 from masktrack_jax.plan.needs import KERNEL, Mask, Needs, called, chosen, opened, spread
 
 SLOTS = 4096  # counters
@@ -31,7 +32,7 @@ class Site(NamedTuple):
     """A place in the program: its scopes, the loops around it, and what is there.
 
     `kind` is "while" (a data-dependent loop), "scan" (one of a fixed length), "branch N" of a conditional,
-    "entered" (times that a conditional was reached), "flops" or the name of a kernel.
+    "entered" (times that a conditional was reached), "flops", "kernel" (a hand-written one) or its "cycles".
     """
 
     scopes: tuple[str, ...]
@@ -99,7 +100,7 @@ class _Counter:
     def zeros(self) -> Float[Array, " slots"]:
         return jnp.zeros(SLOTS, jnp.float32)
 
-    def add(self, counts: Array, site: Site, amount: float = 1.0) -> Array:
+    def add(self, counts: Array, site: Site, amount: float | Array = 1.0) -> Array:
         return counts.at[self.slots.setdefault(site, len(self.slots))].add(amount)
 
     def run(self, body: Any, inputs: Sequence[Any], counts: Array, place: _Place) -> tuple[list[Any], Array]:
@@ -199,6 +200,8 @@ def _kernel(
 ) -> tuple[list[Any], Array]:
     """A hand-written kernel does not run here; what it computes must not decide about a loop."""
     results = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
+    if kernel := kernel_of(eqn):
+        counts = counter.add(counts, place.site("cycles"), cycles(kernel, inputs))
     return results, counter.add(counts, place.site("kernel"))
 
 

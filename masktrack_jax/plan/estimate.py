@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from masktrack_jax.plan.costs import COLLECTIVES, READ_BACK, Costs
+from masktrack_jax.plan.costs import COLLECTIVES, READ_BACK, Cost, Costs
 from masktrack_jax.plan.counts import Site, scopes
 from masktrack_jax.plan.hlo import Operation, Program
 from masktrack_jax.plan.targets import Target
@@ -18,7 +18,7 @@ PARTS = {
     "rpn_head": "RPN",
     "propose": "proposals",
     "pool": "RoIAlign",
-    "roi_align": "RoIAlign",
+    **dict.fromkeys(("roi_align_forward", "roi_align_backward"), "RoIAlign"),  # kernels
     **dict.fromkeys(("box_head", "mask_head", "track_head", "classify", "embed"), "heads"),
     **dict.fromkeys(("mask_logits", "masks_and_embeddings"), "heads"),
     "detect": "detections",
@@ -76,7 +76,7 @@ def part_of(path: str, opcode: str = "") -> str:
         return "all-reduce"
     if not path:
         return "other"
-    for name in reversed(re.findall(r"[\w.]+", path)):
+    for name in reversed(re.findall(r"[\w.]+", path)):  # "jvp(fpn)" is of the FPN
         if part := PARTS.get(name.rpartition(".")[2]):
             return part
     if "/" not in path:  # an argument, or an operation of the compiler
@@ -89,6 +89,12 @@ def site_of(operation: Operation, kind: str) -> Site:
     tokens = re.sub(r"\([^()]*\)", "", operation.scope).split("/")
     around = tokens[: len(tokens) - 1].count("while")
     return Site(scopes(operation.scope), around, kind)
+
+
+def kernel_site(operation: Operation) -> Site:
+    """The site of `counts` that a call of a hand-written kernel comes from."""
+    around = operation.scope.rpartition("/")[0]
+    return Site(scopes(around), around.split("/").count("while"), "cycles")
 
 
 class _Walk:
@@ -105,6 +111,7 @@ class _Walk:
         for _, operation in program.all():
             if operation.opcode == "while":
                 self.loops_of[trips(operation) is not None][site_of(operation, "while")] += 1
+        self.calls_of = Counter(kernel_site(op) for _, op in program.all() if op.opcode == "custom-call")
 
     def computation(self, name: str, runs: float, inside: bool, default: str) -> tuple[float, int]:
         """Add a computation that runs `runs` times; returns the time and the kernels of one run."""
@@ -113,6 +120,9 @@ class _Walk:
             part = part_of(operation.scope, operation.opcode)
             part = default if part == "other" and default else part
             cost = self.costs.of(operation, name)
+            if cost.seconds is None and (cycles := self.sites.get(site := kernel_site(operation))):
+                each = cycles / self.calls_of[site] / max(runs, 1)
+                cost = Cost(each / self.target.clock)
             if cost.seconds is None:
                 kind = operation.target or operation.opcode
                 self.unknown[f"{kind} ({part})"] += runs
@@ -153,6 +163,8 @@ class _Walk:
             turns = self.turns(operation, runs)
             yield from ((called[key][0], turns) for key in ("condition", "body"))
         elif operation.opcode == "conditional":
+            if self.target.platform == "gpu":
+                self.parts["loop control"] += READ_BACK * runs
             branches = called.get("branch_computations") or [
                 *called.get("false_computation", []),
                 *called.get("true_computation", []),

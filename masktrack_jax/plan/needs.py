@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from jax.extend import core
 
+from masktrack_jax.plan.kernels import kernel_of
+
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "remat", "custom_jvp_call")
 KERNEL = "pallas_call"
 
@@ -70,7 +72,8 @@ class Needs:
     def _inputs(self, eqn: Any, mask: Mask) -> Mask:
         name = eqn.primitive.name
         if name == KERNEL:
-            return (False,) * len(eqn.invars)
+            kernel = kernel_of(eqn)
+            return tuple(kernel is not None and place in kernel.operands for place in range(len(eqn.invars)))
         if name == "while":
             loop = self.of_while(eqn, mask)
             return loop.condition + loop.body + loop.carry

@@ -105,8 +105,8 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"    {item.seconds * 1e3:8.2f} ms{times}  {item.part}: {item.text}"
     if estimate.by_bytes_seconds:
         yield (
-            f"  {estimate.by_bytes_seconds * 1e3:.2f} ms of it are of operations that the compiler gives no time "
-            "for: what moving their bytes takes"
+            f"  {estimate.by_bytes_seconds * 1e3:.2f} ms of it are of operations that the compiler gives no "
+            "time for: what moving their bytes takes"
         )
     if estimate.unknown:
         kinds = ", ".join(f"{runs:,.0f} × {kind}" for kind, runs in estimate.unknown.items())

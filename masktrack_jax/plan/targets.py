@@ -39,11 +39,11 @@ class Target:
 
 
 # TPUs: memory, peak in bfloat16 and bandwidth are from Google's page of each version
-# (cloud.google.com/tpu/docs/v5e, v5p, v6e). One link moves 45 GB/s each way (v5e) or 90 GB/s (v5p, v6e), see
-# jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock is the peak over the products of
-# a cycle: 131,072 FLOP on v5e, 262,144 on v5p, 524,288 on v6e, of which `estimated_cycles` of a product of two
-# 4096 × 4096 matrices means 97, 96 and 87 %. By default JAX multiplies float32 on TPUs in one pass of bfloat16,
-# hence the same peak.
+# (cloud.google.com/tpu/docs/v5e, v5p, v6e). One link moves 45 GB/s each way (v5e) or 90 GB/s (v5p, v6e),
+# see jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock is the peak over the
+# products of a cycle: 131,072 FLOP on v5e, 262,144 on v5p, 524,288 on v6e. By the `estimated_cycles` of a
+# product of two matrices of 4096 × 4096 it reaches 97, 96 and 87 % of these. By default JAX multiplies
+# float32 on TPUs in one pass of bfloat16, hence the same peak.
 # H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity). At JAX's default precision float32 is
 # multiplied as TF32. NVLink moves 450 GB/s each way.
 KINDS = {

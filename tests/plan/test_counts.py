@@ -1,13 +1,17 @@
-"""Turns of loops, branches and products of small functions with known numbers, and the same places in XLA's text."""
+"""Turns of loops, branches and products of small functions with known numbers; their places in XLA's text."""
+
+# ruff: noqa: E501 – lines of programs are long
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.experimental import pallas as pl
 
 from masktrack_jax.plan.counts import Site, count, scopes
 from masktrack_jax.plan.estimate import estimate, part_of, site_of
 from masktrack_jax.plan.hlo import parse
+from masktrack_jax.plan.kernels import KERNELS, Kernel
 from masktrack_jax.plan.targets import KINDS
 
 
@@ -95,3 +99,28 @@ def test_parts() -> None:
     }
     assert {path: part_of(path) for path in paths} == paths
     assert part_of("jit(f)/add", "all-reduce") == "all-reduce"
+
+
+def test_cycles_of_a_kernel_come_from_its_operands(monkeypatch) -> None:
+    def kernel(turns, x, out):
+        out[...] = x[...] * 2
+
+    def function(turns, x):
+        with jax.named_scope("pool"):
+            call = pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct(x.shape[1:], x.dtype), name="walk")
+            return lax.map(lambda row: call(turns + 1, row), x)
+
+    arguments = jnp.array([2, 3]), jnp.ones((4, 8, 128))
+    kernels = Site(("pool", "walk"), 1, "kernel")
+    assert count(function, *arguments) == {Site(("pool",), 0, "scan"): 4, kernels: 4}
+    monkeypatch.setitem(KERNELS, "walk", Kernel((0,), lambda turns: 1500.0 * turns.sum()))
+    found = count(function, *arguments)
+    assert found[kernels._replace(kind="cycles")] == 4 * 7 * 1500
+    scope = "jit(f)/pool/while/body/closed_call/walk/pallas_call"
+    call = f'%k = f32[8]{{0}} custom-call(), custom_call_target="tpu_custom_call", metadata={{op_name="{scope}"}}'
+    loop = '%w = f32[8]{0} while(%k), condition=%c, body=%b, metadata={op_name="jit(f)/pool/while"}'
+    program = parse(
+        f"%c (p: f32[8]) -> pred[] {{\n}}\n%b (p: f32[8]) -> f32[8] {{\n  {call}\n}}\nENTRY %m () -> f32[8] {{\n  {loop}\n}}\n"
+    )
+    estimated = estimate(program, found, KINDS["v5e"], 1)
+    assert estimated.parts == {"RoIAlign": pytest.approx(4 * 7 * 1500 / 1.5e9)} and not estimated.unknown

@@ -77,9 +77,9 @@ def test_turns_that_nobody_counted_are_said() -> None:
     assert [(loop.turns, loop.measured) for loop in found.loops] == [(1, False), (7, True)]
 
 
-def test_a_gpu_reads_the_end_of_a_loop_back() -> None:
+def test_a_gpu_reads_the_ends_of_loops_and_the_conditions_of_branches_back() -> None:
     found = estimate(parse(PROGRAM), SITES, find_target("h100"), 1)
-    assert found.parts["loop control"] == pytest.approx(20 * READ_BACK)
+    assert found.parts["loop control"] == pytest.approx((20 + 1) * READ_BACK)
 
 
 def test_plan_of_a_small_program_as_text_and_json() -> None:
