@@ -6,7 +6,7 @@ All forms of a computation give the same result up to rounding; they differ in s
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,14 @@ class Forms(NamedTuple):
     winograd: bool  # large 3×3 convolutions use `winograd.conv3x3`
     product_gradient: bool  # matrix products use `fast_matmul.product`
     conditional_gradient: bool  # gradients of XLA's own convolutions are fast within a conditional
-    roi_chunk: int  # boxes that `roi_align` pools at a time
+    roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
 
 
-# A chunk of boxes should fit in a CPU's cache. On a CPU, XLA's own gradient of a convolution is up to 18
+# On a CPU, XLA's own gradient of a convolution is up to 18
 # times slower inside a conditional than outside.
-CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi_chunk=2)
-# The libraries of accelerators select the form of a product themselves, and a GPU prefers few large steps.
-GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
+CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi="walk")
+# The libraries of accelerators select the form of a product themselves.
+GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi="dense")
 TPU = GPU
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 
