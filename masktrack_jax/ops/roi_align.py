@@ -12,9 +12,17 @@ from jaxtyping import Array, Bool, Float, Int
 from masktrack_jax.ops import roi_dense, roi_walk
 from masktrack_jax.ops.roi_samples import Levels, Placed, RoIAlignOptions, place
 
+
+def _window(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> Array:
+    from masktrack_jax.ops import roi_window  # loads Pallas
+
+    return roi_window.pool(levels, boxes, bins, options)
+
+
 FORMS: dict[str, Callable[[Levels, Placed, int, RoIAlignOptions], Array]] = {
     "walk": roi_walk.pool,
     "dense": roi_dense.pool,
+    "window": _window,
 }
 
 

@@ -53,13 +53,13 @@ def pool(
     return out[:, :count].reshape(*boxes.valid.shape, *out.shape[2:])
 
 
-def _pool_forward(
+def _forward(
     levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions
 ) -> tuple[Float[Array, "groups boxes {bins} {bins} channels"], tuple[Levels, Placed]]:
     return pool(levels, boxes, bins, options), (levels, boxes)
 
 
-def _pool_backward(
+def backward(
     bins: int,
     options: RoIAlignOptions,
     residuals: tuple[Levels, Placed],  # of the levels, only the shapes are used
@@ -82,7 +82,7 @@ def _pool_backward(
     return tuple(jnp.swapaxes(part, 1, 2).astype(levels[0].dtype) for part in total), None
 
 
-pool.defvjp(_pool_forward, _pool_backward)
+pool.defvjp(_forward, backward)
 
 
 def _weights(
