@@ -25,14 +25,14 @@ class Forms(NamedTuple):
     product_gradient: bool  # matrix products use `fast_matmul.product`
     conditional_gradient: bool  # gradients of XLA's own convolutions are fast within a conditional
     roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
+    target_chunk: int  # boxes whose mask targets `crop_masks` computes at a time
 
 
-# On a CPU, XLA's own gradient of a convolution is up to 18
-# times slower inside a conditional than outside.
-CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi="walk")
+# On a CPU, XLA's own gradient of a convolution is up to 18 times slower inside a conditional than outside.
+CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi="walk", target_chunk=1)
 # The libraries of accelerators select the form of a product themselves.
-GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi="dense")
-TPU = GPU
+GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi="dense", target_chunk=16)
+TPU = GPU._replace(roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 
 _chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)
