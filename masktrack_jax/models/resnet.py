@@ -100,7 +100,7 @@ def large_block_stem(
     """
     blocks = blocks_of_4(x)
 
-    def convolved(row: int) -> Float[Array, "batch rows columns 2*features"]:
+    def convolved(row: int) -> Float[Array, "batch rows columns _channels"]:
         """Both results in the first or second `row` of each block."""
         part = jnp.pad(kernel, ((1 + 2 * row, 2 * row), (0, 0), (0, 0), (0, 0)))
         ends = ((1, 4), (3, 2))  # of the kernel's columns, for both columns of results
