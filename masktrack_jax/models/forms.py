@@ -6,7 +6,7 @@ All forms of a computation give the same result up to rounding; they differ in s
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,9 @@ class Forms(NamedTuple):
     upsample_as_conv: bool  # the FPN upsamples by a convolution
     nms_rounds: int  # rounds of NMS before each test whether they settled all boxes
     heads_boxes: int  # boxes for which the heads of detections run at a time; 0: in chunks of the valid boxes
-    roi_chunk: int  # boxes that `roi_align` pools at a time
+    roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
 
 
-# A chunk of boxes should fit in a CPU's cache.
 CPU = Forms(
     winograd=True,
     product_gradient=True,
@@ -42,7 +41,7 @@ CPU = Forms(
     upsample_as_conv=False,
     nms_rounds=1,
     heads_boxes=0,
-    roi_chunk=2,
+    roi="walk",
 )
 # The libraries of accelerators select the form of a product themselves. They prefer few large steps, since a
 # GPU's host waits for each turn of a loop, and few passes over large arrays.
@@ -55,11 +54,11 @@ GPU = Forms(
     upsample_as_conv=False,
     nms_rounds=8,
     heads_boxes=256,
-    roi_chunk=256,
+    roi="dense",
 )
 # A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products and
 # convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
-TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True)
+TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 
 _chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)

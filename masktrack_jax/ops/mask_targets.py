@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from masktrack_jax.ops.roi_align import bin_samples
+from masktrack_jax.ops.roi_samples import bin_samples
 
 
 def unpack_bits(packed: UInt8[Array, "*rows bytes"]) -> UInt8[Array, "*rows width"]:
