@@ -99,9 +99,8 @@ def _in_passes(
             lambda out, new: lax.dynamic_update_slice_in_dim(out, new, first, axis=1), outputs, run(first)
         )
 
-    outputs = jax.tree.map(
-        lambda x: jnp.zeros((batch, count, *x.shape[2:]), x.dtype), jax.eval_shape(run, 0)
-    )
+    shapes = jax.eval_shape(run, 0)
+    outputs = jax.tree.map(lambda x: jnp.zeros((batch, count, *x.shape[2:]), x.dtype), shapes)
     last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0))
     return lax.fori_loop(0, -(-last // width), write, outputs)
 
@@ -118,8 +117,8 @@ def mask_logits(
     """
     chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
     kernel = (3, 3, roi.shape[-1], head.channels)
-    # A chunk is skipped by a conditional, in which XLA's own gradient of a convolution is up to 18 times slower
-    # on a CPU, and which keeps the results of the products from filling an accelerator.
+    # A chunk is skipped by a conditional. In one, XLA's own gradient of a convolution is up to 18 times slower
+    # on a CPU. An accelerator computes all RoIs in the time of a few such steps.
     if not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
         return head(roi, labels)
     unbound = _unbound(head)

@@ -56,8 +56,8 @@ GPU = Forms(
     heads_boxes=256,
     roi="dense",
 )
-# A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products and
-# convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
+# A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products
+# and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
 TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 
@@ -104,7 +104,10 @@ def convolve(
     factor: Float[Array, " features"] | None = None,
     **options: Any,
 ) -> Float[Array, "batch _height _width features"]:
-    """`lax.conv_general_dilated` in the platform's form. `exact`: see `winograd.conv3x3`; `factor`: `scaled`."""
+    """`lax.conv_general_dilated` in the platform's form.
+
+    `exact`: see `winograd.conv3x3`; `factor`: see `scaled`.
+    """
     kernel = scaled(kernel, factor)
     if uses_winograd(x.shape, x.dtype, kernel.shape, strides):
         return conv3x3(x, kernel, exact)
@@ -130,6 +133,6 @@ def multiply(
     if forms().product_gradient:
         return product(x, kernel)
     if forms().product_as_conv and x.ndim == 4:
-        layout = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=layout, **options)
+        options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", **options)
     return lax.dot_general(x, kernel, dimension_numbers, **options)

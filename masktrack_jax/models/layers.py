@@ -34,7 +34,7 @@ class Conv(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch _height _width _channels"],
-        factor: Float[Array, "{self.features}"] | None = None,
+        factor: Float[Array, " _features"] | None = None,
     ) -> Float[Array, "batch _height _width {self.features}"]:
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
@@ -66,7 +66,7 @@ class FrozenBatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def affine(self, channels: int) -> tuple[Float[Array, "{channels}"], Float[Array, "{channels}"]]:
+    def affine(self, channels: int) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
         """The factor and the shift of each channel; float32."""
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))

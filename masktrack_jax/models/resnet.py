@@ -57,8 +57,9 @@ class Block(nn.Module):
 class Stem(nn.Module):
     """7×7 convolution of stride 2, normalisation, ReLU, 3×3 max pooling of stride 2.
 
-    The convolution is computed as one of stride 1 on blocks of pixels. The products are the same, but with more
-    channels than 3, which is several times faster on all platforms. Heights and widths must be multiples of 4.
+    The convolution is computed as one of stride 1 on blocks of pixels. The products are the same, but with
+    more channels than 3, which is several times faster on all platforms. Heights and widths must be multiples
+    of 4.
     """
 
     features: int
@@ -131,8 +132,8 @@ def blocks_of_4(
 ) -> Float[Array, "batch height//4 width//4 16*channels"]:
     """Blocks of 4×4 pixels as channels, ordered (row, column, channel).
 
-    Computed as two products with permutations, because a TPU takes every fourth element of an axis slowly. The
-    products are exact.
+    Computed as two products with permutations, which are exact, because a TPU takes every fourth element of
+    an axis slowly.
     """
     b, h, w, _ = x.shape
     rows, columns = (jnp.eye(n, dtype=x.dtype).reshape(-1, 4, n) for n in (h, w))

@@ -22,10 +22,10 @@ normal_001 = nn.initializers.normal(0.01)
 
 
 class RPNHead(nn.Module):
-    """Objectness logits of all anchors, and the box deltas of all anchors of each cell, ordered as in `Anchors`.
+    """Objectness logits of all anchors and box deltas of all cells, ordered as in `Anchors`.
 
-    `deltas_at` returns the deltas of some anchors. An array of all anchors whose last axis has 4 elements would
-    take 32 times its size on a TPU.
+    `deltas_at` returns the deltas of some anchors. All of them, with a last axis of 4, would take 32 times
+    their size on a TPU.
     """
 
     channels: int

@@ -46,7 +46,8 @@ def test_chunks_of_the_mask_head_are_no_matter(monkeypatch):
 def test_passes_over_the_best_boxes_describe_every_valid_box():
     """One, two and three passes of two boxes an image, against the chunks of valid boxes of a CPU."""
     rng = np.random.default_rng(1)
-    boxes, labels = rng.normal(size=(2, 5, 4)).astype("f4"), rng.integers(3, size=(2, 5))
+    boxes = jnp.asarray(rng.normal(size=(2, 5, 4)), "f4")
+    labels = jnp.asarray(rng.integers(3, size=(2, 5)))
 
     def pool(boxes, valid, bins, images=None):
         """Features that depend on the box and on its image."""
@@ -62,7 +63,7 @@ def test_passes_over_the_best_boxes_describe_every_valid_box():
     def program(chosen):
         def describe(valid):
             with forms.use_forms(chosen):
-                return chunked.masks_and_embeddings(pool, bound, jnp.asarray(boxes), jnp.asarray(labels), valid)
+                return chunked.masks_and_embeddings(pool, bound, boxes, labels, valid)
 
         return jax.jit(describe)
 

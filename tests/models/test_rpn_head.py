@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.models import rpn_head
+from masktrack_jax.models.forms import PLATFORMS, use_forms
 from masktrack_jax.models.rpn_head import RPNHead
 from masktrack_jax.ops.anchors import anchor_grid
 from tests.helpers.detections import decode_box, greedy_nms
@@ -34,8 +35,8 @@ def test_rpn_head_orders_as_the_anchors():
         np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (40, 60), (33, 20)])
-def test_select_proposals_is_the_pipeline(size):
+@pytest.mark.parametrize("platform, size", [("cpu", (64, 96)), ("gpu", (40, 60)), ("tpu", (33, 20))])
+def test_select_proposals_is_the_pipeline(platform, size):
     rng = np.random.default_rng(size[0])
     grid = anchor_grid(64, 96, STRIDES, 4.0, RATIOS)
     anchors, levels, origins = grid
@@ -50,7 +51,8 @@ def test_select_proposals_is_the_pipeline(size):
     options = dict(pre_nms=30, post_nms=40, nms_iou=0.7, clip_margin=0.0)
     run = jax.jit(partial(rpn_head.select_proposals, anchors=grid, **options))
     of_cells = deltas.reshape(-1, 4 * len(RATIOS))
-    boxes, valid = run(logits, of_cells, anchor_valid=exist, image_size=np.array(size))
+    with use_forms(PLATFORMS[platform]):
+        boxes, valid = run(logits, of_cells, anchor_valid=exist, image_size=np.array(size))
     candidates = []
     for level in range(5):
         rows = [i for i in np.flatnonzero(levels == level) if inside[i]]
