@@ -114,7 +114,7 @@ class MaskTrackRCNN(nn.Module):
     def propose(
         self,
         logits: Float[Array, "batch anchors"],
-        deltas: Float[Array, "batch anchors 4"],
+        deltas: Float[Array, "batch cells deltas"],
         anchors: Anchors,
         image_sizes: ImageSizes,
     ) -> tuple[Float[Array, "batch proposals 4"], Bool[Array, "batch proposals"]]:

@@ -20,8 +20,8 @@ from masktrack_jax.ops import roi_dense, roi_kernels
 from masktrack_jax.ops.roi_kernels import COLUMNS, LANES, ROWS, SUBLANES, WHOLE, Axis, tiles
 from masktrack_jax.ops.roi_samples import Interval, Levels, Placed, RoIAlignOptions, largest_bin, place
 
-MOST_BOXES = 64  # boxes of one step of the grid
-VMEM = 96 * 2**20  # bytes of VMEM that a kernel may use
+MOST_ROWS = 448  # rows of bins of one step of the grid
+VMEM = 56 * 2**20  # bytes of VMEM that a kernel may use; the smallest of v5e, v5p, v6e and v7x have 64 MiB
 
 
 class Turns(NamedTuple):
@@ -77,7 +77,7 @@ def fits(levels: Levels, boxes: Placed, bins: int, gradient: bool = False) -> in
         return 0
     cells = sum(level.shape[1] * _round_up(level.shape[2], COLUMNS) for level in levels)
     padded = bins * _round_up(bins, SUBLANES)
-    pooled = _boxes_per_step(boxes) * bins * _round_up(bins, 2 * SUBLANES)
+    pooled = _boxes_per_step(boxes, bins) * bins * _round_up(bins, 2 * SUBLANES)
     # What enters or leaves VMEM is there twice, so that copies overlap the computation.
     each = 2 * (cells + pooled) * dtype.itemsize + 4 * padded + (4 * cells if gradient else 0)
     widths = [k for k in range(channels, 0, -1) if channels % k == 0 and (k == channels or k % LANES == 0)]
@@ -109,11 +109,11 @@ def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def _boxes_per_step(boxes: Placed) -> int:
+def _boxes_per_step(boxes: Placed, bins: int) -> int:
     """The boxes of a step are consecutive, and all in one image."""
     if boxes.image is not None:
         return 1
-    return max(k for k in range(1, MOST_BOXES + 1) if boxes.valid.shape[1] % k == 0)
+    return max(k for k in range(1, MOST_ROWS // bins + 1) if boxes.valid.shape[1] % k == 0)
 
 
 def _axes(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> Any:
@@ -148,7 +148,7 @@ class _Grid(NamedTuple):
 
 
 def _grid(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> _Grid:
-    size = _boxes_per_step(boxes)
+    size = _boxes_per_step(boxes, bins)
     if boxes.image is None:
         order = jnp.arange(boxes.valid.size // size, dtype=jnp.int32)
         image = lax.div(order * size, boxes.valid.shape[1])

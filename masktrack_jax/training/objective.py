@@ -14,6 +14,7 @@ from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
 from masktrack_jax.models.forms import forms
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
+from masktrack_jax.models.rpn_head import deltas_at
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.training import targets
 from masktrack_jax.training.features import (
@@ -105,7 +106,7 @@ def rpn_terms(
     priority = targets.priorities(keys, len(anchors.boxes))
     drawn = jax.vmap(one)(priority, frames.boxes, frames.valid, frames.image_size)
     logits = jnp.take_along_axis(rpn.logits, drawn.rows, axis=1)
-    deltas = jnp.take_along_axis(rpn.deltas, drawn.rows[..., None], axis=1)
+    deltas = jax.vmap(deltas_at)(rpn.deltas, drawn.rows)
     return detection.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
 
 
