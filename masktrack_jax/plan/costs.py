@@ -163,8 +163,10 @@ def _plain_traffic(operation: Operation, operands: list[Operation]) -> float:
     written = sum(moved(shape) for shape in results)
     if operation.opcode in SLICES:
         return 2 * written
-    if operation.opcode == "dynamic-update-slice" and len(operands) > 1:
-        return 2 * sum(moved(shape) for shape in operands[1].shapes)
+    if changed := _changed(operation):
+        return 2 * sum(
+            moved(shape) for operand in operands if operand.name == changed for shape in operand.shapes
+        )
     return written + sum(moved(shape) for operand in operands for shape in operand.shapes)
 
 
@@ -183,11 +185,16 @@ def _read(parameter: Operation, inner: list[Operation]) -> float:
 
 def _written(inner: list[Operation], fusion: Operation) -> float:
     """The bytes that a fusion writes: of an array that is changed in place, the changed part."""
-    last = inner[-1]
-    if last.opcode == "dynamic-update-slice":
-        known = {op.name: op for op in inner}
-        return sum(moved(shape) for shape in known[last.operands[1]].shapes)
+    if changed := _changed(inner[-1]):
+        times = 2 if inner[-1].opcode == "scatter" else 1  # it adds to what it reads
+        return times * sum(moved(shape) for op in inner if op.name == changed for shape in op.shapes)
     return sum(moved(shape) for shape in fusion.shapes)
+
+
+def _changed(operation: Operation) -> str:
+    """The operand that is written into the first one, by an operation that changes this in place; or empty."""
+    place = {"dynamic-update-slice": 1, "scatter": 2}.get(operation.opcode)
+    return operation.operands[place] if place and len(operation.operands) > place else ""
 
 
 def products(operation: Operation, operands: list[Shape]) -> float:

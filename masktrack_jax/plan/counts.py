@@ -201,7 +201,7 @@ def _kernel(
     """A hand-written kernel does not run here; what it computes must not decide about a loop."""
     results = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
     if kernel := kernel_of(eqn):
-        counts = counter.add(counts, place.site("cycles"), cycles(kernel, inputs))
+        counts = counter.add(counts, place.site("cycles"), cycles(eqn, kernel, inputs))
     return results, counter.add(counts, place.site("kernel"))
 
 

@@ -10,7 +10,7 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.data.batches import Frames, FrameTargets, PairBatch, Provenance
-from masktrack_jax.models.forms import PLATFORMS, use_forms
+from masktrack_jax.models.forms import forms_of, use_forms
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
 from masktrack_jax.plan.counts import Site, count
@@ -49,6 +49,7 @@ def frame_sizes(config: ConfigDict) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def detect(config: ConfigDict, classes: int, platform: str, devices: Sequence[Any], batch: int) -> Work:
     """Inference of `batch` frames on one device."""
+    forms = forms_of(platform, devices[0].device_kind)
     model = build_model(config, classes)
     bucket, size = frame_sizes(config)
     images = np.zeros((batch, *bucket, 3), np.uint8)
@@ -63,12 +64,12 @@ def detect(config: ConfigDict, classes: int, platform: str, devices: Sequence[An
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (variables, images, sizes)
         )
-        with use_forms(PLATFORMS[platform]):
+        with use_forms(forms):
             return jax.jit(run).lower(*shapes)
 
     def counted() -> dict[Site, float]:
         found = typical()
-        with use_forms(PLATFORMS[platform]), instead_of_heads(model, found, bucket, size):
+        with use_forms(forms), instead_of_heads(model, found, bucket, size):
             return count(run, zeros(variables), images, sizes)
 
     return Work("detect", batch, lower, counted)
@@ -79,6 +80,7 @@ def train(
 ) -> Work:
     """The training step of `batch` pairs over all devices."""
     check_divides(batch, len(devices), config.train.accumulate)
+    forms = forms_of(platform, devices[0].device_kind)
     model = build_model(config, classes)
     variables = jax.eval_shape(model.init_variables, jax.random.key(0))
     frozen = frozen_names(config.model.backbone.frozen_stages)
@@ -93,14 +95,14 @@ def train(
 
     def lower() -> Any:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, pairs))
-        with use_forms(PLATFORMS[platform]):
+        with use_forms(forms):
             program: Any = parallel(step, devices)
             return program.lower(*shapes)
 
     def counted() -> dict[Site, float]:
         bucket, size = frame_sizes(config)
         share: StepBatch = jax.tree.map(lambda x: x[0], pairs)
-        with use_forms(PLATFORMS[platform]), instead_of_heads(model, typical(), bucket, size):
+        with use_forms(forms), instead_of_heads(model, typical(), bucket, size):
             return count(step, zeros(state), share, axis=AXIS)
 
     return Work("train", batch, lower, counted)

@@ -115,7 +115,7 @@ def rpn_outputs(
     image, count = jnp.arange(batch)[:, None], len(anchors.boxes)
     logits = jnp.full((batch, count), ABSENT).at[image, rows].set(found.logits[:, kept])
     deltas = jnp.zeros((batch, count, 4)).at[image, rows].set(wanted)
-    return logits, deltas
+    return logits, deltas.reshape(own[1].shape)  # of anchors or of cells, in the same order
 
 
 def anchors_of(

@@ -113,7 +113,7 @@ def test_cycles_of_a_kernel_come_from_its_operands(monkeypatch) -> None:
     arguments = jnp.array([2, 3]), jnp.ones((4, 8, 128))
     kernels = Site(("pool", "walk"), 1, "kernel")
     assert count(function, *arguments) == {Site(("pool",), 0, "scan"): 4, kernels: 4}
-    monkeypatch.setitem(KERNELS, "walk", Kernel((0,), lambda turns: 1500.0 * turns.sum()))
+    monkeypatch.setitem(KERNELS, "walk", Kernel((0,), lambda shapes, turns: 1500.0 * turns.sum()))
     found = count(function, *arguments)
     assert found[kernels._replace(kind="cycles")] == 4 * 7 * 1500
     scope = "jit(f)/pool/while/body/closed_call/walk/pallas_call"
