@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from masktrack_jax.models.forms import forms
 from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.nms import nms
@@ -114,6 +115,7 @@ def best_of_classes(
     cannot suppress them. It processes all boxes only if these are not enough.
     """
     n, total = scores.shape[-1], scores[0].size
+    suppress = partial(nms, rounds=forms().nms_rounds)
     first = min(total, max(FIRST, count))
 
     def best(scores: Array, places: Array, kept: Array) -> Best:
@@ -122,13 +124,14 @@ def best_of_classes(
 
     def of_first(boxes: Float[Array, "classes boxes 4"], scores: Float[Array, "classes boxes"]) -> Best:
         scores, places = lax.top_k(scores.reshape(-1), first)
-        return best(scores, places, nms(boxes.reshape(-1, 4)[places], scores >= 0, nms_iou, places // n))
+        kept = suppress(boxes.reshape(-1, 4)[places], scores >= 0, nms_iou, places // n)
+        return best(scores, places, kept)
 
     def of_class(
         boxes: Float[Array, "boxes 4"], scores: Float[Array, " boxes"]
     ) -> tuple[Array, Array, Array]:
         scores, order = lax.top_k(scores, n)
-        return scores, order, nms(boxes[order], scores >= 0, nms_iou)
+        return scores, order, suppress(boxes[order], scores >= 0, nms_iou)
 
     def of_all(boxes: Float[Array, "classes boxes 4"], scores: Float[Array, "classes boxes"]) -> Best:
         scores, order, kept = jax.vmap(of_class)(boxes, scores)

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from masktrack_jax.models import box_head, mask_head
@@ -39,6 +40,8 @@ def masks_and_embeddings(
 
     `pool`: (boxes, valid, bins, images) → RoI features, as `MaskTrackRCNN.pool`. Without gradients.
     """
+    if forms().heads_boxes:
+        return _in_passes(pool, heads, boxes, labels, valid)
     shape = valid.shape
     images = jnp.broadcast_to(jnp.arange(shape[0], dtype=jnp.int32)[:, None], shape)
     rows = [x.reshape(-1, *x.shape[2:]) for x in (boxes, labels, images)]
@@ -63,6 +66,45 @@ def masks_and_embeddings(
     return of_masks, of_embeddings
 
 
+def _in_passes(
+    pool: Callable[..., Float[Array, "..."]],
+    heads: tuple[mask_head.MaskHead, nn.Module],
+    boxes: Float[Array, "batch boxes 4"],
+    labels: Int[Array, "batch boxes"],
+    valid: Bool[Array, "batch boxes"],
+) -> tuple[Float[Array, "batch boxes 28 28"], Float[Array, "batch boxes embedding"]]:
+    """`masks_and_embeddings` of the same number of boxes of every image at a time, the best boxes first.
+
+    Most batches need a single pass, since most frames have few detections and these come first.
+    """
+    batch, count = valid.shape
+    width = min(count, max(1, forms().heads_boxes // batch))
+    mask, track = map(_unbound, heads)
+
+    def run(first: Int[Array, ""] | int) -> tuple[Array, Array]:
+        part = [lax.dynamic_slice_in_dim(x, first, width, axis=1) for x in (boxes, labels, valid)]
+        some, kinds, exist = part
+        masks = jax.nn.sigmoid(mask(pool(some, exist, mask_head.BINS), kinds.reshape(-1)))
+        embeddings = track(pool(some, exist, box_head.BINS))
+
+        def shown(values: Array) -> Array:
+            values = values.reshape(batch, width, *values.shape[1:])
+            return jnp.where(exist.reshape(batch, width, *(1,) * (values.ndim - 2)), values, 0)
+
+        return shown(masks), shown(embeddings)
+
+    def write(i: Array, outputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = i * width
+        return jax.tree.map(
+            lambda out, new: lax.dynamic_update_slice_in_dim(out, new, first, axis=1), outputs, run(first)
+        )
+
+    shapes = jax.eval_shape(run, 0)
+    outputs = jax.tree.map(lambda x: jnp.zeros((batch, count, *x.shape[2:]), x.dtype), shapes)
+    last = jnp.max(jnp.where(valid, jnp.arange(1, count + 1), 0))
+    return lax.fori_loop(0, -(-last // width), write, outputs)
+
+
 def mask_logits(
     head: mask_head.MaskHead,
     roi: Float[Array, "rois rows columns channels"],
@@ -75,8 +117,9 @@ def mask_logits(
     """
     chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
     kernel = (3, 3, roi.shape[-1], head.channels)
-    # A chunk is skipped by a conditional.
-    if not forms().conditional_gradient and not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
+    # A chunk is skipped by a conditional. In one, XLA's own gradient of a convolution is up to 18 times slower
+    # on a CPU. An accelerator computes all RoIs in the time of a few such steps.
+    if not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
         return head(roi, labels)
     unbound = _unbound(head)
     return map_present(lambda rows: unbound(*rows), valid, (roi, labels), chunk)

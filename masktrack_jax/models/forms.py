@@ -6,7 +6,7 @@ All forms of a computation give the same result up to rounding; they differ in s
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +23,64 @@ class Forms(NamedTuple):
 
     winograd: bool  # large 3×3 convolutions use `winograd.conv3x3`
     product_gradient: bool  # matrix products use `fast_matmul.product`
-    conditional_gradient: bool  # gradients of XLA's own convolutions are fast within a conditional
-    roi_chunk: int  # boxes that `roi_align` pools at a time
+    product_as_conv: bool  # 1×1 convolutions use XLA's convolution
+    norm_in_kernel: bool  # frozen batch norm multiplies kernels instead of the results of convolutions
+    stem_blocks: int  # side of the blocks of pixels in the stem: 2, or 4 with frozen batch norm
+    upsample_as_conv: bool  # the FPN upsamples by a convolution
+    nms_rounds: int  # rounds of NMS before each test whether they settled all boxes
+    heads_boxes: int  # boxes for which the heads of detections run at a time; 0: in chunks of the valid boxes
+    roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
+    target_chunk: int  # boxes whose mask targets `crop_masks` computes at a time
 
 
-# A chunk of boxes should fit in a CPU's cache. On a CPU, XLA's own gradient of a convolution is up to 18
-# times slower inside a conditional than outside.
-CPU = Forms(winograd=True, product_gradient=True, conditional_gradient=False, roi_chunk=2)
-# The libraries of accelerators select the form of a product themselves, and a GPU prefers few large steps.
-GPU = Forms(winograd=False, product_gradient=False, conditional_gradient=True, roi_chunk=256)
-TPU = GPU
+CPU = Forms(
+    winograd=True,
+    product_gradient=True,
+    product_as_conv=False,
+    norm_in_kernel=False,
+    stem_blocks=2,
+    upsample_as_conv=False,
+    nms_rounds=1,
+    heads_boxes=0,
+    roi="walk",
+    target_chunk=1,
+)
+# The libraries of accelerators select the form of a product themselves. They prefer few large steps, since a
+# GPU's host waits for each turn of a loop, and few passes over large arrays.
+GPU = Forms(
+    winograd=False,
+    product_gradient=False,
+    product_as_conv=False,
+    norm_in_kernel=True,
+    stem_blocks=2,
+    upsample_as_conv=False,
+    nms_rounds=8,
+    heads_boxes=256,
+    roi="dense",
+    target_chunk=16,
+)
+# A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products
+# and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
+TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+SMALL_TPUS = (
+    "TPU v2",
+    "TPU v3",
+    "TPU v4",
+    "TPU v4 lite",
+)  # their vector memory is too small for `roi="window"`
 
 _chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)
 
 
 def forms() -> Forms:
     """The forms of the block of `use_forms`, or else of the platform that JAX runs on."""
-    return _chosen.get() or PLATFORMS[jax.default_backend()]
+    return _chosen.get() or forms_of(jax.default_backend(), jax.local_devices()[0].device_kind)
+
+
+def forms_of(platform: str, device_kind: str) -> Forms:
+    """The forms of a platform, for a kind of its devices: `jax.Device.device_kind`."""
+    return PLATFORMS[platform]._replace(roi="dense") if device_kind in SMALL_TPUS else PLATFORMS[platform]
 
 
 @contextlib.contextmanager
@@ -75,21 +115,38 @@ def convolve(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     exact: bool = False,
+    factor: Float[Array, " features"] | None = None,
     **options: Any,
 ) -> Float[Array, "batch _height _width features"]:
-    """`lax.conv_general_dilated` in the platform's form. `exact`: see `winograd.conv3x3`."""
+    """`lax.conv_general_dilated` in the platform's form.
+
+    `exact`: see `winograd.conv3x3`; `factor`: see `scaled`.
+    """
+    kernel = scaled(kernel, factor)
     if uses_winograd(x.shape, x.dtype, kernel.shape, strides):
         return conv3x3(x, kernel, exact)
     return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def scaled(
+    kernel: Float[Array, "*size channels features"], factor: Float[Array, " features"] | None
+) -> Float[Array, "*size channels features"]:
+    """The kernel whose features have this `factor`, rounded to the kernel's type once."""
+    return kernel if factor is None else (kernel * factor).astype(kernel.dtype)
 
 
 def multiply(
     x: Float[Array, "*rows channels"],
     kernel: Float[Array, "channels features"],
     dimension_numbers: Any,
+    factor: Float[Array, " features"] | None = None,
     **options: Any,
 ) -> Float[Array, "*rows features"]:
-    """`lax.dot_general` of `x` and a kernel in the platform's form."""
+    """`lax.dot_general` of `x` and a kernel in the platform's form. `factor`: see `scaled`."""
+    kernel = scaled(kernel, factor)
     if forms().product_gradient:
         return product(x, kernel)
+    if forms().product_as_conv and x.ndim == 4:
+        options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", **options)
     return lax.dot_general(x, kernel, dimension_numbers, **options)

@@ -4,15 +4,29 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from masktrack_jax.models.forms import forms
 from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 
 
 def upsample(x: Float[Array, "batch h w channels"]) -> Float[Array, "batch 2*h 2*w channels"]:
     """Nearest-neighbour upsampling to twice the size."""
     b, h, w, c = x.shape
+    if forms().upsample_as_conv:
+        # Each sum has one term, so it is exact.
+        return lax.conv_general_dilated(
+            x,
+            jnp.ones((2, 2, 1, c), x.dtype),
+            (1, 1),
+            ((1, 1), (1, 1)),
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=c,
+            precision=lax.Precision.HIGHEST,
+        )
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 

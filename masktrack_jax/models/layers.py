@@ -8,7 +8,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from masktrack_jax.models.forms import convolve, multiply
+from masktrack_jax.models.forms import convolve, forms, multiply
 
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 xavier_uniform = nn.initializers.xavier_uniform()
@@ -18,7 +18,8 @@ class Conv(nn.Module):
     """Convolution `size` × `size` with zero padding of half the size on every side, as in PyTorch.
 
     A 1×1 convolution is computed as a matrix product, with the same result and on a CPU a gradient several
-    times faster. `exact` excludes forms with more rounding than the plain sum.
+    times faster. `exact` excludes forms with more rounding than the plain sum. `factor` multiplies the
+    channels of the result.
     """
 
     features: int
@@ -31,7 +32,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch _height _width _channels"]
+        self,
+        x: Float[Array, "batch _height _width _channels"],
+        factor: Float[Array, " _features"] | None = None,
     ) -> Float[Array, "batch _height _width {self.features}"]:
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride]
@@ -40,7 +43,7 @@ class Conv(nn.Module):
                 self.use_bias,
                 self.dtype,
                 kernel_init=self.kernel_init,
-                dot_general=multiply,
+                dot_general=partial(multiply, factor=factor),
                 name="conv",
             )(x)
         half = self.size // 2
@@ -52,7 +55,7 @@ class Conv(nn.Module):
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             dtype=self.dtype,
-            conv_general_dilated=partial(convolve, exact=self.exact),
+            conv_general_dilated=partial(convolve, exact=self.exact, factor=factor),
             name="conv",
         )(x)
 
@@ -63,14 +66,18 @@ class FrozenBatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
-        channels = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, channels).value
-        var = self.variable("batch_stats", "var", jnp.ones, channels).value
+    def affine(self, channels: int) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+        """The factor and the shift of each channel; float32."""
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,)).value
+        var = self.variable("batch_stats", "var", jnp.ones, (channels,)).value
         factor = scale / jnp.sqrt(var + 1e-5)
-        return x * factor.astype(self.dtype) + (bias - mean * factor).astype(self.dtype)
+        return factor, bias - mean * factor
+
+    def __call__(self, x: Float[Array, "*rows channels"]) -> Float[Array, "*rows channels"]:
+        factor, shift = self.affine(x.shape[-1])
+        return x * factor.astype(self.dtype) + shift.astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -118,7 +125,12 @@ class ConvNorm(nn.Module):
     ) -> Float[Array, "batch _height _width {self.features}"]:
         normed = self.norm != "none"
         options = (self.stride, not normed, self.kernel_init, self.dtype, self.exact)
-        x = Conv(self.features, self.size, *options, name="conv")(x)
+        conv = Conv(self.features, self.size, *options, name="conv")
+        if self.norm == "frozen_bn" and forms().norm_in_kernel:
+            factor, shift = FrozenBatchNorm(self.dtype, name="norm").affine(self.features)
+            x = conv(x, factor) + shift.astype(self.dtype)
+            return nn.relu(x) if self.relu else x
+        x = conv(x)
         if normed:
             x = NORMS[self.norm](self.dtype, name="norm")(x)
         return nn.relu(x) if self.relu else x

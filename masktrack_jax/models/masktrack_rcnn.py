@@ -17,7 +17,8 @@ from masktrack_jax.models.fpn import FPN
 from masktrack_jax.models.resnet import ResNet
 from masktrack_jax.models.track_head import build_track_head
 from masktrack_jax.ops.anchors import Anchors, anchor_grid
-from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
+from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_samples import RoIAlignOptions
 
 MEAN = (123.675, 116.28, 103.53)  # red, green and blue of ImageNet
 STD = (58.395, 57.12, 57.375)
@@ -113,7 +114,7 @@ class MaskTrackRCNN(nn.Module):
     def propose(
         self,
         logits: Float[Array, "batch anchors"],
-        deltas: Float[Array, "batch anchors 4"],
+        deltas: Float[Array, "batch cells deltas"],
         anchors: Anchors,
         image_sizes: ImageSizes,
     ) -> tuple[Float[Array, "batch proposals 4"], Bool[Array, "batch proposals"]]:
@@ -140,8 +141,8 @@ class MaskTrackRCNN(nn.Module):
         levels = features[:POOLED_LEVELS]
         strides = self.config.anchors.strides[: len(levels)]
         options = RoIAlignOptions(**self.config.roi_align)
-        chunk = forms().roi_chunk
-        roi = roi_align(levels, strides, boxes, valid, options, bins=bins, chunk=chunk, images=images)
+        form = forms().roi
+        roi = roi_align(levels, strides, boxes, valid, options, bins=bins, images=images, form=form)
         return roi.reshape(-1, *roi.shape[2:])
 
     def classify(

@@ -1,6 +1,7 @@
 """Region proposal network (Ren et al. 2015): the head, and the selection of proposals."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from masktrack_jax.models.forms import forms
 from masktrack_jax.models.layers import Conv
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import Anchors
@@ -20,7 +22,11 @@ normal_001 = nn.initializers.normal(0.01)
 
 
 class RPNHead(nn.Module):
-    """Objectness logits and box deltas of all anchors, ordered as in `Anchors`."""
+    """Objectness logits of all anchors and box deltas of all cells, ordered as in `Anchors`.
+
+    `deltas_at` returns the deltas of some anchors. All of them, with a last axis of 4, would take 32 times
+    their size on a TPU.
+    """
 
     channels: int
     per_cell: int  # anchors per cell
@@ -29,23 +35,32 @@ class RPNHead(nn.Module):
     @nn.compact
     def __call__(
         self, features: Sequence[Float[Array, "batch _rows _columns channels"]]
-    ) -> tuple[Float[Array, "batch anchors"], Float[Array, "batch anchors 4"]]:
+    ) -> tuple[Float[Array, "batch anchors"], Float[Array, "batch cells 4*{self.per_cell}"]]:
         conv = Conv(self.channels, 3, kernel_init=normal_001, dtype=self.dtype, name="conv")
         logits = Conv(self.per_cell, 1, kernel_init=normal_001, dtype=self.dtype, name="logits")
         deltas = Conv(self.per_cell * 4, 1, kernel_init=normal_001, dtype=self.dtype, name="deltas")
         hidden = [nn.relu(conv(x)) for x in features]
         batch = features[0].shape[0]
         all_logits = [logits(x).reshape(batch, -1) for x in hidden]
-        all_deltas = [deltas(x).reshape(batch, -1, 4) for x in hidden]
+        all_deltas = [deltas(x).reshape(batch, -1, 4 * self.per_cell) for x in hidden]
         return (
             jnp.concatenate(all_logits, axis=1).astype(jnp.float32),
             jnp.concatenate(all_deltas, axis=1).astype(jnp.float32),
         )
 
 
+def deltas_at(
+    deltas: Float[Array, "cells deltas"], anchors: Int[Array, "*anchors"]
+) -> Float[Array, "*anchors 4"]:
+    """The deltas of the `anchors` of an image, from those of all cells."""
+    per_cell = deltas.shape[-1] // 4
+    of_cells = deltas[anchors // per_cell].reshape(*anchors.shape, per_cell, 4)
+    return jnp.take_along_axis(of_cells, (anchors % per_cell)[..., None, None], axis=-2)[..., 0, :]
+
+
 def select_proposals(
     logits: Float[Array, " anchors"],
-    deltas: Float[Array, "anchors 4"],
+    deltas: Float[Array, "cells deltas"],
     anchors: Anchors,
     anchor_valid: Bool[Array | np.ndarray, " anchors"],
     image_size: Int[Array | np.ndarray, "2"],
@@ -60,19 +75,23 @@ def select_proposals(
     The best `pre_nms` boxes of each level are decoded, clipped to the image (by `clip_margin`, see
     `boxes.clip`) and filtered by NMS within the level. The best `post_nms` of all levels remain.
     """
-    levels = anchors.levels
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
-    all_boxes, all_scores = [], []
-    for level in range(int(levels.max()) + 1):
-        inside = np.flatnonzero(levels == level)  # a constant, and contiguous
-        best, picked = lax.top_k(scores[inside[0] : inside[-1] + 1], min(pre_nms, len(inside)))
-        picked += inside[0]
-        boxes = box_ops.decode(jnp.asarray(anchors.boxes)[picked], deltas[picked], STDS)
-        boxes = box_ops.clip(boxes, image_size, clip_margin)
-        width, height = box_ops.sizes(boxes)
-        keep = nms(boxes, (best >= 0) & (width > 0) & (height > 0), nms_iou)
-        all_boxes.append(boxes)
-        all_scores.append(jnp.where(keep, best, -1.0))
-    boxes, scores = jnp.concatenate(all_boxes), jnp.concatenate(all_scores)
-    scores, order = lax.top_k(scores, min(post_nms, len(scores)))
-    return boxes[order], scores >= 0
+    counts = np.bincount(anchors.levels)
+    first = np.cumsum(counts) - counts
+    places = min(pre_nms, int(counts.max()))  # of each level
+    best, rows = [], []
+    for start, count in zip(first.tolist(), counts.tolist()):
+        found, picked = lax.top_k(scores[start : start + count], min(places, count))
+        missing = (0, places - len(found))
+        best.append(jnp.pad(found, missing, constant_values=-1.0))
+        rows.append(jnp.pad(picked + start, missing))
+    scores, rows = jnp.stack(best), jnp.stack(rows)
+    boxes = box_ops.decode(jnp.asarray(anchors.boxes)[rows], deltas_at(deltas, rows), STDS)
+    boxes = box_ops.clip(boxes, image_size, clip_margin)
+    width, height = box_ops.sizes(boxes)
+    exist = (scores >= 0) & (width > 0) & (height > 0)
+    keep = jax.vmap(partial(nms, iou_threshold=nms_iou, rounds=forms().nms_rounds))(boxes, exist)
+    scores = jnp.where(keep, scores, -1.0).reshape(-1)
+    total = int(np.minimum(counts, places).sum())
+    scores, order = lax.top_k(scores, min(post_nms, total))
+    return boxes.reshape(-1, 4)[order], scores >= 0

@@ -20,11 +20,14 @@ class Anchors(NamedTuple):
 
     def valid(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
         """Whether the cell is inside the image padded to a multiple of 32; the bucket may be larger."""
-        return jnp.all(self.origins < -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE, axis=-1)
+        height, width = -(-image_size // PAD_MULTIPLE) * PAD_MULTIPLE
+        return jnp.asarray((self.origins[:, 0] < height) & (self.origins[:, 1] < width))
 
     def inside(self, image_size: Int[Array | np.ndarray, "2"]) -> Bool[Array, " anchors"]:
         """Whether the whole anchor is inside the image."""
-        return jnp.all((self.boxes[:, :2] >= 0) & (self.boxes[:, 2:] <= image_size[::-1]), axis=-1)
+        left, top, right, bottom = self.boxes.T
+        height, width = image_size
+        return jnp.asarray((left >= 0) & (top >= 0) & (right <= width) & (bottom <= height))
 
 
 def level_shapes(height: int, width: int, strides: Sequence[int]) -> tuple[tuple[int, int], ...]:

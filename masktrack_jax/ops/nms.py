@@ -13,6 +13,7 @@ def nms(
     valid: Bool[Array | np.ndarray, " boxes"],
     iou_threshold: float | Float[Array, ""],
     groups: Int[Array | np.ndarray, " boxes"] | None = None,
+    rounds: int = 1,
 ) -> Bool[Array, " boxes"]:
     """Whether greedy NMS keeps each box. `boxes` are sorted by descending score.
 
@@ -21,7 +22,8 @@ def nms(
 
     Greedy NMS is the fixpoint of the rule "keep a box if no kept earlier box suppresses it". Starting with
     all boxes kept, k rounds settle all boxes at the first k levels of the suppression order. So a few
-    parallel rounds give exactly the result of the sequential algorithm.
+    parallel rounds give exactly the result of the sequential algorithm. `rounds` of them run before each test
+    whether all are settled, since a GPU waits for the result of the test.
     """
     n, valid = boxes.shape[0], jnp.asarray(valid)
     order = jnp.arange(n)
@@ -29,9 +31,10 @@ def nms(
     if groups is not None:
         hits &= groups[:, None] == groups[None]
 
-    def round_(state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def turn(state: tuple[Array, Array]) -> tuple[Array, Array]:
         keep, _ = state
-        new = valid & ~jnp.any(hits & keep[None], axis=1)
-        return new, jnp.any(new != keep)
+        for _ in range(rounds):
+            before, keep = keep, valid & ~jnp.any(hits & keep[None], axis=1)
+        return keep, jnp.any(keep != before)
 
-    return lax.while_loop(lambda state: state[1], round_, (valid, jnp.bool_(n > 0)))[0]
+    return lax.while_loop(lambda state: state[1], turn, (valid, jnp.bool_(n > 0)))[0]

@@ -23,10 +23,10 @@ class PairFeatures(NamedTuple):
 
 
 class RPNOutputs(NamedTuple):
-    """Outputs of the RPN at all anchors."""
+    """Outputs of the RPN at all anchors, see `RPNHead`."""
 
     logits: Float[Array, "batch anchors"]
-    deltas: Float[Array, "batch anchors 4"]
+    deltas: Float[Array, "batch cells deltas"]
 
 
 def pair_features(model: MaskTrackRCNN, pairs: FramePairs, keys: Key[Array, " batch"]) -> PairFeatures:

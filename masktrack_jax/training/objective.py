@@ -12,7 +12,9 @@ from masktrack_jax.data.batches import FramePairs, Frames
 from masktrack_jax.losses import detection
 from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
+from masktrack_jax.models.forms import forms
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
+from masktrack_jax.models.rpn_head import deltas_at
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.training import targets
 from masktrack_jax.training.features import (
@@ -104,7 +106,7 @@ def rpn_terms(
     priority = targets.priorities(keys, len(anchors.boxes))
     drawn = jax.vmap(one)(priority, frames.boxes, frames.valid, frames.image_size)
     logits = jnp.take_along_axis(rpn.logits, drawn.rows, axis=1)
-    deltas = jnp.take_along_axis(rpn.deltas, drawn.rows[..., None], axis=1)
+    deltas = jax.vmap(deltas_at)(rpn.deltas, drawn.rows)
     return detection.rpn_losses(logits, deltas, drawn.positive, drawn.deltas, drawn.valid, options.beta)
 
 
@@ -150,7 +152,7 @@ def mask_terms(model: MaskTrackRCNN, frames: Frames, levels: Pyramid, rois: RoIT
     """Mask loss of the positive RoIs."""
     labels = jnp.where(rois.positive, rois.labels, 0)
     logits = model.mask_logits(levels, rois.boxes, rois.positive, labels)
-    crop = resize_masks if model.config.pixel_boxes else crop_masks
+    crop = resize_masks if model.config.pixel_boxes else partial(crop_masks, chunk=forms().target_chunk)
     masks = frames.labelled.masks
     wanted = jax.vmap(crop, (0, 0, 0, None))(masks, rois.boxes, rois.target, logits.shape[-1])
     return detection.mask_loss(logits, wanted, rois.positive)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.inference.frames import boxes_at_frame_size, detection_order, pixel_boxes_at_frame_size
 from masktrack_jax.masks.paste import paste_masks
-from masktrack_jax.ops.roi_align import roi_levels
+from masktrack_jax.ops.roi_samples import roi_levels
 from masktrack_jax.tracking.association import Tracker
 from masktrack_jax.tracking.memory import Frame
 from masktrack_jax.tracking.options import AssociationOptions

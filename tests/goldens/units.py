@@ -12,7 +12,8 @@ from masktrack_jax.models.masktrack_rcnn import normalise
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.anchors import base_anchors
 from masktrack_jax.ops.nms import nms
-from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
+from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_samples import RoIAlignOptions
 from masktrack_jax.video.images import fit_size, pad_image, resize_image
 
 from .inputs import make_clip
@@ -20,7 +21,7 @@ from .recorded import Row, arrays, largest, nchw, relative, sampled, unequal
 
 CODER, ROI, PIXEL_VALUES = 2e-5, 5e-5, 2e-6
 STDS = {"rpn": rpn_head.STDS, "rcnn": box_head.STDS}
-pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins", "chunk"))
+pool = jax.jit(roi_align, static_argnames=("strides", "options", "bins"))
 
 
 def continuous(boxes: np.ndarray) -> np.ndarray:
@@ -107,7 +108,7 @@ def _roi_row(
     feature = recorded["ra_feat"].transpose(0, 2, 3, 1)
     image, boxes = recorded["ra_rois"][:, 0].astype(int), convert(recorded["ra_rois"][:, 1:])
     valid = np.stack([image == 0, image == 1])
-    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, options, bins=bins, chunk=2)
+    ours = pool((feature,), (4,), np.stack([boxes, boxes]), valid, options, bins=bins)
     ours = np.asarray(ours)[image, np.arange(len(boxes))]
     return Row(name, key, ROI, largest(nchw(ours), recorded[key]))
 

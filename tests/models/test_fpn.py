@@ -1,8 +1,11 @@
 """The feature pyramid against its diagram."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from masktrack_jax.models.forms import PLATFORMS, use_forms
 from masktrack_jax.models.fpn import FPN, upsample
 from tests.helpers.networks import apply, conv_of, randomised, shapes_of
 
@@ -27,6 +30,14 @@ def test_fpn_is_its_diagram():
         np.testing.assert_allclose(level, expected, atol=1e-4)
 
 
-def test_upsample_repeats_cells():
-    x = np.arange(12.0).reshape(1, 2, 3, 2)
-    np.testing.assert_array_equal(upsample(jnp.asarray(x)), np.repeat(np.repeat(x, 2, 1), 2, 2))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_upsample_repeats_cells(platform, dtype):
+    """Exactly, and its gradient sums the cells."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 2)), dtype)
+    with use_forms(PLATFORMS[platform]):
+        y, pull = jax.vjp(upsample, x)
+    np.testing.assert_array_equal(y, np.repeat(np.repeat(x, 2, 1), 2, 2))
+    (gradient,) = pull(jnp.arange(48, dtype=dtype).reshape(1, 4, 6, 2))
+    wanted = np.arange(48).reshape(1, 2, 2, 3, 2, 2).sum((2, 4))
+    np.testing.assert_array_equal(gradient, wanted)

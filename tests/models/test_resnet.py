@@ -4,11 +4,13 @@ import math
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from masktrack_jax.models.forms import CPU, PLATFORMS, TPU, use_forms
 from masktrack_jax.models.resnet import DEPTHS, Block, ResNet, Stem, frozen_names
 from tests.helpers.networks import apply, batch_norm, conv, conv_of, randomised, shapes_of
 
@@ -62,7 +64,8 @@ def test_block_is_its_diagram(bottleneck, in_1x1, stride):
     np.testing.assert_allclose(apply(module, variables, x), wanted, atol=5e-5)
 
 
-def test_stem_is_its_diagram():
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_stem_is_its_diagram(platform):
     """7×7 of stride 2, norm, ReLU, 3×3 max pooling of stride 2."""
     x = np.random.default_rng(8).normal(size=(2, 16, 24, 3)).astype("f4")
     variables = randomised(shapes_of(Stem(5, "frozen_bn"), x))
@@ -72,7 +75,32 @@ def test_stem_is_its_diagram():
     wanted = np.zeros((2, 4, 6, 5))
     for i, j in np.ndindex(4, 6):
         wanted[:, i, j] = y[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((1, 2))
-    np.testing.assert_allclose(apply(Stem(5, "frozen_bn"), variables, x), wanted, atol=5e-5)
+    with use_forms(PLATFORMS[platform]):
+        np.testing.assert_allclose(apply(Stem(5, "frozen_bn"), variables, x), wanted, atol=5e-5)
+
+
+def test_blocks_of_an_accelerator_have_the_gradients_of_a_cpu():
+    """Stem and residual block, with batch norm in the kernels or behind them."""
+
+    class Part(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Stem(8, "frozen_bn", name="stem")(x)
+            return Block(4, 2, True, "frozen_bn", False, name="block")(x)
+
+    x = jnp.asarray(np.random.default_rng(9).normal(size=(2, 16, 24, 3)), "f4")
+    variables = randomised(shapes_of(Part(), x))
+
+    found = []
+    for chosen in (CPU, TPU):
+
+        def total(variables, chosen=chosen):
+            with use_forms(chosen):
+                return jnp.sum(jnp.sin(Part().apply(variables, x)))
+
+        found.append(jax.tree.leaves(jax.jit(jax.grad(total))(variables)))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * max(1, np.abs(theirs).max()))
 
 
 @pytest.mark.parametrize("stages", [0, 1, 3])

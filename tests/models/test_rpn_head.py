@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from masktrack_jax.models import rpn_head
+from masktrack_jax.models.forms import PLATFORMS, use_forms
 from masktrack_jax.models.rpn_head import RPNHead
 from masktrack_jax.ops.anchors import anchor_grid
 from tests.helpers.detections import decode_box, greedy_nms
@@ -23,18 +24,19 @@ def test_rpn_head_orders_as_the_anchors():
     module = RPNHead(7, per_cell=3)
     params = randomised(shapes_of(module, features))["params"]
     logits, deltas = apply(module, {"params": params}, features)
-    assert logits.shape == (2, 3 * 30) and deltas.shape == (2, 3 * 30, 4)
+    assert logits.shape == (2, 3 * 30) and deltas.shape == (2, 30, 3 * 4)
     hidden = [relu(conv_of({"conv": params["conv"]}, x)) for x in features]
     for level, y, x, ratio, at in ((0, 2, 5, 1, 3 * (2 * 6 + 5) + 1), (1, 1, 0, 2, 3 * (24 + 3) + 2)):
         cell = hidden[level][:, y, x]
         wanted = dense(params["logits"], "conv", cell)[:, ratio]
         np.testing.assert_allclose(logits[:, at], wanted, atol=2e-5)
         wanted = dense(params["deltas"], "conv", cell)[:, 4 * ratio : 4 * ratio + 4]
-        np.testing.assert_allclose(deltas[:, at], wanted, atol=2e-5)
+        found = [rpn_head.deltas_at(image, jnp.array([at]))[0] for image in deltas]
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (40, 60), (33, 20)])
-def test_select_proposals_is_the_pipeline(size):
+@pytest.mark.parametrize("platform, size", [("cpu", (64, 96)), ("gpu", (40, 60)), ("tpu", (33, 20))])
+def test_select_proposals_is_the_pipeline(platform, size):
     rng = np.random.default_rng(size[0])
     grid = anchor_grid(64, 96, STRIDES, 4.0, RATIOS)
     anchors, levels, origins = grid
@@ -48,7 +50,9 @@ def test_select_proposals_is_the_pipeline(size):
 
     options = dict(pre_nms=30, post_nms=40, nms_iou=0.7, clip_margin=0.0)
     run = jax.jit(partial(rpn_head.select_proposals, anchors=grid, **options))
-    boxes, valid = run(logits, deltas, anchor_valid=exist, image_size=np.array(size))
+    of_cells = deltas.reshape(-1, 4 * len(RATIOS))
+    with use_forms(PLATFORMS[platform]):
+        boxes, valid = run(logits, of_cells, anchor_valid=exist, image_size=np.array(size))
     candidates = []
     for level in range(5):
         rows = [i for i in np.flatnonzero(levels == level) if inside[i]]
@@ -64,9 +68,9 @@ def test_select_proposals_is_the_pipeline(size):
 
 def test_fewer_proposals_than_asked_for_are_padded():
     anchors = anchor_grid(32, 32, STRIDES, 4.0, RATIOS)
-    zeros = jnp.zeros((len(anchors.boxes), 4))
-    exist, size = np.zeros(len(zeros), bool), np.array([32, 32])
+    logits, deltas = jnp.zeros(len(anchors.boxes)), jnp.zeros((len(anchors.boxes) // 3, 12))
+    exist, size = np.zeros(len(logits), bool), np.array([32, 32])
     exist[[5, 40]] = True
     options = dict(pre_nms=20, post_nms=30, nms_iou=0.7, clip_margin=0.0)
-    _, valid = rpn_head.select_proposals(zeros[:, 0], zeros, anchors, exist, size, **options)
+    _, valid = rpn_head.select_proposals(logits, deltas, anchors, exist, size, **options)
     assert valid.tolist() == [True] * 2 + [False] * 28

@@ -13,7 +13,8 @@ from masktrack_jax.checkpoints.metadata import Metadata
 from masktrack_jax.config.base import validate
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.models.resnet import frozen_names
-from masktrack_jax.ops.roi_align import RoIAlignOptions, roi_align
+from masktrack_jax.ops.roi_align import roi_align
+from masktrack_jax.ops.roi_samples import RoIAlignOptions
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import on_local_devices
 from masktrack_jax.training import schedule, start
@@ -73,7 +74,7 @@ def test_forward(network, tiny_images):
     assert found.masks.shape == (2, 8, 28, 28) and found.embeddings.shape == (2, 8, 16)
     assert found.valid.any() and all(np.all(np.isfinite(x)) for x in found)
     options = RoIAlignOptions(**small().model.roi_align)
-    wanted = roi_align(features, (32,), found.boxes, found.valid, options, bins=7, chunk=2)
+    wanted = roi_align(features, (32,), found.boxes, found.valid, options, bins=7)
     np.testing.assert_allclose(pooled.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
     assert np.any(wanted)
 

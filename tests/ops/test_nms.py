@@ -7,7 +7,7 @@ import pytest
 from masktrack_jax.ops.nms import nms
 from tests.helpers.boxes import iou_of, random_boxes
 
-run = jax.jit(nms, static_argnums=2)
+run = jax.jit(nms, static_argnums=2, static_argnames="rounds")
 
 
 def greedy(boxes, valid, threshold, groups):
@@ -42,6 +42,7 @@ def test_nms_is_greedy(threshold):
         groups = rng.integers(3, size=90)
         kept = greedy(boxes, valid, threshold, groups)
         np.testing.assert_array_equal(run(boxes, valid, threshold, groups), kept)
+        np.testing.assert_array_equal(run(boxes, valid, threshold, groups, rounds=3), kept)
         one_group = greedy(boxes, valid, threshold, 0 * groups)
         np.testing.assert_array_equal(run(boxes, valid, threshold), one_group)
         changed += np.sum(valid) - np.sum(kept)
