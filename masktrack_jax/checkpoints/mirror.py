@@ -1,0 +1,266 @@
+"""A run whose `--workdir` is a URL: it works in a local folder, whose files a thread copies to the URL.
+
+Stores have neither renames nor appends nor locks. The local folder has them all, and the run goes on there
+while the store does not answer. What is at the URL can be resumed from at any moment:
+
+- A folder with `digests.json` is sealed (a checkpoint, or `best`). The seal is written when all other files
+  are there, and deleted before they change. A folder of a step without a seal is not read.
+- Rows (`*.jsonl`) are written whole. The rows up to a step are there before its checkpoint is sealed, and
+  `best` before the row of its scores.
+
+A run begins with the newest sealed checkpoint there, or continues in its local folder if that is of the same
+run (`ID`) and not behind. `remote_lock` keeps other runs away.
+"""
+
+import contextlib
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from masktrack_jax.checkpoints.digests import NAME as SEAL
+from masktrack_jax.checkpoints.digests import check_digests
+from masktrack_jax.runtime import remote
+from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import barrier, is_first
+from masktrack_jax.runtime.remote import StoreError
+from masktrack_jax.runtime.remote_lock import LockLost, RemoteLock
+from masktrack_jax.runtime.signals import Interruption
+
+ID = ".masktrack-run"  # a random text, the same here and there, from the first start of a run on
+STEPS, BEST = "checkpoints", "best"
+STEP = re.compile(r"[0-9]+")
+POLL, EVERY = 0.5, 60.0  # seconds between looks for a new checkpoint, and between copies of the other files
+PATIENCE = 30.0  # seconds to try again at the end of a run
+PAUSE = 5.0  # seconds between two tries
+TURNS = 5  # tries in a row if a file is replaced while it is copied
+
+_active: dict[Path, "Mirror"] = {}
+
+
+def mirror_of(folder: Path) -> "Mirror | None":
+    """The mirror of the run that has its checkpoints in `folder`; None for a local run."""
+    return _active.get(folder.parent)
+
+
+@contextlib.contextmanager
+def mirrored(workdir: str, cure: str) -> Iterator[Path | str]:
+    """Yields the folder to work in: `workdir`, or for a URL a local folder that is copied there.
+
+    All processes of a run enter; the first one writes to the URL. Raises a UserError that ends with `cure` if
+    another run is there.
+    """
+    if not remote.is_url(workdir):
+        yield workdir
+        return
+    url, writes = workdir.rstrip("/"), is_first()
+    folder = Path(remote.work(url, jax.process_index()))
+    with RemoteLock(url, cure) if writes else contextlib.nullcontext() as lock:
+        barrier()  # nothing changes there from now on
+        _begin(url, folder, writes)
+        barrier()
+        _active[folder] = mirror = Mirror(url, folder, lock)
+        try:
+            with contextlib.closing(mirror):
+                try:
+                    yield folder
+                except BaseException:
+                    with contextlib.suppress(UserError):  # the first error is the one to report
+                        mirror.flush()
+                    raise
+                mirror.flush()
+        finally:
+            del _active[folder]
+        remote.forget(folder)
+
+
+class Mirror:
+    """Copies what a run writes to its local `folder` to `url`. Without a `lock` it writes nothing."""
+
+    def __init__(self, url: str, folder: Path, lock: RemoteLock | None) -> None:
+        self.url, self._folder, self._lock = url, folder, lock
+        self._sent: dict[str, object] = {}  # the size and time of each loose file that is there
+        self._seals: dict[str, bytes] = {}  # the seals that are there
+        self._sending, self._closed = threading.Lock(), threading.Event()
+        self._problem: UserError | None = None  # of the last try
+        self._given_up: UserError | None = None
+        if lock:
+            for name in remote.tree(url):
+                if name.endswith(f"/{SEAL}"):
+                    self._seals[name.removesuffix(f"/{SEAL}")] = remote.read(f"{url}/{name}") or b""
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def saved(self) -> int:
+        """The newest step whose checkpoint is at the URL; 0 if there is none."""
+        return max((int(path.rpartition("/")[2]) for path in self._seals if path != BEST), default=0)
+
+    def settle(self) -> None:
+        """Wait until no file is being copied: the run may then delete old checkpoints.
+
+        Raises a `LockLost` if another run has taken over.
+        """
+        with self._sending:
+            if isinstance(self._problem, LockLost):
+                raise self._problem
+
+    def flush(self) -> None:
+        """Copy all files. Raises a UserError if the store does not take them within `PATIENCE` seconds."""
+        if not self._lock:
+            return
+        if self._given_up:
+            raise self._given_up
+        end = time.monotonic() + PATIENCE
+        with Interruption(unsaved=lambda: f"files are being copied to {self.url}"):
+            while (problem := self._try()) and not isinstance(problem, LockLost) and time.monotonic() < end:
+                time.sleep(PAUSE)
+        if problem:
+            self._closed.set()
+            if not isinstance(problem, LockLost):
+                problem = StoreError(
+                    f"{problem}; {self._kept()}, all is kept in the folder {remote.WORK} of {remote.root()}: the "
+                    "same command resumes"
+                )
+            self._given_up = problem
+            raise problem
+
+    def _kept(self) -> str:
+        return f"step {step} is saved there" if (step := self.saved()) else "no checkpoint is saved there"
+
+    def _run(self) -> None:
+        sent = time.monotonic()
+        while not self._closed.wait(PAUSE if self._problem else POLL):
+            if self._problem or self._steps() - self._seals.keys() or time.monotonic() - sent > EVERY:
+                before, now = self._problem, self._try()
+                if isinstance(now, LockLost):
+                    return
+                if now and not before:
+                    print(f"{now}; training goes on, and tries again", flush=True)
+                if before and not now:
+                    print(f"{self.url}: can be written to again; {self._kept()}", flush=True)
+                sent = time.monotonic()
+
+    def _try(self) -> UserError | None:
+        with self._sending:
+            for _ in range(TURNS):
+                try:
+                    self._send()
+                    self._problem = None
+                except UserError as error:
+                    self._problem = error
+                except FileNotFoundError:  # of a file that is replaced at this moment
+                    continue
+                break
+            return self._problem
+
+    def _steps(self) -> set[str]:
+        """The local folders of steps that are complete, such as `checkpoints/4`."""
+        folder = self._folder / STEPS
+        names = [path.parent.name for path in folder.glob(f"*/{SEAL}")] if folder.is_dir() else []
+        return {f"{STEPS}/{name}" for name in names if STEP.fullmatch(name)}
+
+    def _send(self) -> None:
+        assert self._lock is not None
+        self._lock.check()
+        # What must be there before something else is looked at after it: see the head of the file.
+        steps = sorted(self._steps(), key=lambda name: int(name.rpartition("/")[2]))
+        new = [name for name in steps if self._seals.get(name) != (self._folder / name / SEAL).read_bytes()]
+        states = {name: _state(self._folder / name) for name in self._loose()}
+        changed = [name for name, state in states.items() if self._sent.get(name) != state]
+        rows = {name: (self._folder / name).read_bytes() for name in changed if name.endswith(".jsonl")}
+        remote.at_once(
+            lambda name: remote.write(f"{self.url}/{name}", (self._folder / name).read_bytes()),
+            [name for name in changed if name not in rows],
+        )
+        if (self._folder / BEST / SEAL).is_file():
+            self._send_sealed(BEST)
+        for name, content in rows.items():
+            remote.write(f"{self.url}/{name}", content[: content.rfind(b"\n") + 1])
+        self._sent.update({name: states[name] for name in changed})
+        for name in new:
+            self._send_sealed(name)
+        if new:
+            self._delete_other_steps(set(steps))
+
+    def _loose(self) -> Iterator[str]:
+        """The names of files that are in no sealed folder and not hidden."""
+        for path in self._folder.rglob("*"):
+            name = path.relative_to(self._folder)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if not hidden and name.parts[0] not in (STEPS, BEST) and path.is_file():
+                yield name.as_posix()
+
+    def _send_sealed(self, name: str) -> None:
+        """Copy a sealed folder, its seal last, if the seal differs from that at the URL."""
+        folder, url = self._folder / name, f"{self.url}/{name}"
+        seal = (folder / SEAL).read_bytes()
+        if self._seals.get(name) == seal:
+            return
+        self._seals.pop(name, None)
+        remote.remove([f"{url}/{SEAL}"])
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SEAL}
+        remote.at_once(lambda file: remote.put(folder / file, f"{url}/{file}"), sorted(files))
+        if (folder / SEAL).read_bytes() != seal:
+            return  # `best` was replaced meanwhile: it is sent again
+        remote.remove([f"{url}/{file}" for file in remote.tree(url).keys() - files])
+        remote.write(f"{url}/{SEAL}", seal)
+        self._seals[name] = seal
+
+    def _delete_other_steps(self, steps: set[str]) -> None:
+        """Delete the checkpoints that the run has deleted, and parts of older ones; their seals first."""
+        there = remote.tree(f"{self.url}/{STEPS}")
+        old = [f"{STEPS}/{name}" for name in there if f"{STEPS}/{name.partition('/')[0]}" not in steps]
+        for group in (True, False):
+            remote.remove([f"{self.url}/{name}" for name in old if name.endswith(f"/{SEAL}") == group])
+        self._seals = {name: seal for name, seal in self._seals.items() if name in steps or name == BEST}
+
+
+def _state(path: Path) -> object:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _begin(url: str, folder: Path, writes: bool) -> None:
+    """Bring the local folder to the state at the URL, unless it is of the same run and not behind."""
+    there, identity = remote.tree(url), remote.read(f"{url}/{ID}")
+    steps = sorted(
+        (int(parts[1]) for name in there if (parts := name.split("/"))[0::2] == [STEPS, SEAL]), reverse=True
+    )
+    here = max(
+        (int(p.parent.name) for p in folder.glob(f"{STEPS}/*/{SEAL}") if STEP.fullmatch(p.parent.name)),
+        default=0,
+    )
+    known = identity and (folder / ID).is_file() and (folder / ID).read_bytes() == identity
+    if known and here >= max(steps, default=0):
+        if here:
+            print(f"{url}: holds step {max(steps, default=0)} of this run, this machine step {here}")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if writes and identity is None:
+        identity = uuid.uuid4().hex.encode()
+        remote.write(f"{url}/{ID}", identity)
+    loose = [name for name in there if name.split("/")[0] not in (STEPS, "tensorboard")]
+    _get(url, [name for name in loose if "/." not in f"/{name}"], folder)
+    for step in steps:
+        print(f"{url}: fetching the checkpoint of step {step}")
+        name = f"{STEPS}/{step}"
+        _get(url, [other for other in there if other.startswith(f"{name}/")], folder)
+        try:
+            check_digests(folder / name)
+            break
+        except UserError:  # kept for the run, which reports it, and goes on with the one before
+            continue
+    (folder / ID).write_bytes(identity or b"")
+
+
+def _get(url: str, names: list[str], folder: Path) -> None:
+    remote.at_once(lambda name: remote.get(f"{url}/{name}", folder / name), names)
