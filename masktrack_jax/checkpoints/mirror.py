@@ -171,7 +171,7 @@ class Mirror:
         assert self._lock is not None
         self._lock.check()
         # What must be there before something else is looked at after it: see the head of the file.
-        steps = sorted(self._steps(), key=lambda name: int(name.rpartition("/")[2]))
+        steps = sorted(self._steps(), key=lambda name: int(name.rpartition("/")[2]), reverse=True)
         new = [name for name in steps if self._seals.get(name) != (self._folder / name / SEAL).read_bytes()]
         states = {name: _state(self._folder / name) for name in self._loose()}
         changed = [name for name, state in states.items() if self._sent.get(name) != state]

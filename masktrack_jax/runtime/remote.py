@@ -59,7 +59,7 @@ def place(url: str, tree: str) -> Path:
     """The path of a URL in a tree of places, `COPIES` or a form of `WORK`."""
     scheme, _, rest = url.partition("://")
     parts = rest.strip("/").split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+    if not all(map(_is_name, parts)):
         raise UserError(f"{url}: is no address of an object; give SCHEME://BUCKET/NAME")
     errors.shown_as[f"{root() / tree / scheme}/"] = f"{scheme}://"
     return root().joinpath(tree, scheme, *parts)
@@ -122,7 +122,7 @@ def listing(url: str) -> dict[str, Entry]:
     for item in found:
         path = item["name"].rstrip("/")
         name = path.rpartition("/")[2]
-        if path.strip("/") != base and name not in ("", ".", "..") and "\0" not in name:
+        if path.strip("/") != base and _is_name(name):
             entries[name] = _entry(item)
     return entries
 
@@ -152,11 +152,12 @@ def tree(url: str) -> dict[str, Entry]:
             return {}
     base = _path(store, url)
     names = {path.strip("/").removeprefix(f"{base}/"): _entry(item) for path, item in found.items()}
-    return {
-        name: entry
-        for name, entry in names.items()
-        if not {"", ".", ".."} & set(name.split("/")) and name != base
-    }
+    return {name: entry for name, entry in names.items() if all(map(_is_name, name.split("/"))) and name != base}
+
+
+def _is_name(text: str) -> bool:
+    """Whether a part of an object's name can be the name of a local file."""
+    return text not in ("", ".", "..") and "\0" not in text
 
 
 def get(url: str, path: Path) -> None:

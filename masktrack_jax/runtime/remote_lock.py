@@ -7,6 +7,7 @@ another in it, since it was cut off for so long, is told so and ends.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -66,11 +67,14 @@ class RemoteLock:
         return json.dumps(self._sign | {"beats": self._beats}).encode()
 
     def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(remote.read(self._object) or b"{}")
-        except ValueError:
-            return {"token": "unknown"}
-        return found if isinstance(found, dict) else {"token": "unknown"}
+        """The sign in the object: empty if there is no object, with an unknown token if it is none of ours."""
+        if (content := remote.read(self._object)) is None:
+            return {}
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(content)
+            if isinstance(found, dict) and "token" in found:
+                return found
+        return {"token": hashlib.sha256(content).hexdigest()}
 
     def _acquire(self) -> None:
         since, seen, told = time.monotonic(), None, False
