@@ -36,12 +36,16 @@ def test_a_url_and_its_place_stand_for_each_other(store, tree):
     assert printable(str(place / "x")) == "memory://bucket/a b/ü.json/x"
 
 
-@pytest.mark.parametrize("url", ["memory://", "memory://b//x", "memory://b/../x", "memory://b/./x", "memory://b/a\0"])
+@pytest.mark.parametrize(
+    "url", ["memory://", "memory://b//x", "memory://b/../x", "memory://b/./x", "memory://b/a\0"]
+)
 def test_an_address_that_no_path_can_have_is_refused(store, url):
     assert line(remote.place, url, "copies").startswith(printable(url))
 
 
-@pytest.mark.parametrize("path", ["runs/demo", "/a/b", "gs:/b/x", "az://b/x", "http://b/x", "C:\\x", "", "-", None])
+@pytest.mark.parametrize(
+    "path", ["runs/demo", "/a/b", "gs:/b/x", "az://b/x", "http://b/x", "C:\\x", "", "-", None]
+)
 def test_other_paths_are_no_urls(path):
     assert not remote.is_url(path)
     assert remote.work(path) is path and remote.url_of(path) == ""
@@ -60,7 +64,10 @@ def test_objects_are_written_read_listed_and_deleted(store, tmp_path):
     remote.write(f"{BUCKET}/x/b", b"123")
     assert remote.read(f"{BUCKET}/x/b") == b"123" and remote.read(f"{BUCKET}/x/c") is None
     found = remote.listing(f"{BUCKET}/x")
-    assert {name: (entry.folder, entry.size) for name, entry in found.items()} == {"a": (True, 0), "b": (False, 3)}
+    assert {name: (entry.folder, entry.size) for name, entry in found.items()} == {
+        "a": (True, 0),
+        "b": (False, 3),
+    }
     assert {name: entry.size for name, entry in remote.tree(f"{BUCKET}/x").items()} == {"a/file": 2, "b": 3}
     assert found["b"].time > 1e9
     with pytest.raises(FileExistsError):
