@@ -126,8 +126,8 @@ class Mirror:
             self._closed.set()
             if not isinstance(problem, LockLost):
                 problem = StoreError(
-                    f"{problem}; {self._kept()}, all is kept in the folder {remote.WORK} of {remote.root()}: the "
-                    "same command resumes"
+                    f"{problem}; {self._kept()}, all is kept in the folder {remote.WORK} of {remote.root()}: "
+                    "the same command resumes"
                 )
             self._given_up = problem
             raise problem

@@ -152,7 +152,8 @@ def tree(url: str) -> dict[str, Entry]:
             return {}
     base = _path(store, url)
     names = {path.strip("/").removeprefix(f"{base}/"): _entry(item) for path, item in found.items()}
-    return {name: entry for name, entry in names.items() if all(map(_is_name, name.split("/"))) and name != base}
+    names.pop(base, None)
+    return {name: entry for name, entry in names.items() if all(map(_is_name, name.split("/")))}
 
 
 def _is_name(text: str) -> bool:

@@ -67,7 +67,7 @@ class RemoteLock:
         return json.dumps(self._sign | {"beats": self._beats}).encode()
 
     def _read(self) -> dict[str, Any]:
-        """The sign in the object: empty if there is no object, with an unknown token if it is none of ours."""
+        """The sign in the object; empty if there is no object, with a token of its own if it is another's."""
         if (content := remote.read(self._object)) is None:
             return {}
         with contextlib.suppress(ValueError, RecursionError):

@@ -51,7 +51,7 @@ def checkpoint(folder, step):
 
 
 def train(folder, first, last, keep=2):
-    """Write what a run writes in the steps `first` to `last`; each is scored and better than the one before."""
+    """Write what a run writes in the steps `first` to `last`; each has a better score than the one before."""
     for step in range(first, last + 1):
         for name in ("metrics.jsonl", "validation.jsonl"):
             with open(folder / name, "a") as file:
@@ -73,7 +73,7 @@ def newest(folder):
 
 
 def assert_whole(folder):
-    """What a run resumes from: its newest checkpoint, the rows up to it, and `best` with the score of a row."""
+    """What a run resumes from is whole: its newest checkpoint, the rows up to it, `best` of the last score."""
     step = newest(folder)
     for path in folder.glob(f"{STEPS}/*"):
         check_digests(path)
@@ -196,9 +196,8 @@ def test_a_store_that_is_gone_at_the_end_is_one_line_and_all_is_kept(store):
         store.before = lambda *_: (_ for _ in ()).throw(ConnectionError("gone"))
     text = str(caught.value)
     assert text.startswith(RUN) and "(gone)" in text and "\n" not in text
-    assert text.endswith(
-        f"; step 2 is saved there, all is kept in the folder work of {remote.root()}: the same command resumes"
-    )
+    kept = f"all is kept in the folder work of {remote.root()}: the same command resumes"
+    assert text.endswith(f"; step 2 is saved there, {kept}")
     assert newest(folder) == 3
     store.before = lambda *_: None
     remote.remove([f"{RUN}/{remote_lock.NAME}"])

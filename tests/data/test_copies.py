@@ -1,4 +1,4 @@
-"""Data sets at URLs: the same videos, objects and frames as local ones; each object is fetched when it is read.
+"""Data sets at URLs hold the same videos, objects and frames as local ones; objects are fetched when read.
 
 The oracle is the same data set on the disk. Frames are read through `runtime.copies`, in a bounded folder.
 """
@@ -155,7 +155,7 @@ def test_the_copies_that_were_not_used_for_the_longest_time_are_deleted(store, t
 @pytest.mark.parametrize("limit", ["x", "0", "-1", "nan"])
 def test_a_limit_that_is_none_is_refused(monkeypatch, limit):
     monkeypatch.setenv("MASKTRACK_REMOTE_GB", limit)
-    with pytest.raises(UserError, match="MASKTRACK_REMOTE_GB=.*must be a positive number"):
+    with pytest.raises(UserError, match=r"MASKTRACK_REMOTE_GB=.*must be a positive number"):
         copies._limit()
 
 

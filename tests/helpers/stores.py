@@ -11,7 +11,7 @@ CHANGES = ("put_file", "pipe_file", "rm_file")
 
 
 class Store:
-    """fsspec's file system in memory. `before(name, path)` is called before each of `CHANGES`, and may raise."""
+    """fsspec's file system in memory. `before(name, path)` is called before `CHANGES`, and may raise."""
 
     def __init__(self) -> None:
         self.files = fsspec.filesystem("memory")
