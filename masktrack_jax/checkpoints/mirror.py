@@ -60,23 +60,36 @@ def mirrored(workdir: str, cure: str) -> Iterator[Path | str]:
         return
     url, writes = workdir.rstrip("/"), is_first()
     folder = Path(remote.work(url, jax.process_index()))
-    with RemoteLock(url, cure) if writes else contextlib.nullcontext() as lock:
-        barrier()  # nothing changes there from now on
-        _begin(url, folder, writes)
-        barrier()
-        _active[folder] = mirror = Mirror(url, folder, lock)
+    with (
+        RemoteLock(url, cure) if writes else contextlib.nullcontext() as lock,
+        contextlib.closing(_begun(url, folder, lock)) as mirror,
+    ):
+        _active[folder] = mirror
         try:
-            with contextlib.closing(mirror):
-                try:
-                    yield folder
-                except BaseException:
-                    with contextlib.suppress(UserError):  # the first error is the one to report
-                        mirror.flush()
-                    raise
+            yield folder
+        except BaseException:
+            with contextlib.suppress(UserError):  # the first error is the one to report
                 mirror.flush()
+            raise
         finally:
             del _active[folder]
+        mirror.flush()
+        barrier()
         remote.forget(folder)
+
+
+def _begun(url: str, folder: Path, lock: RemoteLock | None) -> "Mirror":
+    """The mirror of a run that begins; other processes begin with what the first one has brought there."""
+    if lock is None:
+        barrier()
+    _begin(url, folder, writes=lock is not None)
+    mirror = Mirror(url, folder, lock)
+    if lock is not None:
+        if jax.process_count() > 1:
+            mirror.flush()
+        barrier()
+    barrier()
+    return mirror
 
 
 class Mirror:
@@ -104,13 +117,15 @@ class Mirror:
         return max((int(path.rpartition("/")[2]) for path in self._seals if path != BEST), default=0)
 
     def settle(self) -> None:
-        """Wait until no file is being copied: the run may then delete old checkpoints.
+        """Wait until no file is being copied, unless the store fails: the run may then delete checkpoints.
 
         Raises a `LockLost` if another run has taken over.
         """
-        with self._sending:
-            if isinstance(self._problem, LockLost):
-                raise self._problem
+        if self._problem is None:
+            with self._sending:
+                pass
+        if isinstance(self._problem, LockLost):
+            raise self._problem
 
     def flush(self) -> None:
         """Copy all files. Raises a UserError if the store does not take them within `PATIENCE` seconds."""
@@ -158,6 +173,8 @@ class Mirror:
                     self._problem = error
                 except FileNotFoundError:  # of a file that is replaced at this moment
                     continue
+                except OSError as error:
+                    self._problem = UserError(f"{error.filename}: cannot be read ({error.strerror})")
                 break
             return self._problem
 

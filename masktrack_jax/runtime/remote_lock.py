@@ -23,6 +23,7 @@ from masktrack_jax.runtime.lock import NAME
 
 BEAT, SILENCE = 10.0, 45.0  # seconds
 SETTLE = 1.0  # seconds in which two processes that took the lock at once both see who has it
+PATIENCE = 5.0  # seconds for the release
 LOOK = 1.0  # seconds between looks at the lock of another process
 
 
@@ -48,9 +49,14 @@ class RemoteLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        releasing = threading.Thread(target=self._release, daemon=True)
+        releasing.start()
+        releasing.join(PATIENCE)  # a store that does not answer
+
+    def _release(self) -> None:
         self._over.set()
         self._beating.join()
-        with contextlib.suppress(UserError):  # it ends by itself after `SILENCE` seconds
+        with contextlib.suppress(UserError):  # another run takes it over after `SILENCE` seconds
             if not self._other and self._read().get("token") == self._sign["token"]:
                 remote.remove([self._object])
 

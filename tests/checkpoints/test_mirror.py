@@ -73,7 +73,7 @@ def newest(folder):
 
 
 def assert_whole(folder):
-    """What a run resumes from is whole: its newest checkpoint, the rows up to it, `best` of the last score."""
+    """What a run resumes from is whole: its checkpoint, the rows up to it, `best` of its last score."""
     step = newest(folder)
     for path in folder.glob(f"{STEPS}/*"):
         check_digests(path)

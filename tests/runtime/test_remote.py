@@ -143,7 +143,8 @@ def test_nothing_is_sent_after_an_error_and_all_is_kept_if_the_store_fails(store
 
 def test_local_paths_load_no_library_of_stores():
     program = (
-        "import sys; from masktrack_jax.data import layouts; from masktrack_jax.runtime import cli, copies, remote;"
+        "import sys; from masktrack_jax.data import layouts; from masktrack_jax.runtime import cli, copies\n"
+        "from masktrack_jax.runtime import remote\n"
         "copies.is_file('x'); copies.fetched('x'); remote.work('x'); copies.local('a://b');"
         "sys.exit('fsspec' in sys.modules)"
     )
