@@ -55,6 +55,11 @@ def _resolved(given: str, caches: str) -> Path:
     return Path(given or f"{caches}/masktrack_jax/remote").expanduser().resolve()
 
 
+@functools.cache
+def _start(folder: Path, tree: str) -> str:
+    return f"{folder / tree}"
+
+
 def place(url: str, tree: str) -> Path:
     """The path of a URL in a tree of places, `COPIES` or a form of `WORK`."""
     scheme, _, rest = url.partition("://")
@@ -67,7 +72,7 @@ def place(url: str, tree: str) -> Path:
 
 def url_of(path: object, tree: str = COPIES) -> str:
     """The URL whose place in a tree `path` is, `COPIES` or a form of `WORK`; empty for any other path."""
-    text, start = str(path), f"{root() / tree}"
+    text, start = str(path), _start(root(), tree)
     parts = text[len(start) :].split("/", 2) if text.startswith(start) else ()
     if len(parts) < 3:
         return ""
