@@ -5,7 +5,7 @@ while the store does not answer. What is at the URL can be resumed from at any m
 
 - A folder with `digests.json` is sealed (a checkpoint, or `best`). The seal is written when all other files
   are there, and deleted before they change. A folder of a step without a seal is not read.
-- Rows (`*.jsonl`) are written whole. The rows up to a step are there before its checkpoint is sealed, and
+- Rows (`ROWS`) are written whole. The rows up to a step are there before its checkpoint is sealed, and
   `best` before the row of its scores.
 
 A run begins with the newest sealed checkpoint there, or continues in its local folder if that is of the same
@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -34,7 +34,8 @@ from masktrack_jax.runtime.signals import Interruption
 
 ID = ".masktrack-run"  # a random text, the same here and there, from the first start of a run on
 STEPS, BEST = "checkpoints", "best"
-STEP = re.compile(r"[0-9]+")
+ROWS = ("metrics.jsonl", "validation.jsonl")
+SEALED = re.compile(rf"({STEPS}/[0-9]+|{BEST})/{re.escape(SEAL)}")
 POLL, EVERY = 0.5, 60.0  # seconds between looks for a new checkpoint, and between copies of the other files
 PATIENCE = 30.0  # seconds to try again at the end of a run
 PAUSE = 5.0  # seconds between two tries
@@ -99,12 +100,13 @@ class Mirror:
         self.url, self._folder, self._lock = url, folder, lock
         self._sent: dict[str, object] = {}  # the size and time of each loose file that is there
         self._seals: dict[str, bytes] = {}  # the seals that are there
+        self._saved = 0  # the newest step that was copied
         self._sending, self._closed = threading.Lock(), threading.Event()
         self._problem: UserError | None = None  # of the last try
         self._given_up: UserError | None = None
         if lock:
             for name in remote.tree(url):
-                if name.endswith(f"/{SEAL}"):
+                if SEALED.fullmatch(name):
                     self._seals[name.removesuffix(f"/{SEAL}")] = remote.read(f"{url}/{name}") or b""
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -113,8 +115,8 @@ class Mirror:
         self._closed.set()
 
     def saved(self) -> int:
-        """The newest step whose checkpoint is at the URL; 0 if there is none."""
-        return max((int(path.rpartition("/")[2]) for path in self._seals if path != BEST), default=0)
+        """The newest step that was copied; 0 if there is none."""
+        return self._saved
 
     def settle(self) -> None:
         """Wait until no file is being copied, unless the store fails: the run may then delete checkpoints.
@@ -148,7 +150,8 @@ class Mirror:
             raise problem
 
     def _kept(self) -> str:
-        return f"step {step} is saved there" if (step := self.saved()) else "no checkpoint is saved there"
+        steps = [_number(name) for name in self._seals if name != BEST]
+        return f"step {max(steps)} is saved there" if steps else "no checkpoint is saved there"
 
     def _run(self) -> None:
         sent = time.monotonic()
@@ -180,19 +183,18 @@ class Mirror:
 
     def _steps(self) -> set[str]:
         """The local folders of steps that are complete, such as `checkpoints/4`."""
-        folder = self._folder / STEPS
-        names = [path.parent.name for path in folder.glob(f"*/{SEAL}")] if folder.is_dir() else []
-        return {f"{STEPS}/{name}" for name in names if STEP.fullmatch(name)}
+        found = [f"{STEPS}/{path.parent.name}" for path in self._folder.glob(f"{STEPS}/*/{SEAL}")]
+        return {name for name in found if SEALED.fullmatch(f"{name}/{SEAL}")}
 
     def _send(self) -> None:
         assert self._lock is not None
         self._lock.check()
         # What must be there before something else is looked at after it: see the head of the file.
-        steps = sorted(self._steps(), key=lambda name: int(name.rpartition("/")[2]), reverse=True)
+        steps = sorted(self._steps(), key=_number, reverse=True)  # the newest first: a signal may hurry
         new = [name for name in steps if self._seals.get(name) != (self._folder / name / SEAL).read_bytes()]
         states = {name: _state(self._folder / name) for name in self._loose()}
         changed = [name for name, state in states.items() if self._sent.get(name) != state]
-        rows = {name: (self._folder / name).read_bytes() for name in changed if name.endswith(".jsonl")}
+        rows = {name: (self._folder / name).read_bytes() for name in changed if name in ROWS}
         remote.at_once(
             lambda name: remote.write(f"{self.url}/{name}", (self._folder / name).read_bytes()),
             [name for name in changed if name not in rows],
@@ -205,15 +207,15 @@ class Mirror:
         for name in new:
             self._send_sealed(name)
         if new:
-            self._delete_other_steps(set(steps))
+            self._delete_other_steps()
 
     def _loose(self) -> Iterator[str]:
         """The names of files that are in no sealed folder and not hidden."""
-        for path in self._folder.rglob("*"):
-            name = path.relative_to(self._folder)
-            hidden = any(part.startswith(".") for part in name.parts)
-            if not hidden and name.parts[0] not in (STEPS, BEST) and path.is_file():
-                yield name.as_posix()
+        for top in self._folder.iterdir():
+            for path in (top, *top.rglob("*")) if top.name not in (STEPS, BEST) else ():
+                name = path.relative_to(self._folder)
+                if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                    yield name.as_posix()
 
     def _send_sealed(self, name: str) -> None:
         """Copy a sealed folder, its seal last, if the seal differs from that at the URL."""
@@ -230,14 +232,17 @@ class Mirror:
         remote.remove([f"{url}/{file}" for file in remote.tree(url).keys() - files])
         remote.write(f"{url}/{SEAL}", seal)
         self._seals[name] = seal
+        self._saved = max(self._saved, 0 if name == BEST else _number(name))
 
-    def _delete_other_steps(self, steps: set[str]) -> None:
+    def _delete_other_steps(self) -> None:
         """Delete the checkpoints that the run has deleted, and parts of older ones; their seals first."""
+        here = {path.name for path in (self._folder / STEPS).iterdir()}
         there = remote.tree(f"{self.url}/{STEPS}")
-        old = [f"{STEPS}/{name}" for name in there if f"{STEPS}/{name.partition('/')[0]}" not in steps]
+        old = [f"{STEPS}/{name}" for name in there if name.split("/")[0] not in here]
         for group in (True, False):
             remote.remove([f"{self.url}/{name}" for name in old if name.endswith(f"/{SEAL}") == group])
-        self._seals = {name: seal for name, seal in self._seals.items() if name in steps or name == BEST}
+        for name in {name.rpartition("/")[0] for name in old}:
+            self._seals.pop(name, None)
 
 
 def _state(path: Path) -> object:
@@ -245,28 +250,28 @@ def _state(path: Path) -> object:
     return found.st_size, found.st_mtime_ns
 
 
+def _number(name: str) -> int:
+    """The step of a folder such as `checkpoints/4`."""
+    return int(name.rpartition("/")[2])
+
+
 def _begin(url: str, folder: Path, writes: bool) -> None:
     """Bring the local folder to the state at the URL, unless it is of the same run and not behind."""
     there, identity = remote.tree(url), remote.read(f"{url}/{ID}")
-    steps = sorted(
-        (int(parts[1]) for name in there if (parts := name.split("/"))[0::2] == [STEPS, SEAL]), reverse=True
-    )
-    here = max(
-        (int(p.parent.name) for p in folder.glob(f"{STEPS}/*/{SEAL}") if STEP.fullmatch(p.parent.name)),
-        default=0,
-    )
+    # Without an identity somebody has copied a run there, perhaps one whose checkpoints have no seals.
+    steps = _steps_of(there, sealed=identity is not None)
+    here = _steps_of([path.relative_to(folder).as_posix() for path in folder.glob(f"{STEPS}/*/{SEAL}")])
     known = identity and (folder / ID).is_file() and (folder / ID).read_bytes() == identity
-    if known and here >= max(steps, default=0):
+    if known and max(here, default=0) >= max(steps, default=0):
         if here:
-            print(f"{url}: holds step {max(steps, default=0)} of this run, this machine step {here}")
+            print(f"{url}: holds step {max(steps, default=0)} of this run, this machine step {max(here)}")
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     if writes and identity is None:
         identity = uuid.uuid4().hex.encode()
         remote.write(f"{url}/{ID}", identity)
-    loose = [name for name in there if name.split("/")[0] not in (STEPS, "tensorboard")]
-    _get(url, [name for name in loose if "/." not in f"/{name}"], folder)
+    _get(url, [name for name in there if name.startswith(f"{BEST}/") or name in ROWS], folder)
     for step in steps:
         print(f"{url}: fetching the checkpoint of step {step}")
         name = f"{STEPS}/{step}"
@@ -277,6 +282,12 @@ def _begin(url: str, folder: Path, writes: bool) -> None:
         except UserError:  # kept for the run, which reports it, and goes on with the one before
             continue
     (folder / ID).write_bytes(identity or b"")
+
+
+def _steps_of(names: Iterable[str], sealed: bool = True) -> list[int]:
+    """The steps that have files with these names, or seals among them; the newest first."""
+    form = re.compile(rf"{STEPS}/([0-9]+)/{re.escape(SEAL) if sealed else '.*'}")
+    return sorted({int(found[1]) for name in names if (found := form.fullmatch(name))}, reverse=True)
 
 
 def _get(url: str, names: list[str], folder: Path) -> None:

@@ -47,13 +47,10 @@ class Checkpoints:
         # Orbax calls this on the first process when all have written, before it renames the temporary folder.
         before_rename = ocp.AsyncOptions(post_finalization_callback=self._finish)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            cleanup_tmp_directories=True,
-            async_options=before_rename,
-            multiprocessing_options=only_this_process()
-            if self._alone
-            else ocp.options.MultiprocessingOptions(),
+            max_to_keep=keep, cleanup_tmp_directories=True, async_options=before_rename
         )
+        if self._alone:
+            options.multiprocessing_options = only_this_process()
         self._saved = self._saving = 0  # the newest steps whose writing has ended and begun since the start
         self._manager = ocp.CheckpointManager(make_folder(folder).resolve(), options=options)
 

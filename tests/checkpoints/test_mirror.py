@@ -125,7 +125,7 @@ def test_seals_and_rows_come_after_what_they_stand_for(store):
     assert order.index("metrics.jsonl") < order.index("checkpoints/2/about/data")
 
 
-@pytest.mark.parametrize("kind, every", [(Killed, 2), (ConnectionError, 7)])
+@pytest.mark.parametrize("kind, every", [(Killed, 3), (ConnectionError, 9)])
 def test_a_run_resumes_after_an_end_at_any_operation(store, kind, every):
     """On this machine and on another one. The store holds steps 1 and 2, and steps 3 and 4 are under way."""
     with mirrored(RUN, "") as folder:
@@ -220,6 +220,25 @@ def test_local_files_of_another_run_or_behind_give_way(store):
     shutil.move(aside, folder)
     with mirrored(RUN, "") as folder:
         assert assert_whole(folder) == 4
+
+
+def test_a_run_that_somebody_copied_there_is_resumed_and_other_files_are_left_alone(store):
+    """Its checkpoints have no digests, as those of older versions; runs lie below it."""
+    for name in (
+        "checkpoints/7/about/data",
+        "checkpoints/9/about/data",
+        "checkpoints/damaged-8/digests.json",
+    ):
+        remote.write(f"{RUN}/{name}", b"")
+    others = {"other/checkpoints/5/digests.json", "movie.mp4", "tensorboard/events.1", "checkpoints/note"}
+    for name in others:
+        remote.write(f"{RUN}/{name}", b"1")
+    with mirrored(RUN, "") as folder:
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name != mirror.ID]
+        assert files == [folder / "checkpoints/9/about/data"]
+        train(folder, 10, 10)
+    assert {f"{STEPS}/9/about/data", f"{STEPS}/10/digests.json"} <= store.names(RUN)
+    assert others - {"checkpoints/note"} <= store.names(RUN)
 
 
 def test_a_damaged_checkpoint_is_fetched_beside_the_one_before(store):
