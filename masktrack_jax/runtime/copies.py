@@ -41,11 +41,17 @@ def _listing(url: str) -> Mapping[str, Entry]:
     return remote.listing(url)
 
 
+@functools.cache
+def _single(url: str) -> Entry | None:
+    return remote.entry(url)
+
+
 def _entry(path: str | Path, url: str) -> Entry | None:
     """What the store has at the place `path` of `url`."""
-    if parent := remote.url_of(Path(path).parent):
+    parent = remote.url_of(Path(path).parent)
+    if "/" in parent.partition("://")[2]:
         return _listing(parent).get(Path(path).name)
-    return Entry(folder=True) if _listing(url) else None  # a bucket
+    return _single(url)  # a bucket may be large, or be closed but for some folders
 
 
 def is_file(path: str | Path) -> bool:

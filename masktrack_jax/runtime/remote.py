@@ -147,6 +147,13 @@ def _entry(item: dict[str, Any]) -> Entry:
     return Entry(False, int(item.get("size") or 0), float(stated))
 
 
+def entry(url: str) -> Entry | None:
+    """What is at a URL, None if there is nothing."""
+    with _reported(url, "read"), contextlib.suppress(FileNotFoundError):
+        return _entry(_of(url).info(url))
+    return None
+
+
 def tree(url: str) -> dict[str, Entry]:
     """All objects below a URL by their names relative to it, such as `checkpoints/4/digests.json`."""
     store = _of(url)

@@ -16,12 +16,12 @@ from masktrack_jax.checkpoints.digests import check_digests, write_digests
 from masktrack_jax.checkpoints.metadata import find_step_folder, read_metadata
 from masktrack_jax.checkpoints.mirror import BEST, STEPS, mirrored
 from masktrack_jax.checkpoints.steps import Checkpoints
-from masktrack_jax.runtime import copies, remote, remote_lock
+from masktrack_jax.runtime import remote, remote_lock
 from masktrack_jax.runtime.errors import UserError
 from tests.checkpoints.test_store import small_state
 from tests.helpers.checkpoints import CATEGORIES
 from tests.helpers.configs import load_config
-from tests.helpers.stores import BUCKET, memory_store
+from tests.helpers.stores import BUCKET, forget, memory_store
 
 RUN = f"{BUCKET}/runs/demo"
 
@@ -268,11 +268,11 @@ def test_checkpoints_are_saved_when_they_are_at_the_url(store):
         assert checkpoints.saved() == 0
         checkpoints.wait()
         assert checkpoints.saved() == 2
-    copies._listing.cache_clear()
+    forget()
     found = find_step_folder(RUN)
     assert found.name == "2" and read_metadata(RUN).step == read_metadata(f"{RUN}/checkpoints/1").step + 1
     remote.remove([f"{RUN}/checkpoints/2/digests.json"])  # it is being written
-    copies._listing.cache_clear()
+    forget()
     assert find_step_folder(RUN).name == "1"
     with mirrored(RUN, "") as folder, Checkpoints(folder / STEPS) as checkpoints:
         restored, _ = checkpoints.restore_newest(state, lambda metadata: None)

@@ -18,7 +18,7 @@ from masktrack_jax.data.splits import read_split
 from masktrack_jax.data.vis import read_vis
 from masktrack_jax.runtime import copies, remote
 from masktrack_jax.runtime.errors import UserError, printable
-from tests.helpers.stores import BUCKET, memory_store, upload
+from tests.helpers.stores import BUCKET, forget, memory_store, upload
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,24 @@ def test_a_root_at_a_url_is_searched_and_read_like_a_folder(store, data):
     assert copies.summary(ours.frames_root, 6).startswith(", 6 of them on this disk")
 
 
+def test_the_top_of_a_bucket_is_not_listed(store, data, monkeypatch):
+    """It may be closed, and hold a million objects."""
+    listed = store.files.ls
+
+    def refuse(url, **options):
+        if url.rstrip("/") == BUCKET:
+            raise PermissionError("not allowed")
+        return listed(url, **options)
+
+    monkeypatch.setattr(store, "ls", refuse, raising=False)
+    remote.write(f"{BUCKET}/list.txt", b"one")
+    assert read_text(copies.local(f"{BUCKET}/list.txt")) == "one"
+    assert [
+        copies.is_dir(copies.local(f"{BUCKET}{name}")) for name in ("/sets", "", "/list.txt", "/none")
+    ] == [*(True, True, False, False)]
+    assert_same(read_split(find_dataset(f"{BUCKET}/sets").splits["train"]), read_vis(data / "instances.json"))
+
+
 def test_a_file_of_labels_at_a_url_has_its_frames_beside_it(store, data):
     file = copies.local(f"{BUCKET}/sets/street/instances.json")
     assert_same(read_vis(file), read_vis(data / "instances.json"))
@@ -91,7 +109,7 @@ def test_what_is_missing_is_named_by_its_url(store):
     dataset = read_vis(copies.local(f"{BUCKET}/sets/street/instances.json"))
     name = dataset.videos[0].file_names[0]
     remote.remove([f"{BUCKET}/sets/street/JPEGImages/{name}"])
-    copies._listing.cache_clear()
+    forget()
     assert not dataset.has_frame(dataset.videos[0], 0)
     with pytest.raises(UserError, match="no such image") as caught:
         dataset.read_frame(dataset.videos[0], 0)
@@ -105,11 +123,11 @@ def test_a_copy_is_made_once_and_again_when_the_object_has_changed(store, monkey
     for number, content in enumerate((b"one", b"one", b"other"), start=1):
         if number != 2:
             remote.write(f"{BUCKET}/sets/list.txt", content)
-        copies._listing.cache_clear()
+        forget()
         assert read_text(file) == content.decode()
     assert len(fetched) == 2
     remote.remove([f"{BUCKET}/sets/list.txt"])
-    copies._listing.cache_clear()
+    forget()
     with pytest.raises(UserError, match="cannot be read"):
         read_text(file)
 
@@ -120,7 +138,7 @@ def test_an_object_of_the_same_size_but_another_time_is_fetched_again(store):
     assert read_json(file) == [1]
     remote.write(f"{BUCKET}/x.json", b"[2]")
     os.utime(file, (0, 0))  # it was written in the same second
-    copies._listing.cache_clear()
+    forget()
     assert read_json(file) == [2]
 
 

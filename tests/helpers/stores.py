@@ -44,8 +44,14 @@ def memory_store(monkeypatch, folder) -> Store:
     monkeypatch.setitem(remote.PACKAGES, "memory", "fsspec")
     monkeypatch.setenv("MASKTRACK_REMOTE", str(folder))
     monkeypatch.setattr(remote, "_store", lambda scheme: store)
-    copies._listing.cache_clear()
+    forget()
     return store
+
+
+def forget() -> None:
+    """Forget what was listed, as another process that starts now."""
+    copies._listing.cache_clear()
+    copies._single.cache_clear()
 
 
 def upload(folder, url) -> None:
@@ -53,4 +59,4 @@ def upload(folder, url) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             remote.put(path, f"{url}/{path.relative_to(folder).as_posix()}")
-    copies._listing.cache_clear()
+    forget()
