@@ -18,8 +18,9 @@ from ml_collections import config_flags
 from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys
 from masktrack_jax.evaluation.flags import check_flags
-from masktrack_jax.runtime import cli
+from masktrack_jax.runtime import cli, copies
 from masktrack_jax.runtime.memory import check_address_space
+from masktrack_jax.runtime.remote import outputs
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint.")
@@ -41,20 +42,24 @@ def main(_: Sequence[str]) -> None:
     """Score a checkpoint or a results file, depending on the flags."""
     chosen = (CHECKPOINT, ANNOTATIONS, RESULTS, OUTPUT, DIAGNOSE, FRAMES)
     changed = config_flags.get_override_values(flags.FLAGS["config"]) if CONFIG.value else {}
-    check_flags({flag.name: flag.value for flag in chosen} | {"config": bool(CONFIG.value)}, changed)
-    options = {"diagnosed": DIAGNOSE.value, "frames_root": FRAMES.value}
+    annotations, results, frames = (copies.local(flag.value) for flag in (ANNOTATIONS, RESULTS, FRAMES))
+    check_flags(
+        {flag.name: flag.value for flag in chosen} | {"config": bool(CONFIG.value), "frames": frames}, changed
+    )
+    options = {"diagnosed": DIAGNOSE.value, "frames_root": frames}
     if RESULTS.value:
         from masktrack_jax.evaluation.score import score_files
 
-        score_files(ANNOTATIONS.value, RESULTS.value, OUTPUT.value, **options)
+        with outputs(OUTPUT.value) as output:
+            score_files(annotations, results, output, **options)
     else:
         check_address_space()
         from masktrack_jax.inference.evaluate_checkpoint import evaluate_checkpoint
         from masktrack_jax.runtime.processes import process_group
 
-        options["annotations"] = ANNOTATIONS.value
-        with process_group():
-            evaluate_checkpoint(obey_flags(CONFIG.value), CHECKPOINT.value, OUTPUT.value, **options)
+        options["annotations"] = annotations
+        with process_group(), outputs(OUTPUT.value) as output:
+            evaluate_checkpoint(obey_flags(CONFIG.value), CHECKPOINT.value, output, **options)
 
 
 if __name__ == "__main__":

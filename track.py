@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import flags
 
 from masktrack_jax.config.inference import InferenceOptions
-from masktrack_jax.runtime import cli
+from masktrack_jax.runtime import cli, copies, remote
 from masktrack_jax.runtime.errors import printable
 from masktrack_jax.runtime.memory import check_address_space
 
@@ -77,6 +77,10 @@ def main(_: Sequence[str]) -> None:
     if not FLAGS.checkpoint:
         print(f"no --checkpoint given: {PRETRAINED} finds circles, squares, triangles and stars")
     checkpoint, changes = FLAGS.checkpoint or PRETRAINED, CHANGES()
+    output = remote.work(FLAGS.output)
+    source = (
+        copies.fetched_tree(copies.local(FLAGS.input), "input") if remote.is_url(FLAGS.input) else FLAGS.input
+    )
     segmenter = load_segmenter(checkpoint, detections, changes)
     device = {"platform": jax.default_backend(), "float64": jax.config.jax_enable_x64}
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
@@ -97,11 +101,13 @@ def main(_: Sequence[str]) -> None:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(int(stopped.code or 0))
+        remote.send(output)
         print(printable(f"{output}: overlay.mp4, results.json and frames.jsonl of {summary}"))
 
     run = {**network, "draw_threshold": FLAGS.draw_threshold}
-    if not track_clips(track, FLAGS.input, FLAGS.output, run, FLAGS.timeout):
-        track(FLAGS.input, FLAGS.output)
+    if not track_clips(track, str(source), str(output), run, FLAGS.timeout):
+        track(source, output)
+    remote.forget(output)
 
 
 if __name__ == "__main__":

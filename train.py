@@ -45,6 +45,7 @@ def main(_: Sequence[str]) -> None:
 
 def train_and_score(config: ConfigDict, workdir: str) -> None:
     """Train, and score the validation split every `train.evaluate_every` steps, or once at the end."""
+    from masktrack_jax.checkpoints.mirror import mirrored
     from masktrack_jax.checkpoints.store import variables_of
     from masktrack_jax.config.base import validate
     from masktrack_jax.data.splits import training_split
@@ -55,12 +56,14 @@ def train_and_score(config: ConfigDict, workdir: str) -> None:
     # Opened before training, so that its errors appear immediately.
     split = open_split(config, dataset.labels)
 
-    def evaluate(variables: "Tree") -> dict[str, Any] | None:
-        return evaluate_split(config, split, dataset.labels, variables, f"{workdir}/metrics.json")
+    with mirrored(workdir, "use another --workdir") as folder:
 
-    state = train(config, dataset, workdir, evaluate if split and split.labelled else None)
-    if split and not config.train.evaluate_every:
-        evaluate(variables_of(state))
+        def evaluate(variables: "Tree") -> dict[str, Any] | None:
+            return evaluate_split(config, split, dataset.labels, variables, f"{folder}/metrics.json")
+
+        state = train(config, dataset, folder, evaluate if split and split.labelled else None)
+        if split and not config.train.evaluate_every:
+            evaluate(variables_of(state))
     print(f"checkpoints, metrics.jsonl, tensorboard: {workdir}")
 
 

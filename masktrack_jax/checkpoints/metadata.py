@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from masktrack_jax.checkpoints.digests import NAME, check_digests, check_regular, digest
 from masktrack_jax.config.base import base_config, validate_model
+from masktrack_jax.runtime import copies, remote
 from masktrack_jax.runtime.errors import UserError
 
 ITEM = "about"  # the name of the metadata's folder in a step folder
@@ -36,27 +37,33 @@ class Metadata(NamedTuple):
 
 
 def find_step_folder(path: str | Path) -> Path:
-    """The newest step folder among `path`, its children, and the children of its folder `checkpoints/`."""
-    path = Path(path)
-    if path.is_file():
+    """The newest step folder among `path`, its children, and the children of its folder `checkpoints/`.
+
+    For a URL it is a local copy. A step without digests may not be whole there, so one with them is taken.
+    """
+    path = Path(copies.local(path))
+    if copies.is_file(path):
         raise UserError(
             f"{path}: is a file, not a checkpoint folder; convert it with python -m masktrack_jax.interop "
             f"--input {path} --source SOURCE --output FOLDER (docs/weights.md) and give that FOLDER"
         )
-    if not path.is_dir():
+    if not copies.is_dir(path):
         raise UserError(f"{path}: no such checkpoint folder; give a training folder or one of its steps")
     for folder in (path, path / "checkpoints"):
-        if (folder / ITEM).is_dir():
-            return folder
-        steps = sorted((p for p in folder.glob("*") if STEP.fullmatch(p.name)), key=lambda p: int(p.name))
-        whole = [p for p in steps if (p / ITEM).is_dir()]
+        if copies.is_dir(folder / ITEM):
+            return copies.fetched_tree(folder, "checkpoint")
+        names = copies.names(folder) if copies.is_dir(folder) else []
+        steps = [folder / name for name in sorted(filter(STEP.fullmatch, names), key=int)]
+        if remote.url_of(folder):
+            steps = [p for p in steps if copies.is_file(p / NAME)] or steps
+        whole = [p for p in steps if copies.is_dir(p / ITEM)]
         if whole and whole[-1] != steps[-1]:
             raise UserError(
                 f"{steps[-1]}: is the newest step but holds no checkpoint; use another copy of it, or give "
                 f"{whole[-1]}"
             )
         if whole:
-            return whole[-1]
+            return copies.fetched_tree(whole[-1], "checkpoint")
     raise UserError(f"{path}: holds no checkpoint; give a training folder or one of its steps")
 
 

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.digests import check_digests, write_digests
 from masktrack_jax.checkpoints.metadata import Metadata, first_line, read_metadata, read_pending
-from masktrack_jax.checkpoints.store import State, system_reason, variables_of
+from masktrack_jax.checkpoints.mirror import mirror_of
+from masktrack_jax.checkpoints.store import State, only_this_process, system_reason, variables_of
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.processes import as_global, as_local, barrier, broadcast, is_first
@@ -33,14 +34,23 @@ sys.unraisablehook = _unless_failed
 
 
 class Checkpoints:
-    """The checkpoints of a working folder; a context manager that waits for unfinished writes."""
+    """The checkpoints of a working folder; a context manager that waits for unfinished writes.
+
+    If the folder is the local one of a run at a URL (`mirror`), a checkpoint is saved when it is there. Each
+    process of such a run has a folder of its own, and the first one writes.
+    """
 
     def __init__(self, folder: str | Path, *, keep: int = 2) -> None:
+        self._mirror = mirror_of(Path(folder))
+        self._alone = self._mirror is not None and jax.process_count() > 1
+        self._skips = self._alone and not is_first()
         # Orbax calls this on the first process when all have written, before it renames the temporary folder.
         before_rename = ocp.AsyncOptions(post_finalization_callback=self._finish)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, async_options=before_rename
         )
+        if self._alone:
+            options.multiprocessing_options = only_this_process()
         self._saved = self._saving = 0  # the newest steps whose writing has ended and begun since the start
         self._manager = ocp.CheckpointManager(make_folder(folder).resolve(), options=options)
 
@@ -77,9 +87,14 @@ class Checkpoints:
         step = int(state.step)
         if step == self.latest():
             return
-        state = as_global(state)
+        if self._skips:
+            self._saved, self._saving = self._saving, step
+            return
+        state = _on_host(state) if self._alone else as_global(state)
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
         about = Metadata(config, list(categories), step).to_json() | {"pending": list(pending)}
+        if self._mirror:
+            self._mirror.settle()
         with self._writing():
             self._manager.wait_until_finished()
             self._saved, self._saving = self._saving, step
@@ -98,13 +113,17 @@ class Checkpoints:
         write_digests(Path(folder))
 
     def saved(self) -> int:
-        """The newest step that this process has written completely; 0 if there is none."""
+        """The newest step that is saved; 0 if there is none."""
+        if self._mirror and not self._skips:
+            return self._mirror.saved()
         return self._saving if (self._manager.directory / str(self._saving)).exists() else self._saved
 
     def wait(self) -> None:
-        """Wait until all checkpoints are written. Raises a UserError if one cannot be written."""
+        """Wait until all checkpoints are saved. Raises a UserError if one cannot be written."""
         with self._writing():
             self._manager.wait_until_finished()
+        if self._mirror:
+            self._mirror.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -145,7 +164,7 @@ class Checkpoints:
         raise damaged[0][1]
 
     def _set_aside(self, damaged: Sequence[tuple[Path, UserError]]) -> None:
-        for folder, error in damaged if is_first() else ():
+        for folder, error in damaged if is_first() or self._alone else ():
             aside, number = folder.with_name(f"damaged-{folder.name}"), 1
             while os.path.lexists(aside):
                 number += 1
@@ -177,6 +196,11 @@ class Checkpoints:
         stats = got.variables.get("batch_stats", {})
         restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
         return as_local(restored)
+
+
+def _on_host(state: State) -> State:
+    """The state in memory: of arrays on devices of all processes, this process would write a part alone."""
+    return jax.device_get(state._replace(key=None))._replace(key=as_global(state.key))
 
 
 def _check_all(folder: Path) -> None:

@@ -153,14 +153,19 @@ def write_variables(
         variables=ocp.args.StandardSave(variables),
         about=ocp.args.JsonSave(metadata.to_json() | ({"scores": scores} if scores else {})),
     )
-    me = jax.process_index()  # this process writes without waiting for the others of the run
-    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    alone = only_this_process()
     items = ocp.CompositeCheckpointHandler(
         composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
     )
     with ocp.Checkpointer(items, multiprocessing_options=alone) as writer:
         writer.save(path, args)
     write_digests(path)
+
+
+def only_this_process() -> ocp.options.MultiprocessingOptions:
+    """Options of Orbax with which this process writes without waiting for the others of the run."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
 
 
 def system_reason(error: Exception) -> str:

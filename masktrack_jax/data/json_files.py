@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from masktrack_jax.data.labels import LabelsFile, check_labels
 from masktrack_jax.data.values import kind_of, shown
+from masktrack_jax.runtime.copies import fetched
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import whole
 
@@ -78,7 +79,7 @@ def read_results(path: str | Path) -> list[Any]:
 
 def open_results(path: str | Path) -> ResultsFile:
     """Read a results file: its JSON content, unchecked, and the members of a zip. Raises UserError."""
-    path = Path(path)
+    path = fetched(path)
     # A pipe can be read only once, so it is not tested for a zip.
     if path.suffix.lower() != ".zip" and not (path.is_file() and zipfile.is_zipfile(path)):
         try:
@@ -154,9 +155,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 def _read_bytes(path: str | Path) -> bytes:
     """The bytes of a file or a pipe. A device such as /dev/zero has no end."""
-    if Path(path).is_char_device() or Path(path).is_block_device():
+    path = fetched(path)
+    if path.is_char_device() or path.is_block_device():
         raise ValueError("is a device")
-    return Path(path).read_bytes()
+    return path.read_bytes()
 
 
 def _unreadable(path: str | Path, error: OSError | ValueError) -> UserError:

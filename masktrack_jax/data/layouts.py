@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from masktrack_jax.data.vis import find_frame
+from masktrack_jax.runtime import copies
 from masktrack_jax.runtime.errors import UserError
 
 # The splits, and their names in folders and files.
@@ -107,7 +108,9 @@ def find_datasets(root: str | pathlib.Path) -> list[DatasetFiles]:
 
 def _existing(root: str | pathlib.Path) -> pathlib.Path:
     """The folder `root`, whose backslashes may be separators, and whose ~ the shell may have left."""
-    for path in (str(root), os.path.expanduser(root), str(root).replace("\\", "/")):
+    if copies.is_dir(place := copies.local(str(root))):
+        return pathlib.Path(place)
+    for path in (os.path.expanduser(root), str(root).replace("\\", "/")):
         if os.path.isdir(path):
             return pathlib.Path(path)
     advice = "set config.data.root to the folder of the data sets"
@@ -192,7 +195,7 @@ def choose_frames(files: SplitFiles, first_frames: Sequence[str]) -> pathlib.Pat
     Raises a UserError that lists the folders if none does.
     """
     absent = {
-        folder: [name for name in first_frames if not os.path.isfile(find_frame(folder, name))]
+        folder: [name for name in first_frames if not copies.is_file(find_frame(folder, name))]
         for folder in files.frames
     }
     for folder, names in absent.items():
@@ -216,7 +219,7 @@ def _folders(root: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
     Such parts are not searched, since they contain frames or annotations.
     """
     try:
-        inside = sorted((entry.name, entry.is_dir()) for entry in os.scandir(root))
+        inside = copies.inside(root)
     except OSError:  # no permission
         return
     if any(is_part(name) if folder else name.lower().endswith(".json") for name, folder in inside):
@@ -233,10 +236,10 @@ def _splits(folder: pathlib.Path) -> dict[str, SplitFiles]:
     for split, spelled in SPLITS.items():
         for form in ANNOTATIONS:
             places = [place for name in spelled for place in _paths(folder, form.format(split=name), names)]
-            if files := list(filter(os.path.isfile, places)):
+            if files := list(filter(copies.is_file, places)):
                 found[split] = SplitFiles(split, files[0], _frames(folder, split, names))
                 break
-    if not found and (files := list(filter(os.path.isfile, _paths(folder, OWN, names)))):
+    if not found and (files := list(filter(copies.is_file, _paths(folder, OWN, names)))):
         found["train"] = SplitFiles("train", files[0], _frames(folder, "train", names))
     return found
 
@@ -250,7 +253,7 @@ def _frames(folder: pathlib.Path, split: str, names: Names) -> tuple[pathlib.Pat
     forms = [form.format(split=name) for name in SPLITS[split] for form in FRAMES]
     places = [place for form in forms for place in _paths(folder, form, names)]
     places += [place / place.name for place in places]
-    there = tuple(dict.fromkeys(filter(os.path.isdir, places)))
+    there = tuple(dict.fromkeys(filter(copies.is_dir, places)))
     if not there and split == "valid":
         there = _frames(folder, "train", names)
     if not there and folder.name.lower() == "annotations":
@@ -268,7 +271,7 @@ def _paths(folder: pathlib.Path, form: str, names: Names) -> list[pathlib.Path]:
 
 def _inside(place: pathlib.Path, part: str, names: Names) -> list[pathlib.Path]:
     """The entries of a folder that match a part of a form: of its case, else of any, else one folder down."""
-    if os.path.exists(place / part):
+    if copies.exists(place / part):
         return [place / part]
     for folder in (place, place / place.name):
         if found := [folder / name for name in names(folder) if fnmatchcase(name.lower(), part.lower())]:
@@ -278,18 +281,18 @@ def _inside(place: pathlib.Path, part: str, names: Names) -> list[pathlib.Path]:
 
 def _names(folder: pathlib.Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return copies.names(folder)
     except OSError:  # no folder, or no permission
         return []
 
 
 def _packed(folder: pathlib.Path) -> dict[str, SplitFiles]:
     """The splits of a packed data set's folder, by name."""
-    if not (folder / PACKED_INFO).is_file():
+    if not copies.is_file(folder / PACKED_INFO):
         return {}
     places = {split: folder / PACKED_ANNOTATIONS.format(split=split) for split in SPLITS}
     return {
         split: SplitFiles(split, place, (folder,), packed=True)
         for split, place in places.items()
-        if place.is_file()
+        if copies.is_file(place)
     }

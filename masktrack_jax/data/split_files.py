@@ -4,7 +4,8 @@ import dataclasses
 
 from masktrack_jax.data.layouts import SplitFiles, choose_frames
 from masktrack_jax.data.vis import VisDataset, read_vis
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime import copies
+from masktrack_jax.runtime.errors import UserError, printable
 
 
 def read_unpacked(files: SplitFiles) -> VisDataset:
@@ -26,4 +27,7 @@ def summary_line(dataset: VisDataset) -> str:
         "categories": len(dataset.categories),
     }
     text = ", ".join(f"{n} {name}" if n is not None else f"no {name}" for name, n in counts.items())
-    return f"{dataset.annotations_path}: {text}; frames in {dataset.frames_root}"
+    here = (
+        "" if dataset.packed else copies.summary(dataset.frames_root, sum(v.length for v in dataset.videos))
+    )
+    return printable(f"{dataset.annotations_path}: {text}; frames in {dataset.frames_root}{here}")

@@ -16,7 +16,8 @@ from masktrack_jax.data.layouts import SplitFiles, find_dataset, find_split
 from masktrack_jax.data.split_files import read_unpacked, summary_line
 from masktrack_jax.data.values import Id
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.copies import local
+from masktrack_jax.runtime.errors import UserError, printable
 
 TENTH = "tenth"
 NO_SPLIT = (  # the advice if there is none to evaluate
@@ -37,7 +38,7 @@ def training_split(config: ConfigDict) -> VisDataset:
             raise UserError(f"config.data.holdout={data.holdout}: leaves no video to train on")
     print(f"training on {summary_line(dataset)}")
     if dataset.left_out.notes:
-        print(f"note: {dataset.annotations_path}: {dataset.left_out.summary()}")
+        print(printable(f"note: {dataset.annotations_path}: {dataset.left_out.summary()}"))
     return dataset
 
 
@@ -53,17 +54,18 @@ def validation_split(config: ConfigDict) -> VisDataset | None:
         print(f"evaluating held out ({data.holdout}) {summary_line(dataset)}")
         return dataset
     if data.val_annotations:
-        dataset = read_vis(data.val_annotations, data.val_frames or None)
+        dataset = read_vis(local(data.val_annotations), local(data.val_frames) or None)
     elif data.root and data.val_split:
         dataset = read_split(_find(data, data.val_split, NO_SPLIT))
     else:
         return None
     print(f"evaluating {summary_line(dataset)}")
     if not dataset.labelled:
-        print(
+        line = (
             f"{dataset.annotations_path}: has no labels, so there will be a submission for its server and no "
             f"scores; for scores, evaluate a part of the training videos (data.holdout={TENTH!r})"
         )
+        print(printable(line))
     return dataset
 
 
@@ -91,7 +93,7 @@ def held_out(dataset: VisDataset, holdout: str) -> list[Video]:
                 f"{dataset.annotations_path}; name some in a file"
             )
         return found
-    wanted = _listed(pathlib.Path(holdout), dataset)
+    wanted = _listed(pathlib.Path(local(holdout)), dataset)
     return [video for video in dataset.videos if video.id in wanted]
 
 
@@ -135,7 +137,7 @@ def ground_truth(dataset: VisDataset, category_ids: Collection[int]) -> LabelsFi
 def _training_videos(data: ConfigDict) -> VisDataset:
     """All training videos, held out or not."""
     if data.train_annotations:
-        return read_vis(data.train_annotations, data.train_frames or None)
+        return read_vis(local(data.train_annotations), local(data.train_frames) or None)
     return read_split(_find(data, "train"))
 
 

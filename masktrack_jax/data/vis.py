@@ -1,7 +1,7 @@
 """The videos and objects of a data set in the YouTube-VIS format, as training uses them."""
 
+import contextlib
 import dataclasses
-import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Protocol
@@ -12,6 +12,7 @@ from masktrack_jax.data.json_files import read_labels
 from masktrack_jax.data.labels import ABSENT, LabelsFile
 from masktrack_jax.data.values import LARGEST_ID, Id, record_error, shown
 from masktrack_jax.masks.rle import Rle, mask_boxes
+from masktrack_jax.runtime import copies
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.findings import Findings
 from masktrack_jax.runtime.numbers import as_integer
@@ -102,7 +103,7 @@ class VisDataset:
 
     def has_frame(self, video: Video, frame: int) -> bool:
         """Whether the frame's file exists."""
-        return self.packed is not None or os.path.isfile(self.frame_path(video, frame))
+        return self.packed is not None or copies.is_file(self.frame_path(video, frame))
 
     def read_frame(self, video: Video, frame: int) -> np.ndarray:
         """Decode frame `frame` (from 0) of a video: (H, W, 3) uint8 RGB, with the size given in the file.
@@ -110,8 +111,9 @@ class VisDataset:
         Raises a UserError that names the frame.
         """
         path = self.frame_path(video, frame)
-        file = None if self.packed is None else self.packed.open(video, frame)
-        return read_image(path, file, (video.height, video.width))
+        file = copies.open_copy(path) if self.packed is None else self.packed.open(video, frame)
+        with file or contextlib.nullcontext():
+            return read_image(path, file, (video.height, video.width))
 
     def only(self, videos: Iterable[Video]) -> "VisDataset":
         """The data set restricted to these videos."""
@@ -160,9 +162,9 @@ def default_frames_root(path: str | pathlib.Path, videos: Sequence[dict] = ()) -
     first = next((video["file_names"][0] for video in videos if video.get("file_names")), None)
     if first is not None:
         folders = beside, named, path.parent
-        if [os.path.isfile(find_frame(folder, first)) for folder in folders] == [False, False, True]:
+        if [copies.is_file(find_frame(folder, first)) for folder in folders] == [False, False, True]:
             return path.parent
-    return named if named.is_dir() and not beside.is_dir() else beside
+    return named if copies.is_dir(named) and not copies.is_dir(beside) else beside
 
 
 def _video(record: dict) -> Video:
@@ -174,10 +176,10 @@ def _video(record: dict) -> Video:
 def find_frame(root: pathlib.Path, name: str) -> pathlib.Path:
     """The path of a frame; its extension may have another case on disk, as after a copy from Windows."""
     path = root / name
-    if os.path.lexists(path):
+    if copies.lexists(path):
         return path
     others = (path.with_suffix(case(path.suffix)) for case in (str.lower, str.upper))
-    return next((other for other in others if os.path.lexists(other)), path)
+    return next((other for other in others if copies.lexists(other)), path)
 
 
 def no_frames(path: pathlib.Path, video: dict) -> UserError:

@@ -1,12 +1,13 @@
 """The flags of evaluate.py: each combination is obeyed or refused."""
 
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from masktrack_jax.runtime.copies import is_dir
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import check_replaceable, is_same_file
+from masktrack_jax.runtime.remote import is_url
 
 # Keys of the config that --annotations replaces.
 OF_SPLIT = tuple(
@@ -41,7 +42,7 @@ def check_flags(given: Mapping[str, Any], changed: Collection[str] = ()) -> None
         raise UserError(f"config.{unread} has no effect on the score of a checkpoint; leave it out")
     if given["frames"] and not (given["diagnose"] or (checkpoint and annotations)):
         raise UserError("--frames is for the pictures of --diagnose only; add --diagnose, or leave it out")
-    if given["frames"] and not os.path.isdir(given["frames"]):
+    if given["frames"] and not is_dir(given["frames"]):
         raise UserError(f"{given['frames']}: no such folder; check --frames")
     _check_output(Path(given["output"]), given)
 
@@ -50,7 +51,8 @@ def _check_output(output: Path, given: Mapping[str, Any]) -> None:
     """Raise a UserError if the metrics would replace an input, or another file of the output."""
     check_replaceable(output)
     for name in ("annotations", "results"):
-        if given[name] and is_same_file(output, given[name]):
+        same = given[name] == given["output"] and is_url(given[name])
+        if given[name] and (same or is_same_file(output, given[name])):
             raise UserError(f"{output}: --output would replace --{name}; give another --output")
     others = ["diagnosis.html"] * bool(given["diagnose"])
     others += ["results.json", "labels.json"] * bool(given["checkpoint"])

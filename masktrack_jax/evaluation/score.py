@@ -49,7 +49,7 @@ def score_files(
     return score_tracks(
         labels,
         results.content,
-        (str(annotations_path), str(results_path)),
+        (printable(str(annotations_path)), printable(str(results_path))),
         output_path,
         diagnosed=diagnosed,
         frames_root=frames_root or default_frames_root(annotations_path, labels["videos"]),

@@ -21,8 +21,8 @@ from masktrack_jax.evaluation.score import score_tracks
 from masktrack_jax.evaluation.validate import write_submission
 from masktrack_jax.inference.load import build_segmenters
 from masktrack_jax.inference.segmenter import VideoSegmenter
-from masktrack_jax.runtime import processes
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime import copies, processes
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.tracking.tracks import TrackRecord
 from masktrack_jax.video.images import bucket_for, fit_size
@@ -81,6 +81,7 @@ def open_split(config: ConfigDict, categories: Sequence[tuple[int, str]]) -> Vis
     if dataset is None:
         return None
     common_categories(categories, dataset)
+    copies.look_ahead([dataset.frames_root.joinpath(video.file_names[0]).parent for video in dataset.videos])
     for video in dataset.videos:
         height, width = fit_size(video.height, video.width, *config.inference.scale)
         bucket_for(height, width, config.data.buckets)
@@ -124,18 +125,19 @@ def evaluate_split(
             metrics = score_tracks(
                 labels,
                 read_results(results),
-                (str(dataset.annotations_path), str(results)),
+                (printable(str(dataset.annotations_path)), printable(str(results))),
                 output,
                 diagnosed=diagnosed,
                 frames_root=frames_root or dataset.frames_root,
             )
-            print(f"tracks: {results}   scores: {output}")
+            print(printable(f"tracks: {results}   scores: {output}"))
             if config.data.holdout or len(labels["categories"]) < len(dataset.categories):
                 write_json(output.parent / "labels.json", labels, indent=None)
-                print(f"scored on: {output.parent / 'labels.json'}")
+                print(printable(f"scored on: {output.parent / 'labels.json'}"))
         else:
             archive = write_submission(results, dataset.annotations_path)
-            print(f"{dataset.annotations_path} has no labels: upload {archive} to the data set's server")
+            line = f"{dataset.annotations_path} has no labels: upload {archive} to the data set's server"
+            print(printable(line))
     return processes.broadcast(metrics)
 
 
@@ -155,13 +157,15 @@ def common_categories(categories: Sequence[tuple[int, str]], dataset: VisDataset
             f"network's {len(categories)} ({theirs}, …); use a checkpoint trained on them"
         )
     if unknown:
-        print(
+        line = (
             f"{dataset.annotations_path}: {len(ids)} of its {len(there)} categories are known to the network "
             f"and evaluated; not {unknown}"
         )
+        print(printable(line))
     matched = [label for label, place in enumerate(places) if place is not None]
     if absent := unmatched([name for _, name in categories], matched):
-        print(f"{dataset.annotations_path}: has no {absent}; tracks of these categories are left out")
+        line = f"{dataset.annotations_path}: has no {absent}; tracks of these categories are left out"
+        print(printable(line))
     return ids
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from masktrack_jax.runtime.errors import printable
+
 
 class Board:
     """Writes scalars to a new event file in `folder`; those of earlier files from step `start` on are hidden.
@@ -32,7 +34,8 @@ class Board:
             yield
         except OSError as error:
             self._writer = None
-            print(f"{self._folder}: cannot be written ({error.strerror}); training continues without it")
+            line = f"{self._folder}: cannot be written ({error.strerror}); training continues without it"
+            print(printable(line))
 
     def _write(self, *events: Any) -> None:
         with self._writing():

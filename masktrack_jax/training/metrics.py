@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, printable
 from masktrack_jax.runtime.files import whole
 from masktrack_jax.training.board import Board
 from masktrack_jax.training.schedule import Rate
@@ -170,7 +170,7 @@ def drop_rows_after(path: Path, step: int) -> None:
             elif number <= step:
                 kept.write(line.rstrip(b"\r\n") + b"\n")
     if strange:
-        print(f"{path}: {strange} lines that are no rows of metrics are left out")
+        print(printable(f"{path}: {strange} lines that are no rows of metrics are left out"))
 
 
 def last_step(path: Path) -> int:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import Metadata, read_scores
 from masktrack_jax.runtime.errors import UserError
-from masktrack_jax.runtime.processes import barrier, is_first
+from masktrack_jax.runtime.processes import broadcast, is_first
 from masktrack_jax.training.board import Board
 from masktrack_jax.training.metrics import append_row, drop_rows_after, last_step
 from masktrack_jax.training.start import Categories
@@ -53,8 +53,7 @@ class Validation:
             if is_first():
                 drop_rows_after(self._rows, start)
                 recover_variables(self._best)
-            barrier()
-            self._last = last_step(self._rows)
+            self._last = broadcast(last_step(self._rows) if is_first() else 0)
         # A new run ignores the scores that another run left in this folder.
         self._highest = read_scores(self._best).get("AP") if start else None
 

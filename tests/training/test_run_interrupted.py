@@ -1,11 +1,15 @@
 """Runs ended by a signal or a crash: the resumed run equals an uninterrupted one, to the last bit."""
 
+import shutil
 import signal
 import threading
 
 import pytest
 
-from tests.helpers.training import assert_same_end, saved_steps, signalled
+from masktrack_jax.checkpoints.mirror import mirrored
+from masktrack_jax.runtime import remote, remote_lock
+from tests.helpers.stores import BUCKET, memory_store
+from tests.helpers.training import assert_same_end, saved_steps, signalled, unchanged
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -57,3 +61,22 @@ def test_a_truncated_row_is_written_again(run, whole, tmp_path):
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "los')
     assert_same_end(tmp_path, run(tmp_path), whole)
+
+
+def test_a_signal_saves_a_run_at_a_url_there(run, whole, tmp_path, monkeypatch, capsys):
+    """It resumes on another machine, without the local files."""
+    store = memory_store(monkeypatch, tmp_path / "remote")
+    monkeypatch.setattr(remote_lock, "SETTLE", 0)
+
+    def at_url(change=unchanged):
+        with mirrored(f"{BUCKET}/run", "") as folder:
+            state = run(folder, change)
+            shutil.copytree(folder, tmp_path / "end")
+            return state
+
+    with pytest.raises(SystemExit) as stopped:
+        at_url(signalled(5, signal.SIGTERM))
+    assert stopped.value.code == 143 and "SIGTERM: step 5 is saved" in capsys.readouterr().out
+    assert {f"checkpoints/{step}/digests.json" for step in (2, 4, 5)} <= store.names(f"{BUCKET}/run")
+    shutil.rmtree(remote.root())
+    assert_same_end(tmp_path / "end", at_url(), whole)

@@ -6,6 +6,7 @@ are never read.
 """
 
 import dataclasses
+import fnmatch
 import hashlib
 import io
 import itertools
@@ -19,7 +20,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from masktrack_jax.data.json_files import read_text
 from masktrack_jax.data.layouts import PACKED_DIGESTS, SplitFiles
 from masktrack_jax.data.vis import Video, VisDataset, read_vis
-from masktrack_jax.runtime.errors import UserError, one_line
+from masktrack_jax.runtime.copies import fetched, fetched_files, is_file, names
+from masktrack_jax.runtime.errors import UserError, one_line, printable
 
 
 class Frame(NamedTuple):
@@ -68,18 +70,23 @@ def read_packed(files: SplitFiles) -> VisDataset:
 
 def _note_changes(annotations: pathlib.Path, digests: pathlib.Path) -> None:
     """Print a note if the annotations are not those that were packed; older sets have no digests."""
-    if not digests.is_file():
+    if not is_file(digests):
         return
-    with open(annotations, "rb") as file:
+    with open(fetched(annotations), "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if f"{found}  {annotations.name}" not in read_text(digests).splitlines():
-        print(f"note: {annotations}: has changed since it was packed, or is damaged; see {digests.name}")
+        line = f"note: {annotations}: has changed since it was packed, or is damaged; see {digests.name}"
+        print(printable(line))
 
 
 def _open_source(folder: pathlib.Path, split: str) -> ArrayRecordDataSource:
     """The records of a split."""
     try:
-        return ArrayRecordDataSource([str(path) for path in _shards(folder, split)])
+        paths = list(_shards(folder, split))
+        fetched_files(paths, f"{split} frames")
+        return ArrayRecordDataSource([str(path) for path in paths])
+    except UserError:
+        raise
     except Exception as error:  # ArrayRecord raises many kinds
         raise UserError(
             f"{folder}: cannot be read as a packed data set ({one_line(error)}); pack it again"
@@ -89,13 +96,13 @@ def _open_source(folder: pathlib.Path, split: str) -> ArrayRecordDataSource:
 def _shards(folder: pathlib.Path, split: str) -> Iterator[pathlib.Path]:
     """Yield the paths of a split's records. The name of the first file states how many there are."""
     form = f"vis_frames-{split}.array_record-{{:05d}}-of-{{}}"
-    firsts = list(folder.glob(form.format(0, "*")))
+    firsts = fnmatch.filter(names(folder), form.format(0, "*"))
     if len(firsts) != 1:
         raise ValueError(f"{len(firsts)} files are named {form.format(0, '*')}, not one")
-    count = firsts[0].name.rpartition("-")[2]
+    count = firsts[0].rpartition("-")[2]
     for shard in range(int(count)):
         path = folder / form.format(shard, count)
-        if not path.is_file():
+        if not is_file(path):
             raise ValueError(f"{path.name} is missing")
         yield path
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from masktrack_jax.masks.rle import decode_mask
 from masktrack_jax.masks.segmentations import to_rle
+from masktrack_jax.runtime.copies import fetched
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import is_inside
 from masktrack_jax.video.images import read_image
@@ -123,7 +124,7 @@ def _read_frame(
     if frames_root is None or frame >= len(names) or not is_inside(names[frame]):
         return None
     try:
-        image = read_image(frames_root / names[frame])
+        image = read_image(fetched(frames_root / names[frame]))
     except UserError:
         return None
     return image if image.shape[:2] == (height, width) else None
