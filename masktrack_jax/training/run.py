@@ -14,13 +14,14 @@ from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.lock import folder_lock
 from masktrack_jax.runtime.processes import is_first
+from masktrack_jax.runtime.programs import Announced
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.training import schedule
 from masktrack_jax.training.loading import Batches, NoBatch
 from masktrack_jax.training.metrics import MetricsLog, SilentLog
 from masktrack_jax.training.nonfinite import BadStep, Watch
 from masktrack_jax.training.start import start_run
-from masktrack_jax.training.step import TrainState, parallel, split_batch
+from masktrack_jax.training.step import StepBatch, TrainState, parallel, step_batch
 from masktrack_jax.training.validation import Evaluate, Validation
 
 
@@ -53,7 +54,7 @@ def train(
             contextlib.closing(Batches(config, dataset, first, interruption)) as batches,
             contextlib.closing(open_log(config, folder, first, total, pending)) as log,
         ):
-            run, devices = parallel(device_step), jax.local_devices()
+            run, devices = Announced(parallel(device_step), describe), jax.local_devices()
             watch = Watch(dataset.videos, config.train.on_nan, interruption)
 
             def save(state: TrainState) -> None:
@@ -70,13 +71,10 @@ def train(
                         batch = next(batches, None)
                     if batch is None:  # a signal arrived before it
                         break
-                    state, metrics = run(
-                        state, split_batch(batch, len(devices), step - 1, interruption.noted)
-                    )
+                    state, metrics = run(state, step_batch(batch, step - 1, interruption.noted))
                     if devices[0].platform == "cpu":
-                        jax.block_until_ready(
-                            metrics
-                        )  # otherwise, simulated CPU devices can deadlock in a reduction
+                        # Otherwise, simulated CPU devices can deadlock in a reduction.
+                        jax.block_until_ready(metrics)
                     done = step
                     watch.add(step, batch.provenance, metrics)
                     if step % config.train.log_every == 0 or step == total:
@@ -100,6 +98,12 @@ def train(
                 save(state)
         end_if_asked(interruption, checkpoints, state)
     return state
+
+
+def describe(_: TrainState, batch: StepBatch) -> str:
+    """The name of a program in a line to the user."""
+    *_, height, width, _channels = batch.pairs.key.image.shape
+    return f"the training step for {height}×{width}"
 
 
 def open_log(

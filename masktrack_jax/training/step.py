@@ -15,11 +15,9 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.data.batches import FramePairs, PairBatch, map_arrays
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
-from masktrack_jax.runtime.processes import all_devices
+from masktrack_jax.runtime.processes import AXIS, all_devices, local_devices, split_over
 from masktrack_jax.training.objective import pair_losses, sample_keys
 from masktrack_jax.training.track_samples import Terms
-
-AXIS = "data"
 
 Metrics = dict[str, Num[Array, ""]]
 
@@ -161,11 +159,23 @@ def parallel(step: Callable, devices: Sequence[jax.Device] | None = None) -> Cal
     )
 
 
-def split_batch(batch: PairBatch, devices: int, step: int, signal: int | None = None) -> StepBatch:
-    """Split a batch among `devices` devices, as the `StepBatch` after `step` steps."""
+def on_devices(batch: PairBatch, devices: Sequence[jax.Device] | None = None) -> PairBatch:
+    """Split the pairs of a batch among `devices` (default: of this process), and start to transfer them.
+
+    Their arrays become (devices, batch of one device, …), with a part on each device.
+    """
+    devices = devices or local_devices()
 
     def split(array: np.ndarray) -> np.ndarray:
-        return np.reshape(array, (devices, -1, *array.shape[1:]))
+        return np.reshape(array, (len(devices), -1, *array.shape[1:]))
 
+    key, reference = split_over(map_arrays(split, batch.pairs), devices)
+    return PairBatch(key, reference, batch.provenance)
+
+
+def step_batch(batch: PairBatch, step: int, signal: int | None = None) -> StepBatch:
+    """The `StepBatch` after `step` steps, from a batch that is `on_devices`."""
+    devices = len(batch.key.image)
     counts = (np.full(devices, count, np.int32) for count in (step, signal or 0))
-    return StepBatch(map_arrays(split, batch.pairs), split(batch.provenance.skipped), *counts)
+    small = (np.reshape(batch.provenance.skipped, (devices, -1)), *counts)
+    return StepBatch(batch.pairs, *jax.device_put(small, batch.key.image.sharding))
