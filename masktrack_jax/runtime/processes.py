@@ -162,6 +162,15 @@ def all_devices() -> list[jax.Device]:
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
+def devices_text(devices: Sequence[jax.Device] | None = None) -> str:
+    """The number and kind of `devices` (default: of all processes), and the number of processes, in words."""
+    devices, processes = devices or all_devices(), jax.process_count()
+    platform, kind = devices[0].platform, devices[0].device_kind
+    name = platform if kind == platform else f"{platform} {kind}"
+    plural = "es" * (processes > 1)
+    return f"{len(devices)} device{'s' * (len(devices) > 1)} ({name}), {processes} process{plural}"
+
+
 def local_devices() -> list[jax.Device]:
     """The devices of this process, in the order of `all_devices`."""
     return [device for device in all_devices() if device.process_index == jax.process_index()]

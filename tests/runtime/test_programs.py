@@ -1,0 +1,56 @@
+"""Compiling is shown: a line before, and one with the time and whether the program came from the cache."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from masktrack_jax.runtime.programs import Announced, compilation
+
+
+def cubes(count):
+    """A new function each time: JAX compiles it again, or finds its program on disk."""
+    return Announced(jax.jit(lambda x: x**3 + count), lambda x: f"cubes of {x.size}")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """An empty cache on disk."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.jax_compilation_cache_dir
+    for folder in (str(tmp_path), before):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
+        if folder != before:
+            yield
+
+
+def test_a_program_is_compiled_once_and_then_found_on_disk(cache, capsys):
+    said = []
+    for function in (first := cubes(5), first, cubes(5)):
+        for size in (3, 4):
+            assert function(jnp.arange(size))[2] == 13
+        said.append(capsys.readouterr().err.splitlines())
+    for lines, how in ((said[0], "compiled"), (said[2], "from the cache")):
+        assert lines[0::2] == ["compiling cubes of 3 …", "compiling cubes of 4 …"]
+        for line, size in zip(lines[1::2], (3, 4)):
+            assert re.fullmatch(rf"cubes of {size}: {how} in \d\.\d s", line), line
+    assert said[1] == []
+
+
+def test_only_the_first_process_says_so_and_an_error_ends_it(monkeypatch, capsys):
+    with pytest.raises(ZeroDivisionError), compilation("nothing"):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == "compiling nothing …\n"
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with compilation("nothing"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_jax_has_already_is_ready(capsys):
+    with compilation("nothing"):
+        pass
+    assert capsys.readouterr().err.splitlines()[1] == "nothing: ready in 0.0 s"
