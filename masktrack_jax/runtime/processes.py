@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -50,22 +51,63 @@ def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]
         yield
         return
     _connect(arguments)
-    over = threading.Event()
+    end = _End()
     try:
-        _star = _open_star(arguments, over)
+        _star = _open_star(arguments, end)
         with _quiet_unless_first():
             yield
         _star.leave()
     except BaseException as error:
         if _star:
             _star.report(f"process {jax.process_index()} of {jax.process_count()} failed: {_reason(error)}")
+        end.after_loss(error)
         raise
     finally:
-        over.set()
+        end.over.set()
         _disconnect()
         if _star:
             _star.close()
         _star = None
+
+
+class _End:
+    """Ends this process when another one fails or is lost, unless this one ends before (`over`).
+
+    JAX lets a process leave only together with all others, and aborts it when one of them is missing. So this
+    process ends at once (`os._exit`) if another one is lost.
+    """
+
+    def __init__(self) -> None:
+        self.over, self._lost = threading.Event(), threading.Event()
+        self._reason = ""
+
+    def with_others(self, reason: str, lost: int | None) -> None:
+        """Another process has failed, or is `lost`. Called in a thread, while this process may be blocked."""
+        if lost is not None:
+            self._reason = reason
+            self._lost.set()
+        # Without process 0 JAX ends this one, within a fraction of a second.
+        if not self.over.wait(0 if lost == 0 else GRACE):
+            if lost is None:
+                print(f"error: {reason}", file=sys.stderr, flush=True)
+                _disconnect()
+                os._exit(1)
+            self._exit(1)
+
+    def after_loss(self, error: BaseException) -> None:
+        """If a process is lost, end this one, which raises `error`, perhaps for that reason."""
+        broken = isinstance(error, jax.errors.JaxRuntimeError)  # devices may notice the loss first
+        if self._lost.wait(1.0 if broken else 0.0):
+            if isinstance(error, UserError):
+                self._reason = str(error)
+            self._exit(error.code if isinstance(error, SystemExit) else 1)
+
+    def _exit(self, status: Any) -> None:
+        if is_first():  # it takes JAX's service with it: the others end first
+            time.sleep(AFTER)
+        if status == 1:
+            print(f"error: {self._reason}", file=sys.stderr, flush=True)
+        os._exit(status if isinstance(status, int) else 1)
 
 
 @contextlib.contextmanager
@@ -109,30 +151,17 @@ def _connect(arguments: Mapping[str, Any]) -> None:
         raise UserError(f"{COORDINATOR}={where}: cannot connect ({_first_line(error)})") from None
 
 
-def _open_star(arguments: Mapping[str, Any], over: threading.Event) -> Star:
-    """Connect this process to the others by a `Star`; its address and secret travel through JAX.
-
-    A process that fails ends this one, unless `over` is set before.
-    """
-
-    def end_with_others(reason: str, lost: bool) -> None:
-        if not over.wait(GRACE):
-            print(f"error: {reason}", file=sys.stderr, flush=True)
-            if not lost:
-                _disconnect()
-            elif is_first():
-                over.wait(AFTER)
-            os._exit(1)
-
+def _open_star(arguments: Mapping[str, Any], end: _End) -> Star:
+    """Connect this process to the others by a `Star`; its address and secret travel through JAX."""
     index, count = jax.process_index(), jax.process_count()
     known = arguments.get("coordinator_address", "").rpartition(":")[0].strip("[]")
     host = Host([known] if known else []) if index == 0 else None
     text = json.dumps(host.invitation if host else "").ljust(INVITATION)
     shared = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8))
     if host:
-        return Star(host.connections(count), end_with_others)
+        return Star(host.connections(count), end.with_others)
     invitation = Invitation(*json.loads(shared.tobytes()))
-    return Star({0: join(invitation, index)}, end_with_others)
+    return Star({0: join(invitation, index)}, end.with_others)
 
 
 def _disconnect() -> None:

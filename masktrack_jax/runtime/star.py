@@ -24,7 +24,7 @@ NONCE = 32  # bytes of a random number, and of a proof
 # connections, and a machine without power says nothing.
 ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
-Failed = Callable[[str, bool], None]
+Failed = Callable[[str, int | None], None]
 
 
 class Invitation(NamedTuple):
@@ -39,8 +39,8 @@ class Star:
     """This process's connections: to all others in process 0, to process 0 in the others.
 
     Values from one process arrive in the order in which they were sent. `failed(reason, lost)` is called in a
-    thread when another process reports a failure, or with `lost` when its connection breaks before it has
-    left. Process 0 first passes the reason on to the others.
+    thread when another process reports a failure, or when the connection to a process breaks before it has
+    left; `lost` is then its index, and otherwise None. Process 0 first passes this on to the others.
     """
 
     def __init__(self, lines: Mapping[int, socket.socket], failed: Failed) -> None:
@@ -59,10 +59,10 @@ class Star:
         """Wait for the next value from a process."""
         return self._values[index].get()
 
-    def report(self, reason: str, lost: bool = False) -> None:
-        """Tell the other processes why this one, or one that it knows of, has failed."""
+    def report(self, reason: str) -> None:
+        """Tell the other processes why this one has failed."""
         for index in self._lines:
-            self._write(index, {"failed": reason, "lost": lost})
+            self._write(index, {"failed": reason, "lost": None})
 
     def leave(self) -> None:
         """Tell the other processes that this one ends as it should."""
@@ -96,9 +96,11 @@ class Star:
                 if "failed" in message:
                     self._fail(index, message["failed"], message["lost"])
         if not (told or self._closed):
-            self._fail(index, f"process {index} is lost: it was killed, or its machine does not answer", True)
+            self._fail(
+                index, f"process {index} is lost: it was killed, or its machine does not answer", index
+            )
 
-    def _fail(self, index: int, reason: str, lost: bool) -> None:
+    def _fail(self, index: int, reason: str, lost: int | None) -> None:
         for other in self._lines:
             if other != index:
                 self._write(other, {"failed": reason, "lost": lost})

@@ -91,7 +91,9 @@ def step(dataset):
     def once(samples):
         batch = jax.tree.map(lambda *arrays: np.stack(arrays), *samples)
         state = create_train_state(jax.random.key(1), jax.tree.map(jax.numpy.array, variables), optimizer)
-        return jax.device_get(run(state, step_batch(on_devices(batch, jax.local_devices()[:1]), 0))[1])
+        batch = step_batch(on_devices(batch, jax.local_devices()[:1]), 0)
+        with jax.transfer_guard_host_to_device("disallow"):  # everything is on the device already
+            return jax.device_get(run(state, batch)[1])
 
     return once
 
