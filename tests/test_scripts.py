@@ -70,7 +70,7 @@ def test_train_leaves_what_it_says(trained):
         assert scored[-1][name] == metrics[name]
     first, *_ = stdout.splitlines()
     assert re.fullmatch(r"(\d+) devices? \(cpu\), 1 process, 4 pairs = \d a device, float32", first)
-    assert f"profile of 1 steps: {workdir}/profile" in stdout
+    assert f"profile of 1 step: {workdir}/profile" in stdout
     assert len(list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
     assert "compiling the training step for 64×96 …\nthe training step for 64×96: " in stderr
     assert stderr.count("compiling detection for") == 1, "the second evaluation has its program"

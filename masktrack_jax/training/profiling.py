@@ -55,4 +55,5 @@ class Profile:
         except Exception as error:  # of the profiler, which raises many types: training goes on
             print(f"{self._folder}: the trace cannot be written ({error})", file=sys.stderr)
             return
-        print(f"profile of {self._traced} steps: {self._folder}, for tensorboard --logdir {self._folder}")
+        steps = f"{self._traced} step{'s' * (self._traced > 1)}"
+        print(f"profile of {steps}: {self._folder}, for tensorboard --logdir {self._folder}")
