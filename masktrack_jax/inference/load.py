@@ -17,8 +17,7 @@ from masktrack_jax.config.model import validate_dtype
 from masktrack_jax.inference.frames import Resize
 from masktrack_jax.inference.segmenter import Predict, VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
-from masktrack_jax.runtime.cache import keep_programs_of_library
-from masktrack_jax.runtime.programs import Announced
+from masktrack_jax.runtime.programs import Announced, keep_programs_of_library
 from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 

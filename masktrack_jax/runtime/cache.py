@@ -1,18 +1,15 @@
 """JAX's compilation cache on disk: a second start compiles nothing again."""
 
-import functools
 import os
 import sys
 import zlib
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
 
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder, whole
 
 FOLDER, SHORTEST = "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-USUAL = 1.0  # seconds: JAX's own SHORTEST
 PROBE = 2**20  # bytes that the folder must have room for
 
 
@@ -45,26 +42,6 @@ def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
         del environment[FOLDER]
         environment["MASKTRACK_CACHE"] = "off"
         print(f"{reason}; every start compiles anew: set MASKTRACK_CACHE to another folder", file=sys.stderr)
-
-
-@functools.cache  # one warning is enough
-def keep_programs_of_library() -> None:
-    """`keep_programs` for a process that has imported JAX already.
-
-    Changes nothing that the process has set itself, in JAX's config or in its environment.
-    """
-    import jax
-
-    config: Any = jax.config
-    environment = dict(os.environ)
-    keep_programs(environment)
-    if FOLDER in os.environ or config.jax_compilation_cache_dir is not None or FOLDER not in environment:
-        return
-    check_cache(environment)
-    if folder := environment.get(FOLDER):
-        config.update(FOLDER.lower(), folder)
-        if SHORTEST not in os.environ and config.jax_persistent_cache_min_compile_time_secs == USUAL:
-            config.update(SHORTEST.lower(), float(environment[SHORTEST]))
 
 
 def _machine() -> str:

@@ -1,6 +1,8 @@
-"""Compiled programs: show the user that one is compiled, and how long it takes."""
+"""Compiled programs: keep them for the next process, and show that one is compiled."""
 
 import contextlib
+import functools
+import os
 import sys
 import threading
 import time
@@ -10,9 +12,31 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from masktrack_jax.runtime.cache import FOLDER, SHORTEST, check_cache, keep_programs
+
 # Events of `jax.monitoring`, in the thread that compiles: a program was read from the cache on disk, and a
 # program is compiled or read.
 FOUND, DONE = "/jax/compilation_cache/cache_hits", "/jax/core/compile/backend_compile_duration"
+
+USUAL = 1.0  # seconds: JAX's own SHORTEST
+
+
+@functools.cache  # one warning is enough
+def keep_programs_of_library() -> None:
+    """`keep_programs` for a process that has imported JAX already.
+
+    Changes nothing that the process has set itself, in JAX's config or in its environment.
+    """
+    config: Any = jax.config
+    environment = dict(os.environ)
+    keep_programs(environment)
+    if FOLDER in os.environ or config.jax_compilation_cache_dir is not None or FOLDER not in environment:
+        return
+    check_cache(environment)
+    if folder := environment.get(FOLDER):
+        config.update(FOLDER.lower(), folder)
+        if SHORTEST not in os.environ and config.jax_persistent_cache_min_compile_time_secs == USUAL:
+            config.update(SHORTEST.lower(), float(environment[SHORTEST]))
 
 
 class Announced:
