@@ -159,23 +159,31 @@ def parallel(step: Callable, devices: Sequence[jax.Device] | None = None) -> Cal
     )
 
 
+def split_batch(batch: PairBatch, devices: int, step: int, signal: int | None = None) -> StepBatch:
+    """Split a batch among `devices` devices, as the `StepBatch` after `step` steps, on the host."""
+    pairs = map_arrays(partial(_split, devices=devices), batch.pairs)
+    return StepBatch(pairs, *_counts(batch, devices, step, signal))
+
+
 def on_devices(batch: PairBatch, devices: Sequence[jax.Device] | None = None) -> PairBatch:
-    """Split the pairs of a batch among `devices` (default: of this process), and start to transfer them.
-
-    Their arrays become (devices, batch of one device, …), with a part on each device.
-    """
+    """Split the pairs of a batch among `devices` (default: of this process), and start to transfer them."""
     devices = devices or local_devices()
-
-    def split(array: np.ndarray) -> np.ndarray:
-        return np.reshape(array, (len(devices), -1, *array.shape[1:]))
-
-    key, reference = split_over(map_arrays(split, batch.pairs), devices)
+    pairs = map_arrays(partial(_split, devices=len(devices)), batch.pairs)
+    key, reference = split_over(pairs, devices)
     return PairBatch(key, reference, batch.provenance)
 
 
 def step_batch(batch: PairBatch, step: int, signal: int | None = None) -> StepBatch:
-    """The `StepBatch` after `step` steps, from a batch that is `on_devices`."""
-    devices = len(batch.key.image)
+    """The same as `split_batch`, of a batch that is `on_devices`."""
+    image = batch.key.image
+    return StepBatch(batch.pairs, *jax.device_put(_counts(batch, len(image), step, signal), image.sharding))
+
+
+def _split(array: np.ndarray, devices: int) -> np.ndarray:
+    return np.reshape(array, (devices, -1, *array.shape[1:]))
+
+
+def _counts(batch: PairBatch, devices: int, step: int, signal: int | None) -> tuple[np.ndarray, ...]:
+    """The fields of a `StepBatch` after its pairs."""
     counts = (np.full(devices, count, np.int32) for count in (step, signal or 0))
-    small = (np.reshape(batch.provenance.skipped, (devices, -1)), *counts)
-    return StepBatch(batch.pairs, *jax.device_put(small, batch.key.image.sharding))
+    return _split(batch.provenance.skipped, devices), *counts
