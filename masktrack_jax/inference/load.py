@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from masktrack_jax.checkpoints import store
@@ -32,8 +33,10 @@ PRETRAINED = Path(__file__).parent.parent / "pretrained" / "generated"
 
 
 def make_predict(model: MaskTrackRCNN, variables: Variables) -> Predict:
-    """Return the jitted `predict` of a network."""
-    return partial(_detector(model), jax.device_put(variables))
+    """Return the jitted `predict` of a network, on the default device."""
+    (device,) = jnp.zeros(()).devices()
+    # Committed to it, as in `build_segmenters`: otherwise the cache on disk would need another program.
+    return partial(_detector(model), jax.device_put(variables, device))
 
 
 def _detector(model: MaskTrackRCNN) -> Announced:
