@@ -221,6 +221,22 @@ def test_rows_are_in_the_order_of_the_processes(monkeypatch, process, rows):
     assert [device.id for device in distributed.all_devices()] == [1, 4, 0, 2, 5, 3]
 
 
+@pytest.mark.parametrize(
+    "count, processes, platform, kind, words",
+    [
+        (8, 1, "gpu", "NVIDIA H100", "8 devices (gpu NVIDIA H100), 1 process"),
+        (1, 2, "cpu", "cpu", "1 device (cpu), 2 processes"),
+    ],
+)
+def test_devices_in_words(monkeypatch, count, processes, platform, kind, words):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    found = [
+        SimpleNamespace(id=i, process_index=0, platform=platform, device_kind=kind) for i in range(count)
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: found)
+    assert distributed.devices_text() == words
+
+
 def test_alone_nothing_is_shared():
     with distributed.process_group({}):
         assert distributed.is_first() and distributed.local_rows(8) == slice(0, 8)
