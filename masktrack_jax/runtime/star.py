@@ -112,9 +112,7 @@ class Host:
 
     def __init__(self, hosts: Sequence[str] = ()) -> None:
         """`hosts`: names of this machine that the others know already."""
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        self._server = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
+        self._server = _server()
         port = self._server.getsockname()[1]
         names = list(dict.fromkeys([*hosts, *_own_names()]))
         self.invitation = Invitation(names, port, secrets.token_hex(NONCE))
@@ -156,6 +154,13 @@ def join(invitation: Invitation, index: int) -> socket.socket:
         f"process 0 does not answer at {', '.join(invitation.hosts)}, port {invitation.port}; allow "
         "connections among the machines of the run"
     )
+
+
+def _server() -> socket.socket:
+    """Listen on a free port, by both versions of IP where the system has both."""
+    with contextlib.suppress(OSError, ValueError):
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
 
 
 def _own_names() -> list[str]:
