@@ -30,6 +30,7 @@ class Forms(NamedTuple):
     nms_rounds: int  # rounds of NMS before each test whether they settled all boxes
     heads_boxes: int  # boxes for which the heads of detections run at a time; 0: in chunks of the valid boxes
     roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
+    target_chunk: int  # boxes whose mask targets `crop_masks` computes at a time
 
 
 CPU = Forms(
@@ -42,6 +43,7 @@ CPU = Forms(
     nms_rounds=1,
     heads_boxes=0,
     roi="walk",
+    target_chunk=1,
 )
 # The libraries of accelerators select the form of a product themselves. They prefer few large steps, since a
 # GPU's host waits for each turn of a loop, and few passes over large arrays.
@@ -55,18 +57,30 @@ GPU = Forms(
     nms_rounds=8,
     heads_boxes=256,
     roi="dense",
+    target_chunk=16,
 )
 # A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products
 # and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
 TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, nms_rounds=1, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+SMALL_TPUS = (
+    "TPU v2",
+    "TPU v3",
+    "TPU v4",
+    "TPU v4 lite",
+)  # their vector memory is too small for `roi="window"`
 
 _chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)
 
 
 def forms() -> Forms:
     """The forms of the block of `use_forms`, or else of the platform that JAX runs on."""
-    return _chosen.get() or PLATFORMS[jax.default_backend()]
+    return _chosen.get() or forms_of(jax.default_backend(), jax.local_devices()[0].device_kind)
+
+
+def forms_of(platform: str, device_kind: str) -> Forms:
+    """The forms of a platform, for a kind of its devices: `jax.Device.device_kind`."""
+    return PLATFORMS[platform]._replace(roi="dense") if device_kind in SMALL_TPUS else PLATFORMS[platform]
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Mask targets: crop an object's mask to a proposal, at the mask head's resolution."""
 
-import jax
+from functools import partial
+
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
-from masktrack_jax.ops.roi_samples import bin_samples
+from masktrack_jax.ops.roi_samples import Interval, cell_weights
 
 
 def unpack_bits(packed: UInt8[Array, "*rows bytes"]) -> UInt8[Array, "*rows width"]:
@@ -17,11 +19,8 @@ def _axis_weights(
     start: Float[Array, " boxes"], end: Float[Array, " boxes"], bins: int, cells: int
 ) -> Float[Array, "boxes bins {cells}"]:
     """The weight of every pixel in the average over each bin of [start, end]."""
-    limit = jnp.full(start.shape, cells)
-    reach = -(-cells // bins) + 1
-    position, weight = bin_samples(start - 0.5, end - start, bins, limit, 0, reach)
-    tent = jnp.maximum(1 - jnp.abs(position[..., None] - jnp.arange(cells)), 0)
-    return jnp.sum(tent * weight[..., None], axis=-2)
+    interval = Interval(start - 0.5, end - start, jnp.full(start.shape, cells))
+    return cell_weights(interval, bins, 0, -(-cells // bins) + 1, jnp.arange(cells))
 
 
 def _two_taps(
@@ -75,12 +74,14 @@ def crop_masks(
     boxes: Float[Array, "boxes 4"],
     indices: Int[Array, " boxes"],
     bins: int,
+    chunk: int = 1,
 ) -> Float[Array, "boxes {bins} {bins}"]:
     """Binary targets: whether RoIAlign of the object's mask in the box is at least 0.5.
 
     `masks` are packed bits at the scale of `boxes`; `indices` are the index of each box's mask. The values
     equal mmdet's BitmapMasks.crop_and_resize (aligned, adaptive samples). They are computed as two matrix
-    products, because one bin of a large box averages over hundreds of pixels.
+    products, because one bin of a large box averages over hundreds of pixels, for `chunk` boxes at a time,
+    since the masks of all boxes would take hundreds of MiB at video sizes.
     """
     height, width = masks.shape[1], masks.shape[2] * 8
     rows = _axis_weights(boxes[:, 1], boxes[:, 3], bins, height)
@@ -89,7 +90,8 @@ def crop_masks(
     def one(part: tuple[Int[Array, ""], Float[Array, "bins height"], Float[Array, "bins width"]]) -> Array:
         index, rows, columns = part
         mask = unpack_bits(masks[index]).astype(jnp.float32)
-        return rows @ mask @ columns.T
+        return multiply(multiply(rows, mask), columns.T)
 
-    # One box at a time, since the masks of all boxes would take hundreds of MiB at video sizes.
-    return (jax.lax.map(one, (indices, rows, columns)) >= 0.5).astype(jnp.float32)
+    multiply = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # a share near 0.5 must not be rounded
+    shares = lax.map(one, (indices, rows, columns), batch_size=chunk if chunk > 1 else None)
+    return (shares >= 0.5).astype(jnp.float32)

@@ -4,6 +4,7 @@ The levels of an image are copied to vector memory (VMEM) once, while boxes of t
 `roi_kernels` has what is done there. Levels that do not fit are pooled in the dense form.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,8 +21,8 @@ from masktrack_jax.ops import roi_dense, roi_kernels
 from masktrack_jax.ops.roi_kernels import COLUMNS, LANES, ROWS, SUBLANES, WHOLE, Axis, tiles
 from masktrack_jax.ops.roi_samples import Interval, Levels, Placed, RoIAlignOptions, largest_bin, place
 
-MOST_BOXES = 64  # boxes of one step of the grid
-VMEM = 96 * 2**20  # bytes of VMEM that a kernel may use
+MOST_ROWS = 448  # rows of bins of one step of the grid
+VMEM = 56 * 2**20  # bytes of VMEM that a kernel may use; the smallest of v5e, v5p, v6e and v7x have 64 MiB
 
 
 class Turns(NamedTuple):
@@ -77,7 +78,7 @@ def fits(levels: Levels, boxes: Placed, bins: int, gradient: bool = False) -> in
         return 0
     cells = sum(level.shape[1] * _round_up(level.shape[2], COLUMNS) for level in levels)
     padded = bins * _round_up(bins, SUBLANES)
-    pooled = _boxes_per_step(boxes) * bins * _round_up(bins, 2 * SUBLANES)
+    pooled = _boxes_per_step(boxes, bins) * bins * _round_up(bins, 2 * SUBLANES)
     # What enters or leaves VMEM is there twice, so that copies overlap the computation.
     each = 2 * (cells + pooled) * dtype.itemsize + 4 * padded + (4 * cells if gradient else 0)
     widths = [k for k in range(channels, 0, -1) if channels % k == 0 and (k == channels or k % LANES == 0)]
@@ -109,15 +110,15 @@ def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def _boxes_per_step(boxes: Placed) -> int:
+def _boxes_per_step(boxes: Placed, bins: int) -> int:
     """The boxes of a step are consecutive, and all in one image."""
     if boxes.image is not None:
         return 1
-    return max(k for k in range(1, MOST_BOXES + 1) if boxes.valid.shape[1] % k == 0)
+    return max(k for k in range(1, MOST_ROWS // bins + 1) if boxes.valid.shape[1] % k == 0)
 
 
-def _axes(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> Any:
-    """The `roi_kernels.Axis` of the rows and of the columns."""
+def _axes(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> tuple[Axis, Axis]:
+    """The windows along the rows and along the columns."""
 
     def of(interval: Interval, axis: int, cells: int) -> Axis:
         start, length, limit = interval
@@ -148,7 +149,7 @@ class _Grid(NamedTuple):
 
 
 def _grid(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> _Grid:
-    size = _boxes_per_step(boxes)
+    size = _boxes_per_step(boxes, bins)
     if boxes.image is None:
         order = jnp.arange(boxes.valid.size // size, dtype=jnp.int32)
         image = lax.div(order * size, boxes.valid.shape[1])
@@ -184,12 +185,13 @@ def _forward(
         roi_kernels.forward,
         grid,
         bins,
+        levels,
         inputs=[_image_block(level, width) for level in levels],
         outputs=_box_block(pooled, size, width),
         shapes=pooled,
         scratch=[],
         interpret=interpret,
-    )(*grid, *levels)
+    )
     return out[: boxes.valid.size].reshape(*boxes.valid.shape, *out.shape[1:])
 
 
@@ -208,12 +210,13 @@ def _backward(
         roi_kernels.backward,
         grid,
         bins,
+        [gradient],
         inputs=[_box_block(gradient, grid.whole.shape[2], width)],
         outputs=[_image_block(level, width) for level in padded],
         shapes=padded,
         scratch=[pltpu.VMEM((*level.shape[1:3], width), jnp.float32) for level in padded],
         interpret=interpret,
-    )(*grid, gradient)
+    )
     return tuple(part[:, :, : level.shape[2]] for part, level in zip(out, levels, strict=True))
 
 
@@ -241,33 +244,42 @@ def _call(
     kernel: Callable[..., None],
     grid: _Grid,
     bins: int,
+    arrays: Sequence[Any],
     *,
     inputs: list[pl.BlockSpec],
     outputs: Any,
     shapes: Any,
     scratch: list[Any],
     interpret: bool,
-) -> Callable[..., Any]:
-    """A kernel on the grid (blocks of channels, steps), with the accumulator of a box as its last scratch."""
+) -> Any:
+    """Call a kernel on the grid (blocks of channels, steps); its last scratch is for the bins of one box."""
     first = jax.tree.leaves(shapes)[0]
-    width = jax.tree.leaves(outputs)[0].block_shape[-1]
+    width, channels = jax.tree.leaves(outputs)[0].block_shape[-1], first.shape[-1]
+    padded = bins * _round_up(bins, SUBLANES)
 
     def scalars(table: Array) -> pl.BlockSpec:
-        index = lambda c, step, image, place: (place[step], 0, 0)  # noqa: E731
-        return pl.BlockSpec((1, *table.shape[1:]), index, memory_space=pltpu.SMEM)
+        shape = (1, *table.shape[1:])
+        return pl.BlockSpec(shape, lambda c, step, image, place: (place[step], 0, 0), memory_space=pltpu.SMEM)
 
-    accumulator = pltpu.VMEM((bins * _round_up(bins, SUBLANES), width), jnp.float32)
+    # XLA schedules copies beside the kernel by these numbers. Most boxes have 3 blocks.
+    boxes, moved = len(grid.place) * grid.whole.shape[2], (*arrays, *jax.tree.leaves(shapes))
+    cost = pl.CostEstimate(
+        flops=boxes * 3 * ROWS * COLUMNS * 2 * padded * 2 * channels,
+        bytes_accessed=sum(math.prod(array.shape) * array.dtype.itemsize for array in moved),
+        transcendentals=0,
+    )
     return pl.pallas_call(
         partial(kernel, bins=bins),
         out_shape=shapes,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(first.shape[-1] // width, len(grid.place)),
+            grid=(channels // width, len(grid.place)),
             in_specs=[scalars(grid.whole), scalars(grid.real), *inputs],
             out_specs=outputs,
-            scratch_shapes=[*scratch, accumulator],
+            scratch_shapes=[*scratch, pltpu.VMEM((padded, width), jnp.float32)],
         ),
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM + 2**22),
+        cost_estimate=cost,
         interpret=interpret,
         name=f"roi_align_{kernel.__name__}",
-    )
+    )(*grid, *arrays)

@@ -12,6 +12,7 @@ from masktrack_jax.data.batches import FramePairs, Frames
 from masktrack_jax.losses import detection
 from masktrack_jax.losses.detection import Term
 from masktrack_jax.losses.tracking import Samples
+from masktrack_jax.models.forms import forms
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, Pyramid
 from masktrack_jax.models.rpn_head import deltas_at
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
@@ -151,7 +152,7 @@ def mask_terms(model: MaskTrackRCNN, frames: Frames, levels: Pyramid, rois: RoIT
     """Mask loss of the positive RoIs."""
     labels = jnp.where(rois.positive, rois.labels, 0)
     logits = model.mask_logits(levels, rois.boxes, rois.positive, labels)
-    crop = resize_masks if model.config.pixel_boxes else crop_masks
+    crop = resize_masks if model.config.pixel_boxes else partial(crop_masks, chunk=forms().target_chunk)
     masks = frames.labelled.masks
     wanted = jax.vmap(crop, (0, 0, 0, None))(masks, rois.boxes, rois.target, logits.shape[-1])
     return detection.mask_loss(logits, wanted, rois.positive)
