@@ -86,9 +86,8 @@ def plan_work(
         memory, text = compile_for(lowered, target)
         seconds = time.perf_counter() - start
     if wanted.hlo:
-        folder = Path(wanted.hlo)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{work.name}_{target.title.replace(':', '_')}.hlo").write_text(text)
+        name = f"{work.name}_{target.title.replace(':', '_')}.hlo"
+        Path(wanted.hlo, name).write_text(text)
     with waiting(f"counting the loops of {work.name} on this machine"):
         sites = work.counted()
     found: Estimate | None = estimate(parse(text), sites, target, devices) if text else None
