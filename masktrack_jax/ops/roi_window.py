@@ -4,6 +4,7 @@ The levels of an image are copied to vector memory (VMEM) once, while boxes of t
 `roi_kernels` has what is done there. Levels that do not fit are pooled in the dense form.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -116,8 +117,8 @@ def _boxes_per_step(boxes: Placed, bins: int) -> int:
     return max(k for k in range(1, MOST_ROWS // bins + 1) if boxes.valid.shape[1] % k == 0)
 
 
-def _axes(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> Any:
-    """The `roi_kernels.Axis` of the rows and of the columns."""
+def _axes(levels: Levels, boxes: Placed, bins: int, options: RoIAlignOptions) -> tuple[Axis, Axis]:
+    """The windows along the rows and along the columns."""
 
     def of(interval: Interval, axis: int, cells: int) -> Axis:
         start, length, limit = interval
@@ -184,12 +185,13 @@ def _forward(
         roi_kernels.forward,
         grid,
         bins,
+        levels,
         inputs=[_image_block(level, width) for level in levels],
         outputs=_box_block(pooled, size, width),
         shapes=pooled,
         scratch=[],
         interpret=interpret,
-    )(*grid, *levels)
+    )
     return out[: boxes.valid.size].reshape(*boxes.valid.shape, *out.shape[1:])
 
 
@@ -208,12 +210,13 @@ def _backward(
         roi_kernels.backward,
         grid,
         bins,
+        [gradient],
         inputs=[_box_block(gradient, grid.whole.shape[2], width)],
         outputs=[_image_block(level, width) for level in padded],
         shapes=padded,
         scratch=[pltpu.VMEM((*level.shape[1:3], width), jnp.float32) for level in padded],
         interpret=interpret,
-    )(*grid, gradient)
+    )
     return tuple(part[:, :, : level.shape[2]] for part, level in zip(out, levels, strict=True))
 
 
@@ -241,33 +244,42 @@ def _call(
     kernel: Callable[..., None],
     grid: _Grid,
     bins: int,
+    arrays: Sequence[Any],
     *,
     inputs: list[pl.BlockSpec],
     outputs: Any,
     shapes: Any,
     scratch: list[Any],
     interpret: bool,
-) -> Callable[..., Any]:
-    """A kernel on the grid (blocks of channels, steps), with the accumulator of a box as its last scratch."""
+) -> Any:
+    """Call a kernel on the grid (blocks of channels, steps); its last scratch is for the bins of one box."""
     first = jax.tree.leaves(shapes)[0]
-    width = jax.tree.leaves(outputs)[0].block_shape[-1]
+    width, channels = jax.tree.leaves(outputs)[0].block_shape[-1], first.shape[-1]
+    padded = bins * _round_up(bins, SUBLANES)
 
     def scalars(table: Array) -> pl.BlockSpec:
-        index = lambda c, step, image, place: (place[step], 0, 0)  # noqa: E731
-        return pl.BlockSpec((1, *table.shape[1:]), index, memory_space=pltpu.SMEM)
+        shape = (1, *table.shape[1:])
+        return pl.BlockSpec(shape, lambda c, step, image, place: (place[step], 0, 0), memory_space=pltpu.SMEM)
 
-    accumulator = pltpu.VMEM((bins * _round_up(bins, SUBLANES), width), jnp.float32)
+    # XLA schedules copies beside the kernel by these numbers. Most boxes have 3 blocks.
+    boxes, moved = len(grid.place) * grid.whole.shape[2], (*arrays, *jax.tree.leaves(shapes))
+    cost = pl.CostEstimate(
+        flops=boxes * 3 * ROWS * COLUMNS * 2 * padded * 2 * channels,
+        bytes_accessed=sum(math.prod(array.shape) * array.dtype.itemsize for array in moved),
+        transcendentals=0,
+    )
     return pl.pallas_call(
         partial(kernel, bins=bins),
         out_shape=shapes,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(first.shape[-1] // width, len(grid.place)),
+            grid=(channels // width, len(grid.place)),
             in_specs=[scalars(grid.whole), scalars(grid.real), *inputs],
             out_specs=outputs,
-            scratch_shapes=[*scratch, accumulator],
+            scratch_shapes=[*scratch, pltpu.VMEM((padded, width), jnp.float32)],
         ),
-        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM),
+        compiler_params=pltpu.CompilerParams(vmem_limit_bytes=VMEM + 2**22),
+        cost_estimate=cost,
         interpret=interpret,
         name=f"roi_align_{kernel.__name__}",
-    )
+    )(*grid, *arrays)

@@ -14,6 +14,8 @@ def test_the_platform_chooses_the_forms(monkeypatch):
     for platform, chosen in forms.PLATFORMS.items():
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
         assert forms.forms() == chosen
+    assert forms.forms_of("tpu", "TPU v4") == forms.TPU._replace(roi="dense")
+    assert forms.forms_of("tpu", "TPU v5 lite") == forms.TPU
 
 
 @pytest.mark.parametrize("platform", forms.PLATFORMS)

@@ -62,16 +62,22 @@ def test_gradient_is_the_dense_forms(pooled):
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), pooled[1], wanted)
 
 
-def test_named_images_tall_levels_and_bfloat16():
-    """With the authors' options, and an image without boxes; weights are not rounded to bfloat16."""
+def test_named_images_tall_levels_and_bfloat16(monkeypatch):
+    """With the authors' options, an image without boxes, and half of the channels at a time.
+
+    The weights of cells are not rounded to bfloat16.
+    """
     rng = np.random.default_rng(1)
-    feature = jnp.asarray(rng.normal(size=(3, 150, 7, 1)), jnp.bfloat16)
+    feature = jnp.asarray(rng.normal(size=(3, 150, 7, 256)), jnp.bfloat16)
     boxes = np.concatenate([[[[2, 0, 20, 600], [0, 590, 28, 600]]], random_boxes(rng, 6, 600, 28)[None]], 1)
     images, valid = np.int32([[2, 0, 0, 2, 0, 2, 2, 0]]), np.ones((1, 8), bool)
     options = OPTIONS._replace(sampling=2, aligned=False, min_size=1.0)
-    weights = rng.normal(size=(1, 8, BINS, BINS, 1)).astype(np.float32)
+    weights = rng.normal(size=(1, 8, BINS, BINS, 256)).astype(np.float32)
     weights = weights.astype(jnp.bfloat16).astype(np.float32)
     inputs = np.float32(boxes), valid, weights, options, images
+    placed = place((feature,), (4,), inputs[0], valid, options, images)
+    monkeypatch.setattr(roi_window, "VMEM", 3 * 2**20)
+    assert [roi_window.fits((feature,), placed, BINS, gradient=g) for g in (False, True)] == [256, 128]
     got, (slope,) = pool_and_grad(roi_window.pool, (feature,), *inputs)
     assert got.dtype == slope.dtype == jnp.bfloat16
     exact, (wanted,) = pool_and_grad(roi_dense.pool, (feature.astype(jnp.float32),), *inputs)
