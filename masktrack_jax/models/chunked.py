@@ -117,8 +117,8 @@ def mask_logits(
     """
     chunk = max(LEAST_TRAINED, -(-valid.size // MOST_TRAINED_CHUNKS))
     kernel = (3, 3, roi.shape[-1], head.channels)
-    # A chunk is skipped by a conditional. In one, XLA's own gradient of a convolution is up to 18 times slower
-    # on a CPU. An accelerator computes all RoIs in the time of a few such steps.
+    # A chunk is skipped by a conditional. In one, XLA's own gradient of a convolution is up to 18 times as
+    # slow on a CPU. An accelerator computes all RoIs in the time of a few such steps.
     if not uses_winograd((chunk, *roi.shape[1:]), head.dtype, kernel):
         return head(roi, labels)
     unbound = _unbound(head)
