@@ -48,8 +48,10 @@ def main(_: Sequence[str]) -> None:
     """Plan the programs, print them and write the file."""
     target = find_target(TARGET.value)
     check_compiler(target)
-    for path in filter(None, (JSON.value and Path(JSON.value).parent, HLO.value)):
-        make_folder(path)  # before the hours, not after them
+    if JSON.value:
+        make_folder(Path(JSON.value).parent)  # before the long work, not after it
+    if HLO.value:
+        make_folder(HLO.value)
     prepare(target)
     # Not at the top, so that JAX starts as `prepare` wants it.
     from masktrack_jax.config.base import validate

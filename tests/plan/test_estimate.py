@@ -72,6 +72,16 @@ def test_operations_times_turns() -> None:
     assert found.items[0].part == "RoIAlign" and found.items[0].runs == 20
 
 
+def test_a_loop_of_a_fixed_length_that_the_compiler_does_not_state() -> None:
+    text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"7"}}', "")
+    assert text != PROGRAM
+    found = estimate(parse(text), SITES | {Site(("rpn_head",), 0, "scan"): 7}, find_target("v5e:2x2"), 1)
+    assert [(loop.turns, loop.known, loop.measured) for loop in found.loops] == [
+        (20, False, True),
+        (7, True, True),
+    ]
+
+
 def test_turns_that_nobody_counted_are_said() -> None:
     found = estimate(parse(PROGRAM), {}, find_target("v5e:2x2"), 1)
     assert [(loop.turns, loop.measured) for loop in found.loops] == [(1, False), (7, True)]
