@@ -19,7 +19,7 @@ from masktrack_jax.config.base import obey_flags
 from masktrack_jax.config.listing import config_keys
 from masktrack_jax.plan.targets import check_compiler, find_target, prepare
 from masktrack_jax.runtime import cli
-from masktrack_jax.runtime.files import whole
+from masktrack_jax.runtime.files import make_folder, whole
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 TARGET = flags.DEFINE_string(
@@ -48,6 +48,10 @@ def main(_: Sequence[str]) -> None:
     """Plan the programs, print them and write the file."""
     target = find_target(TARGET.value)
     check_compiler(target)
+    if JSON.value:
+        make_folder(Path(JSON.value).parent)  # before the long work, not after it
+    if HLO.value:
+        make_folder(HLO.value)
     prepare(target)
     # Not at the top, so that JAX starts as `prepare` wants it.
     from masktrack_jax.config.base import validate

@@ -192,7 +192,7 @@ def _written(inner: list[Operation], fusion: Operation) -> float:
 
 
 def _changed(operation: Operation) -> str:
-    """The operand that is written into the first one, by an operation that changes this in place; or empty."""
+    """The operand that is written into the first one by an operation that changes this in place; or ""."""
     place = {"dynamic-update-slice": 1, "scatter": 2}.get(operation.opcode)
     return operation.operands[place] if place and len(operation.operands) > place else ""
 

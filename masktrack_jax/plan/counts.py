@@ -59,18 +59,21 @@ def _split(path: str) -> list[str]:
 def count(function: Callable[..., Any], *arguments: Any, axis: str | None = None) -> dict[Site, float]:
     """How often each site of `function(*arguments)` runs; with `axis`, within a pmap over it."""
     counter = _Counter()
+    # A new function: JAX keeps what it has traced of a function, and it may be traced otherwise now.
+    trace = jax.make_jaxpr(lambda *arguments: function(*arguments), axis_env=[(axis, 1)] if axis else None)
+    closed = trace(*arguments)
+    inputs = closed.consts, jax.tree.leaves(arguments)  # XLA would spend time on what it knows of constants
 
-    def counts(*arguments: Any) -> Float[Array, " slots"]:
-        # A new function: JAX keeps what it has traced of a function, and it may be traced otherwise now.
-        closed = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
+    def counts(constants: list[Any], arguments: list[Any]) -> Float[Array, " slots"]:
         nothing = _Place((), 0, (False,) * len(closed.jaxpr.outvars))
-        return counter.run(closed, jax.tree.leaves(arguments), counter.zeros(), nothing)[1]
+        body = core.ClosedJaxpr(closed.jaxpr, constants)
+        return counter.run(body, arguments, counter.zeros(), nothing)[1]
 
     if axis:
-        spread = jax.tree.map(lambda x: jnp.asarray(x)[None], arguments)
+        spread = jax.tree.map(lambda x: jnp.asarray(x)[None], inputs)
         found = jax.pmap(counts, axis, devices=jax.devices("cpu")[:1])(*spread)[0]
     else:
-        found = jax.jit(counts)(*arguments)
+        found = jax.jit(counts)(*inputs)
     values = jax.device_get(found)
     return {site: float(values[slot]) for site, slot in counter.slots.items()}
 

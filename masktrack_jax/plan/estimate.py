@@ -123,7 +123,7 @@ class _Walk:
             if cost.seconds is None and (cycles := self.sites.get(site := kernel_site(operation))):
                 each = cycles / self.calls_of[site] / max(runs, 1)
                 cost = Cost(each / self.target.clock)
-            if cost.seconds is None:
+            if cost.seconds is None and runs:
                 kind = operation.target or operation.opcode
                 self.unknown[f"{kind} ({part})"] += runs
             seconds = cost.seconds or 0.0

@@ -86,9 +86,8 @@ def plan_work(
         memory, text = compile_for(lowered, target)
         seconds = time.perf_counter() - start
     if wanted.hlo:
-        folder = Path(wanted.hlo)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{work.name}_{target.title.replace(':', '_')}.hlo").write_text(text)
+        name = f"{work.name}_{target.title.replace(':', '_')}.hlo"
+        Path(wanted.hlo, name).write_text(text)
     with waiting(f"counting the loops of {work.name} on this machine"):
         sites = work.counted()
     found: Estimate | None = estimate(parse(text), sites, target, devices) if text else None
@@ -102,7 +101,7 @@ def compile_for(lowered: Any, target: Target) -> tuple[dict[str, float], str]:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if needed := _needed(str(error)):
-            return {"needed": needed}, ""
+            return {"at least": needed}, ""
         raise UserError(f"--target={target.title}: the compiler fails: {one_line(error, 500)}") from None
     found = compiled.memory_analysis()
     memory = {
@@ -115,9 +114,13 @@ def compile_for(lowered: Any, target: Target) -> tuple[dict[str, float], str]:
 
 
 def _needed(message: str) -> float:
-    """The bytes that a program needs by the message of a compiler whose memory is exhausted; else 0."""
-    found = re.search(r"Used ([\d.]+)([KMGT])i?B? of", message) if "RESOURCE_EXHAUSTED" in message else None
-    return float(found[1]) * 1024.0 ** ("KMGT".index(found[2]) + 1) if found else 0.0
+    """The bytes that a program needs at least, by a compiler's message that memory is exhausted; else 0."""
+    size = r"([\d.]+)([KMGT])i?B?"
+    found = re.search(rf"\({size}\) exceeds available|Used {size} of", message)
+    if "RESOURCE_EXHAUSTED" not in message or not found:
+        return 0.0
+    number, unit = [text for text in found.groups() if text]
+    return float(number) * 1024.0 ** ("KMGT".index(unit) + 1)
 
 
 @contextlib.contextmanager

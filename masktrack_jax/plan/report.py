@@ -98,7 +98,7 @@ def lines(plan: Plan) -> Iterator[str]:
         f"  {estimate.kernels:,.0f} kernels, {estimate.straight_kernels:,} of them outside loops; "
         f"{estimate.loop_turns:,.0f} turns of loops whose end only the device knows"
     )
-    yield from _loops(estimate)
+    yield from _loops(estimate, target.platform == "gpu")
     yield "  largest operations:"
     for item in estimate.items[:TOP]:
         times = f" in {item.runs:,.0f} runs" if item.runs > 1 else ""
@@ -119,9 +119,9 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  {plan.hours:.1f} hours for {steps:,} steps ({source})" if steps else f"  {source}"
 
 
-def _loops(estimate: Estimate) -> Iterator[str]:
+def _loops(estimate: Estimate, read_back: bool) -> Iterator[str]:
     for loop in estimate.loops[:LOOPS]:
-        note = "" if loop.known else " (its end is read from the device)"
+        note = " (the host reads when it ends)" if read_back and not loop.known else ""
         note = note if loop.measured else " (NOT MEASURED: one turn for each start is assumed)"
         yield (
             f"    {loop.turns:8,.0f} turns × {loop.kernels} kernels {loop.seconds * 1e3:8.2f} ms  "

@@ -38,25 +38,25 @@ class Target:
         return math.prod(int(side) for side in self.shape.split("x")) if self.shape else 1
 
 
-# TPUs: memory, peak in bfloat16 and bandwidth are from Google's page of each version
-# (cloud.google.com/tpu/docs/v5e, v5p, v6e). One link moves 45 GB/s each way (v5e) or 90 GB/s (v5p, v6e),
-# see jax-ml.github.io/scaling-book; a chip of a 2 × 2 has two neighbours. The clock is the peak over the
-# products of a cycle: 131,072 FLOP on v5e, 262,144 on v5p, 524,288 on v6e. By the `estimated_cycles` of a
-# product of two matrices of 4096 × 4096 it reaches 97, 96 and 87 % of these. By default JAX multiplies
-# float32 on TPUs in one pass of bfloat16, hence the same peak.
+# TPUs: peak in bfloat16, bandwidth and links are from Google's page of each version
+# (docs.cloud.google.com/tpu/docs/v5e, v5p, v6e): 1600, 4800 and 3200 Gbit/s over 4, 6 and 4 links of a
+# chip, of which a chip of a 2 × 2 has two. Memory is what libtpu calls available when a program exceeds it.
+# The clock is the peak over the products of a cycle: 131,072 FLOP on v5e, 262,144 on v5p, 524,288 on v6e.
+# By the `estimated_cycles` of a product of two matrices of 4096 × 4096 it reaches 97, 96 and 87 % of these.
+# By default JAX multiplies float32 on TPUs in one pass of bfloat16, hence the same peak.
 # H100 SXM5 80 GB: NVIDIA's data sheet, dense (without sparsity). At JAX's default precision float32 is
 # multiplied as TF32. NVLink moves 450 GB/s each way.
 KINDS = {
     "v5e": Target(
-        "v5e", "tpu", 16 * GIB, 197 * TERA, 197 * TERA, 819 * GIGA, 90 * GIGA, 1.5e9, "2x2", "v5litepod"
+        "v5e", "tpu", 15.75 * GIB, 197 * TERA, 197 * TERA, 819 * GIGA, 100 * GIGA, 1.5e9, "2x2", "v5litepod"
     ),
     "v5p": Target(
-        "v5p", "tpu", 95 * GIB, 459 * TERA, 459 * TERA, 2765 * GIGA, 180 * GIGA, 1.75e9, "2x2x1", "v5p", 2
+        "v5p", "tpu", 95.74 * GIB, 459 * TERA, 459 * TERA, 2765 * GIGA, 200 * GIGA, 1.75e9, "2x2x1", "v5p", 2
     ),
     "v6e": Target(
-        "v6e", "tpu", 32 * GIB, 918 * TERA, 918 * TERA, 1640 * GIGA, 180 * GIGA, 1.75e9, "2x2", "v6e"
+        "v6e", "tpu", 31.25 * GIB, 918 * TERA, 918 * TERA, 1600 * GIGA, 200 * GIGA, 1.75e9, "2x2", "v6e"
     ),
-    "h100": Target("h100", "gpu", 80e9, 989 * TERA, 495 * TERA, 3350 * GIGA, 450 * GIGA),
+    "h100": Target("h100", "gpu", 84929347584, 989 * TERA, 495 * TERA, 3350 * GIGA, 450 * GIGA),
     # Not an accelerator: this machine, by two cores of AVX-512, to compare estimates with times.
     "cpu": Target("cpu", "cpu", 16 * GIB, 0.1 * TERA, 0.2 * TERA, 20 * GIGA, 20 * GIGA),
 }

@@ -1,7 +1,8 @@
-"""Outputs of a trained network, to count the turns of loops with: proposals and scores that were recorded.
+"""Recorded outputs of a network, to count the turns of loops with: proposals and class scores.
 
 `typical_boxes.npz` holds, of three frames, the RPN's best boxes of each level before NMS with their ranks,
-and the best classes of the proposals that remain. They are those of the network of tests/goldens, and
+and the best classes of the proposals that remain. They are those of the network of tests/goldens, whose
+weights are made and not trained, and
 `python -m tests.goldens.typical` writes them. Boxes are fractions of the frame, in 16 bits.
 """
 
@@ -28,7 +29,7 @@ ABSENT = -20.0  # logit of the anchors that are no candidates, and of other clas
 
 
 class Typical(NamedTuple):
-    """What a trained network finds in some frames."""
+    """What a network finds in some frames."""
 
     boxes: Float[Any, "frames candidates 4"]  # as fractions of the frame
     logits: Float[Any, "frames candidates"]

@@ -72,6 +72,16 @@ def test_operations_times_turns() -> None:
     assert found.items[0].part == "RoIAlign" and found.items[0].runs == 20
 
 
+def test_a_loop_of_a_fixed_length_that_the_compiler_does_not_state() -> None:
+    text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"7"}}', "")
+    assert text != PROGRAM
+    found = estimate(parse(text), SITES | {Site(("rpn_head",), 0, "scan"): 7}, find_target("v5e:2x2"), 1)
+    assert [(loop.turns, loop.known, loop.measured) for loop in found.loops] == [
+        (20, False, True),
+        (7, True, True),
+    ]
+
+
 def test_turns_that_nobody_counted_are_said() -> None:
     found = estimate(parse(PROGRAM), {}, find_target("v5e:2x2"), 1)
     assert [(loop.turns, loop.measured) for loop in found.loops] == [(1, False), (7, True)]
@@ -99,14 +109,13 @@ def test_plan_of_a_small_program_as_text_and_json() -> None:
         )
         text = "\n".join(lines(found))
         assert "fits" in text and ("100 steps" in text) == (name == "train")
-        too_large = found._replace(memory={"needed": 2.0**60}, estimate=None)
+        too_large = found._replace(memory={"at least": 2.0**60}, estimate=None)
         assert "does NOT fit" in "\n".join(lines(too_large)) and not as_json(too_large)["fits"]
 
 
 def test_memory_that_a_failed_compilation_names() -> None:
-    message = (
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 38.12G of "
-        "15.75G hbm. Exceeded hbm capacity by 22.37G."
-    )
+    message = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (37.29G) exceeds available HBM (15.75G)."
+    assert _needed(message) == pytest.approx(37.29 * 2**30)
+    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 38.12G of 15.75G hbm. Exceeded hbm capacity by 22.37G."
     assert _needed(message) == pytest.approx(38.12 * 2**30)
-    assert _needed("INTERNAL: Used 3.0G of") == 0
+    assert _needed("INTERNAL: Used 3.0G of") == _needed("RESOURCE_EXHAUSTED: threads") == 0
