@@ -67,10 +67,11 @@ def main(_: Sequence[str]) -> None:
     # Not at the top, so that --help and errors in flags do not load JAX.
     import jax
 
-    from masktrack_jax.checkpoints.metadata import fingerprint
+    from masktrack_jax.checkpoints.metadata import fingerprint, read_metadata
     from masktrack_jax.inference.clips import track_clips
     from masktrack_jax.inference.load import PRETRAINED, load_segmenter
     from masktrack_jax.inference.track_video import track_video
+    from masktrack_jax.runtime.processes import devices_text
 
     asked = {"score_threshold": FLAGS.score_threshold, "max_detections": FLAGS.max_detections}
     detections = {name: value for name, value in asked.items() if value is not None}
@@ -85,6 +86,8 @@ def main(_: Sequence[str]) -> None:
     device = {"platform": jax.default_backend(), "float64": jax.config.jax_enable_x64}
     made_of = {"files": fingerprint(checkpoint), "detections": detections, "changes": changes}
     network = {"checkpoint": made_of, "device": device}
+    dtype = changes.get("model.dtype", read_metadata(checkpoint).config.model.dtype)
+    print(f"{devices_text(jax.devices()[:1])}, {dtype}")
 
     def track(source: str | Path, output: str | Path) -> None:
         try:

@@ -1,6 +1,6 @@
 """Train MaskTrack R-CNN and evaluate it.
 
-python train.py --config configs/demo.py --workdir runs/demo [--config.key=value ...]
+python train.py --config configs/demo.py --workdir runs/demo [--profile STEPS] [--config.key=value ...]
 python train.py --config configs/demo.py --print_config
 
 To train with several processes, set MASKTRACK_COORDINATOR, see masktrack_jax/runtime/processes.py.
@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing run is resumed.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print every key of the config and exit.")
+PROFILE = flags.DEFINE_integer(
+    "profile",
+    0,
+    "Write a trace of so many steps to WORKDIR/profile, for TensorBoard and XProf.",
+    lower_bound=0,
+)
 flags.mark_flag_as_required("config")
 
 
 def main(_: Sequence[str]) -> None:
     """Train, or print the config."""
     if PRINT_CONFIG.value:
-        if WORKDIR.value:
-            raise UserError("--print_config does not train; leave out --workdir, or leave out --print_config")
+        if WORKDIR.value or PROFILE.value:
+            name = "workdir" if WORKDIR.value else "profile"
+            raise UserError(f"--print_config does not train; leave out --{name}, or leave out --print_config")
         print(*config_lines(obey_flags(CONFIG.value)), sep="\n")
         return
     if not WORKDIR.value:
@@ -40,11 +47,14 @@ def main(_: Sequence[str]) -> None:
     from masktrack_jax.runtime.processes import process_group
 
     with process_group():
-        train_and_score(obey_flags(CONFIG.value), WORKDIR.value)
+        train_and_score(obey_flags(CONFIG.value), WORKDIR.value, PROFILE.value)
 
 
-def train_and_score(config: ConfigDict, workdir: str) -> None:
-    """Train, and score the validation split every `train.evaluate_every` steps, or once at the end."""
+def train_and_score(config: ConfigDict, workdir: str, profile: int = 0) -> None:
+    """Train, and score the validation split every `train.evaluate_every` steps, or once at the end.
+
+    See `train` for `profile`.
+    """
     from masktrack_jax.checkpoints.mirror import mirrored
     from masktrack_jax.checkpoints.store import variables_of
     from masktrack_jax.config.base import validate
@@ -61,7 +71,7 @@ def train_and_score(config: ConfigDict, workdir: str) -> None:
         def evaluate(variables: "Tree") -> dict[str, Any] | None:
             return evaluate_split(config, split, dataset.labels, variables, f"{folder}/metrics.json")
 
-        state = train(config, dataset, folder, evaluate if split and split.labelled else None)
+        state = train(config, dataset, folder, evaluate if split and split.labelled else None, profile)
         if split and not config.train.evaluate_every:
             evaluate(variables_of(state))
     print(f"checkpoints, metrics.jsonl, tensorboard: {workdir}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,16 +42,17 @@ def assert_one_line(outcome, *words):
 
 @pytest.fixture(scope="module")
 def trained(run, tiny_data, tmp_path_factory):
-    """The folder of a run of configs/tiny.py made by train.py, and what it printed."""
+    """The folder of a run of configs/tiny.py made by train.py, and its two outputs."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     twice = "--config.train.evaluate_every=2"
-    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir, twice))
+    profile = "--profile=1"
+    status, stdout, stderr = run("train.py", *train_arguments(tiny_data, workdir, twice, profile))
     assert status == 0, stderr
-    return workdir, stdout
+    return workdir, stdout, stderr
 
 
 def test_train_leaves_what_it_says(trained):
-    workdir, stdout = trained
+    workdir, stdout, stderr = trained
     assert "AP50" in stdout
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
@@ -66,11 +68,17 @@ def test_train_leaves_what_it_says(trained):
     assert stdout.count("APs") == 2, "not once more at the end"
     for name in ("AP", "AP50", "HOTA"):
         assert scored[-1][name] == metrics[name]
+    first, *_ = stdout.splitlines()
+    assert re.fullmatch(r"(\d+) devices? \(cpu\), 1 process, 4 pairs = \d a device, float32", first)
+    assert f"profile of 1 step: {workdir}/profile" in stdout
+    assert len(list(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))) == 1
+    assert "compiling the training step for 64×96 …\nthe training step for 64×96: " in stderr
+    assert stderr.count("compiling detection for") == 1, "the second evaluation has its program"
     assert read_metadata(workdir / "best").step == max(scored, key=lambda row: row["AP"])["step"]
 
 
 def test_evaluate_repeats_the_scores_of_training(run, trained, tiny_data, tmp_path):
-    workdir, _ = trained
+    workdir, *_ = trained
     overrides = f"--config.data.val_annotations={tiny_data}"
     outcome = run(
         "evaluate.py",
@@ -90,7 +98,7 @@ def test_evaluate_repeats_the_scores_of_training(run, trained, tiny_data, tmp_pa
 
 
 def test_track_needs_nothing_but_the_checkpoint(run, trained, tiny_data, tmp_path):
-    workdir, _ = trained
+    workdir, *_ = trained
     frames = tiny_data.parent / "JPEGImages" / "00000"
     out = tmp_path / "out"
     outcome = run(
@@ -137,7 +145,7 @@ def test_track_goes_on_after_a_kill_to_the_same_results(run, trained, tiny_data,
 
 def test_track_and_evaluate_take_another_association(run, trained, tiny_data, tmp_path):
     """No detection scores 1, so nothing starts a track."""
-    workdir, _ = trained
+    workdir, *_ = trained
     rules = ("similarity=cosine", "assignment=hungarian", "memory=bank", "new_score=1.0")
     flags = [f"--config.inference.association.{rule}" for rule in rules]
     flags.append("--config.inference.tracks.label=vote")
@@ -208,7 +216,7 @@ def test_folder_that_cannot_be_written(run, tiny_data, tmp_path):
 
 
 def test_checkpoint_of_another_network(run, trained, tiny_data):
-    workdir, _ = trained
+    workdir, *_ = trained
     outcome = run(
         "evaluate.py",
         *("--config", ROOT / "configs/tiny.py", "--config.model.fpn.channels=24"),
@@ -218,7 +226,7 @@ def test_checkpoint_of_another_network(run, trained, tiny_data):
 
 
 def test_checkpoint_of_another_form(run, trained, tiny_data):
-    workdir, _ = trained
+    workdir, *_ = trained
     outcome = run(
         "evaluate.py",
         *("--config", ROOT / "configs/tiny.py", "--config.model.anchors.centre=0.5"),

@@ -12,6 +12,7 @@ from masktrack_jax.config.presets import form_differences
 from masktrack_jax.inference.split import evaluate_split, open_split
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.processes import devices_text
 
 
 def evaluate_checkpoint(
@@ -47,6 +48,7 @@ def evaluate_checkpoint(
         )
     if diagnosed and not dataset.labelled:
         raise UserError(f"{dataset.annotations_path}: has no labels to diagnose on; leave --diagnose out")
+    print(f"{devices_text()}, {config.model.dtype}")
     model = build_model(config, len(metadata.categories))
     variables = store.load_variables(checkpoint, model)
     return evaluate_split(

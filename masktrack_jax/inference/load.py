@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from masktrack_jax.checkpoints import store
 from masktrack_jax.checkpoints.metadata import read_metadata
@@ -16,6 +18,7 @@ from masktrack_jax.config.model import validate_dtype
 from masktrack_jax.inference.frames import Resize
 from masktrack_jax.inference.segmenter import Predict, VideoSegmenter
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN, build_model
+from masktrack_jax.runtime.programs import Announced, keep_programs_of_library
 from masktrack_jax.tracking.options import AssociationOptions
 from masktrack_jax.tracking.tracks import TrackOptions
 
@@ -29,20 +32,25 @@ if TYPE_CHECKING:
 PRETRAINED = Path(__file__).parent.parent / "pretrained" / "generated"
 
 
-def make_predict(model: MaskTrackRCNN, variables: Variables) -> tuple[Predict, Callable[[], int]]:
-    """Return the jitted `predict` of a network, and a function that counts the programs it has compiled."""
-    run = _detector(model)
-    return partial(run, jax.device_put(variables)), run._cache_size
+def make_predict(model: MaskTrackRCNN, variables: Variables) -> Predict:
+    """Return the jitted `predict` of a network, on the default device."""
+    (device,) = jnp.zeros(()).devices()
+    # Committed to it, as in `build_segmenters`: otherwise the cache on disk would need another program.
+    return partial(_detector(model), jax.device_put(variables, device))
 
 
-def _detector(model: MaskTrackRCNN) -> Any:
-    """Return the jitted function of variables, images and image sizes."""
+def _detector(model: MaskTrackRCNN) -> Announced:
+    """Return the jitted function of variables, images and image sizes, which shows its compilations."""
 
     def detect(*arrays: Any) -> dict[str, jax.Array]:
         detections: Any = model.apply(*arrays, method="detect")
         return detections._asdict()
 
-    return jax.jit(detect)
+    def describe(_: Variables, images: np.ndarray, *__: Any) -> str:
+        batch, height, width, _channels = images.shape
+        return f"detection for {batch} frame{'s' * (batch > 1)} of {height}×{width}"
+
+    return Announced(jax.jit(detect), describe)
 
 
 _kept_detector = lru_cache(maxsize=1)(_detector)  # repeated evaluations in a run compile it once
@@ -55,7 +63,7 @@ def build_segmenter(
     **overrides: Any,
 ) -> VideoSegmenter:
     """Return the `VideoSegmenter` of a config's `inference` section; `overrides` replace its arguments."""
-    predict, _ = make_predict(build_model(config, len(categories)), variables)
+    predict = make_predict(build_model(config, len(categories)), variables)
     return _segmenter(config, categories, predict, **overrides)
 
 
@@ -95,10 +103,15 @@ def load_segmenter(
 ) -> VideoSegmenter:
     """Return a `VideoSegmenter` with the config, categories and parameters of a checkpoint.
 
+    Compiled programs are kept in ~/.cache/masktrack_jax (or below XDG_CACHE_HOME), so that the next process
+    compiles nothing again: JAX's compilation cache is set for the whole process, unless it is set already.
+    The environment variable MASKTRACK_CACHE names another folder; MASKTRACK_CACHE=off turns this off.
+
     detections: values that override `model.detections`.
     changes: {key: value} to change in the config, such as "inference.tracks.label" or "model.dtype".
     overrides: arguments of the `VideoSegmenter`.
     """
+    keep_programs_of_library()
     metadata = read_metadata(path)
     metadata.config.model.detections.update(detections or {})
     metadata.config.update_from_flattened_dict(changes or {})

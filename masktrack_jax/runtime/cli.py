@@ -1,4 +1,4 @@
-"""Start-up code shared by all commands: flags, one-line errors, and JAX's compilation cache."""
+"""Start-up code shared by all commands: flags and one-line errors."""
 
 import contextlib
 import errno
@@ -9,8 +9,7 @@ import re
 import signal
 import sys
 import traceback
-import zlib
-from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +17,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from masktrack_jax.runtime import memory, signals
+from masktrack_jax.runtime.cache import check_cache, keep_programs
 from masktrack_jax.runtime.errors import UserError, one_line, printable
-from masktrack_jax.runtime.files import make_folder, whole
 from masktrack_jax.runtime.streams import usable_streams
 from masktrack_jax.runtime.suggest import nearest_key
 
@@ -29,7 +28,6 @@ TYPES = {"Non-bool": "True or False", "invalid literal for int": "an integer", "
 WRONG_TYPE = re.compile(rf"flag --([\w.]+)=(.*): \W*({'|'.join(TYPES)})")
 # Errors that come from the path, not from this code: `Path.exists` and others raise them too.
 PATH_FAULTS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ESTALE)
-PROBE = 2**20  # bytes that the folder of the compilation cache must have room for
 ALL_KEYS = "train.py --config FILE --print_config lists them all"
 
 
@@ -42,46 +40,6 @@ def launch(main: Callable[[Sequence[str]], Any], keys: Callable[[], Collection[s
     keep_programs()
     check_cache()
     app.run(lambda argv: run(main, argv), flags_parser=lambda argv: run(parse_flags, argv, keys))
-
-
-def keep_programs(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Enable JAX's compilation cache on disk, so that a second start compiles nothing again.
-
-    `MASKTRACK_CACHE` sets its folder, by default masktrack_jax in the user's cache folder; "off" disables it.
-    JAX's own `JAX_COMPILATION_CACHE_DIR` takes precedence. Call this before JAX is imported.
-    """
-    usual = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "masktrack_jax"
-    folder = environment.get("MASKTRACK_CACHE") or str(usual)
-    if folder != "off" and "JAX_COMPILATION_CACHE_DIR" not in environment:
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder).expanduser() / _machine())
-        environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-
-
-def check_cache(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Disable the compilation cache, after one line, if its folder cannot be written to."""
-    folder = environment.get("JAX_COMPILATION_CACHE_DIR", "")
-    if not folder or "://" in folder:
-        return
-    probe = Path(folder) / f".probe-{os.getpid()}"
-    try:
-        make_folder(folder)
-        with whole(probe) as partial:  # a full disk has room for an empty file
-            partial.write_bytes(bytes(PROBE))
-        probe.unlink(missing_ok=True)  # a process of another machine may have the same name for it
-    except UserError as error:
-        reason = str(error).rpartition(";")[0].replace(str(probe), folder)
-        del environment["JAX_COMPILATION_CACHE_DIR"]
-        print(f"{reason}; every start compiles anew: set MASKTRACK_CACHE to another folder", file=sys.stderr)
-
-
-def _machine() -> str:
-    """A name for this type of processor: a program in a shared home folder may not run on another type."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "any"
-    kind = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
-    return f"{zlib.crc32(''.join(kind).encode()):08x}"
 
 
 def parse_flags(argv: Sequence[str], keys: Callable[[], Collection[str]] = tuple) -> list[str]:

@@ -9,55 +9,105 @@ On a cluster that JAX detects (SLURM, Open MPI, TPU) `MASKTRACK_COORDINATOR=auto
 """
 
 import contextlib
-import itertools
+import json
 import os
-import pickle
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.star import Host, Invitation, Star, join
 
 COORDINATOR, PROCESSES, PROCESS = (f"MASKTRACK_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS"))
-FAILED = "masktrack/failed/"  # prefix of the keys under which failing processes leave their reason
-POLL, GRACE = 1.0, 5.0  # seconds between reads of these keys; seconds a process has to end by itself
+GRACE = 5.0  # seconds that a process has to end by itself after another one has failed
+AFTER = 1.0  # seconds that process 0 stays longer: without it, JAX ends the others with a stack trace
 LEAVE = 60  # seconds that a process waits at its end for the others
-FOREVER = 7 * 24 * 3600 * 1000  # milliseconds; lost processes are detected by other means
+INVITATION = 4096  # bytes
+# The name of the devices' axis in a step: JAX would compile it again for a mesh with another name.
+AXIS = "data"
 
 T = TypeVar("T")
 
-_numbers = itertools.count()  # of barriers and messages; all processes count them in the same order
+_star: Star | None = None  # of a run of several processes
 
 
 @contextlib.contextmanager
 def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Connect the processes of a run for the length of the block; does nothing for a single process.
 
-    Enter it before JAX is used. If a process fails, the others end and print its error. If a process is lost
-    without an error, JAX ends the others within two minutes. Only process 0 prints to standard output.
+    Enter it before JAX is used. If a process fails or is killed, the others end within seconds and print the
+    reason, even while they wait for a device. If a machine is lost, they end within two minutes. Only
+    process 0 prints to standard output.
     """
+    global _star
     if (arguments := _arguments(environment)) is None:
         yield
         return
     _connect(arguments)
-    over = threading.Event()
-    watch = threading.Thread(target=_end_with_others, args=(over,), daemon=True)
-    watch.start()
+    end = _End()
     try:
+        _star = _open_star(arguments, end)
         with _quiet_unless_first():
             yield
+        _star.leave()
     except BaseException as error:
-        _report(f"process {jax.process_index()} of {jax.process_count()} failed: {_reason(error)}")
+        if _star:
+            _star.report(f"process {jax.process_index()} of {jax.process_count()} failed: {_reason(error)}")
+        end.after_loss(error)
         raise
     finally:
-        over.set()
-        watch.join()
+        end.over.set()
         _disconnect()
+        if _star:
+            _star.close()
+        _star = None
+
+
+class _End:
+    """Ends this process when another one fails or is lost, unless this one ends before (`over`).
+
+    JAX lets a process leave only together with all others, and aborts it when one of them is missing. So this
+    process ends at once (`os._exit`) if another one is lost.
+    """
+
+    def __init__(self) -> None:
+        self.over, self._lost = threading.Event(), threading.Event()
+        self._reason = ""
+
+    def with_others(self, reason: str, lost: int | None) -> None:
+        """Another process has failed, or is `lost`. Called in a thread, while this process may be blocked."""
+        if lost is not None:
+            self._reason = reason
+            self._lost.set()
+        # Without process 0 JAX ends this one, within a fraction of a second.
+        if not self.over.wait(0 if lost == 0 else GRACE):
+            if lost is None:
+                print(f"error: {reason}", file=sys.stderr, flush=True)
+                _disconnect()
+                os._exit(1)
+            self._exit(1)
+
+    def after_loss(self, error: BaseException) -> None:
+        """If a process is lost, end this one, which raises `error`, perhaps for that reason."""
+        broken = isinstance(error, jax.errors.JaxRuntimeError)  # devices may notice the loss first
+        if self._lost.wait(1.0 if broken else 0.0):
+            if isinstance(error, UserError):
+                self._reason = str(error)
+            self._exit(error.code if isinstance(error, SystemExit) else 1)
+
+    def _exit(self, status: Any) -> None:
+        if is_first():  # it takes JAX's service with it: the others end first
+            time.sleep(AFTER)
+        if status == 1:
+            print(f"error: {self._reason}", file=sys.stderr, flush=True)
+        os._exit(status if isinstance(status, int) else 1)
 
 
 @contextlib.contextmanager
@@ -101,29 +151,23 @@ def _connect(arguments: Mapping[str, Any]) -> None:
         raise UserError(f"{COORDINATOR}={where}: cannot connect ({_first_line(error)})") from None
 
 
-def _report(reason: str) -> None:
-    """Send the other processes the reason why this one ends."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0 is gone: the others know
-        _client().key_value_set(f"{FAILED}{jax.process_index()}", reason)
+def _open_star(arguments: Mapping[str, Any], end: _End) -> Star:
+    """Connect this process to the others by a `Star`; its address and secret travel through JAX."""
+    index, count = jax.process_index(), jax.process_count()
+    known = arguments.get("coordinator_address", "").rpartition(":")[0].strip("[]")
+    host = Host([known] if known else []) if index == 0 else None
+    text = json.dumps(host.invitation if host else "").ljust(INVITATION)
+    shared = multihost_utils.broadcast_one_to_all(np.frombuffer(text.encode(), np.uint8))
+    if host:
+        return Star(host.connections(count), end.with_others)
+    invitation = Invitation(*json.loads(shared.tobytes()))
+    return Star({0: join(invitation, index)}, end.with_others)
 
 
 def _disconnect() -> None:
     """Disconnect once all other processes disconnect too or are gone."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # they are gone
         jax.distributed.shutdown()
-
-
-def _end_with_others(over: threading.Event) -> None:
-    """End this process when another one fails, even if this one is blocked; return once `over` is set."""
-    while not over.wait(POLL):
-        try:
-            reasons = _client().key_value_dir_get(FAILED)
-        except jax.errors.JaxRuntimeError:
-            return  # process 0 is gone: JAX ends this one
-        if reasons and not over.wait(GRACE):
-            print(f"error: {reasons[0][1]}", file=sys.stderr, flush=True)
-            _disconnect()
-            os._exit(1)
 
 
 def _reason(error: BaseException) -> str:
@@ -137,12 +181,6 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
-def _client() -> Any:
-    from jax._src import distributed  # JAX has no public interface to its key-value store
-
-    return distributed.global_state.client
-
-
 def is_first() -> bool:
     """Whether this is the process that prints and writes."""
     return jax.process_index() == 0
@@ -151,6 +189,20 @@ def is_first() -> bool:
 def all_devices() -> list[jax.Device]:
     """The devices of all processes, in the order of the processes."""
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+
+
+def devices_text(devices: Sequence[jax.Device] | None = None) -> str:
+    """The number and kind of `devices` (default: of all processes), and the number of processes, in words."""
+    devices, processes = devices or all_devices(), jax.process_count()
+    platform, kind = devices[0].platform, devices[0].device_kind
+    name = platform if kind == platform else f"{platform} {kind}"
+    plural = "es" * (processes > 1)
+    return f"{len(devices)} device{'s' * (len(devices) > 1)} ({name}), {processes} process{plural}"
+
+
+def local_devices() -> list[jax.Device]:
+    """The devices of this process, in the order of `all_devices`."""
+    return [device for device in all_devices() if device.process_index == jax.process_index()]
 
 
 def local_rows(batch_size: int) -> slice:
@@ -163,6 +215,11 @@ def local_rows(batch_size: int) -> slice:
 def on_local_devices(tree: T, devices: Sequence[jax.Device] | None = None) -> T:
     """Replicate arrays on `devices` (default: all of this process), as the training step expects them."""
     return jax.device_put(tree, _everywhere(devices or jax.local_devices()))
+
+
+def split_over(tree: T, devices: Sequence[jax.Device]) -> T:
+    """Start to transfer arrays (devices, …) to `devices`, a row to each."""
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec(AXIS)))
 
 
 def as_global(tree: T) -> T:
@@ -189,37 +246,43 @@ def _over(tree: T, devices: Sequence[jax.Device]) -> T:
 
 
 def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
-    # The name of the axis in training.step; JAX would compile the step again for a mesh with another name.
-    return NamedSharding(Mesh(np.array(devices), "data"), PartitionSpec())
+    return NamedSharding(_mesh(devices), PartitionSpec())
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), AXIS)
 
 
 def barrier() -> None:
     """Wait until every process reaches this call."""
-    if jax.process_count() > 1:
-        _client().wait_at_barrier(f"masktrack/{next(_numbers)}", FOREVER)
+    gather(None)
+    broadcast(None)
 
 
 def gather(value: T) -> list[T] | None:
-    """Collect the values of all processes, in order, on process 0; the others return None without waiting."""
+    """Collect the values of all processes, in order, on process 0; the others return None without waiting.
+
+    Values travel as JSON: tuples become lists.
+    """
     if jax.process_count() == 1:
         return [value]
-    name = f"masktrack/{next(_numbers)}"
     if not is_first():
-        _client().key_value_set_bytes(f"{name}/{jax.process_index()}", pickle.dumps(value))
+        _connected().send(0, value)
         return None
-    values = [value]
-    for index in range(1, jax.process_count()):
-        values.append(pickle.loads(_client().blocking_key_value_get_bytes(f"{name}/{index}", FOREVER)))
-        _client().key_value_delete(f"{name}/{index}")
-    return values
+    return [value, *(_connected().receive(index) for index in range(1, jax.process_count()))]
 
 
 def broadcast(value: T) -> T:
-    """The `value` of process 0, on every process."""
+    """The `value` of process 0, on every process. It travels as JSON."""
     if jax.process_count() == 1:
         return value
-    name = f"masktrack/{next(_numbers)}"
-    if is_first():
-        _client().key_value_set_bytes(name, pickle.dumps(value))
-        return value
-    return pickle.loads(_client().blocking_key_value_get_bytes(name, FOREVER))
+    if not is_first():
+        return _connected().receive(0)
+    for index in range(1, jax.process_count()):
+        _connected().send(index, value)
+    return value
+
+
+def _connected() -> Star:
+    assert _star is not None, "several processes communicate within `process_group` only"
+    return _star

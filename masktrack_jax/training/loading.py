@@ -1,8 +1,9 @@
-"""The batches of a run, with a limit on the time that it waits for one."""
+"""The batches of a run, on the devices before their steps, with a limit on the time that it waits for one."""
 
 import re
 import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 from ml_collections import ConfigDict
 
@@ -14,7 +15,9 @@ from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.processes import local_rows
 from masktrack_jax.runtime.signals import Interruption, Stalled
+from masktrack_jax.training.step import on_devices
 
+AHEAD = 2  # batches on the devices, or on their way, before their steps
 ANSWER = 2.0  # seconds in which a frame can be read
 
 
@@ -23,7 +26,10 @@ class NoBatch(UserError):
 
 
 class Batches(Iterator[PairBatch]):
-    """This process's rows of each batch, from step `start` on.
+    """This process's rows of each batch, from step `start` on, with the pairs `on_devices`.
+
+    The transfer to the devices starts while earlier steps run. An error of the loader is raised when the step
+    of its batch is due.
 
     A signal may also end the loader's processes, while this process still has a few steps to run. The
     remaining batches are then loaded by threads of this process, which load the same batches. If a batch does
@@ -36,7 +42,7 @@ class Batches(Iterator[PairBatch]):
     ) -> None:
         self._config, self._dataset, self._interruption = config, dataset, interruption
         self._step, self._broken = start, False
-        self._batches = self._load(config.data.workers)
+        self._ahead = Ahead(self._load(config.data.workers))
 
     def _load(self, processes: int) -> BatchIterator:
         config = self._config
@@ -64,14 +70,14 @@ class Batches(Iterator[PairBatch]):
 
     def _next(self) -> PairBatch:
         try:
-            return next(self._batches)
+            return next(self._ahead)
         except Exception as error:
             if self._broken or self._interruption.noted is None:
                 if "Worker process was terminated" in str(error):
                     raise self._killed(error) from None
                 raise
-            self._broken, self._batches = True, self._load(processes=0)
-            return next(self._batches)
+            self._broken, self._ahead = True, Ahead(self._load(processes=0))
+            return next(self._ahead)
 
     def _killed(self, error: Exception) -> UserError:
         code = re.search(r"exit code (-?\d+)", str(error))
@@ -110,7 +116,37 @@ class Batches(Iterator[PairBatch]):
         return next((reader.path for reader in readers if reader.is_alive()), "")
 
     def close(self) -> None:
-        workers.close(self._batches, at_once=self._interruption.noted is not None)
+        self._ahead.close(at_once=self._interruption.noted is not None)
+
+
+class Ahead(Iterator[PairBatch]):
+    """Batches of a loader `on_devices`, taken by a thread: at most `AHEAD` of them wait for their steps."""
+
+    def __init__(self, batches: BatchIterator) -> None:
+        self._batches, self._room, self._closed = batches, threading.Semaphore(AHEAD), False
+        self._ready: SimpleQueue[PairBatch | BaseException] = SimpleQueue()
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> PairBatch:
+        ready = self._ready.get()
+        if isinstance(ready, BaseException):
+            raise ready
+        self._room.release()
+        return ready
+
+    def _fill(self) -> None:
+        """The body of the thread; ends with the first error."""
+        try:
+            while self._room.acquire() and not self._closed:
+                self._ready.put(on_devices(next(self._batches)))
+        except BaseException as error:
+            self._ready.put(error)
+
+    def close(self, at_once: bool) -> None:
+        self._closed = True
+        self._room.release()
+        workers.close(self._batches, at_once)
 
 
 class Reader(threading.Thread):

@@ -13,28 +13,36 @@ from masktrack_jax.data.vis import VisDataset
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.runtime.files import make_folder
 from masktrack_jax.runtime.lock import folder_lock
-from masktrack_jax.runtime.processes import is_first
+from masktrack_jax.runtime.processes import devices_text, is_first
+from masktrack_jax.runtime.programs import Announced
 from masktrack_jax.runtime.signals import Interruption, exit_status
 from masktrack_jax.training import schedule
 from masktrack_jax.training.loading import Batches, NoBatch
 from masktrack_jax.training.metrics import MetricsLog, SilentLog
 from masktrack_jax.training.nonfinite import BadStep, Watch
+from masktrack_jax.training.profiling import Profile
 from masktrack_jax.training.start import start_run
-from masktrack_jax.training.step import TrainState, parallel, split_batch
+from masktrack_jax.training.step import StepBatch, TrainState, parallel, step_batch
 from masktrack_jax.training.validation import Evaluate, Validation
 
 
 def train(
-    config: ConfigDict, dataset: VisDataset, workdir: str | Path, evaluate: Evaluate | None = None
+    config: ConfigDict,
+    dataset: VisDataset,
+    workdir: str | Path,
+    evaluate: Evaluate | None = None,
+    profile: int = 0,
 ) -> TrainState:
     """Train on `dataset`, resuming from the newest checkpoint in `workdir` if there is one.
 
     Writes `checkpoints/`, `metrics.jsonl` and `tensorboard/` to `workdir`, and returns the final state. At
     SIGTERM or SIGINT it saves the state and raises SystemExit. `evaluate` scores variables during the run,
-    see `Validation`. All processes of a run (see runtime/processes.py) call this function.
+    see `Validation`. `profile` steps are traced, see `Profile`. All processes of a run (see
+    runtime/processes.py) call this function.
     """
     total = total_steps(config, dataset)
     check_divides(config.train.batch_size, jax.device_count(), config.train.accumulate)
+    print(start_line(config))
     folder = make_folder(workdir)
     with (
         folder_lock(folder, "use another --workdir") if is_first() else contextlib.nullcontext(),
@@ -52,8 +60,9 @@ def train(
         with (
             contextlib.closing(Batches(config, dataset, first, interruption)) as batches,
             contextlib.closing(open_log(config, folder, first, total, pending)) as log,
+            contextlib.closing(Profile(folder / "profile", profile)) as profiled,
         ):
-            run, devices = parallel(device_step), jax.local_devices()
+            run, devices = Announced(parallel(device_step), describe), jax.local_devices()
             watch = Watch(dataset.videos, config.train.on_nan, interruption)
 
             def save(state: TrainState) -> None:
@@ -66,19 +75,18 @@ def train(
             interruption.unsaved = unsaved
             try:
                 for step in range(first + 1, total + 1):
-                    with log.waiting():
-                        batch = next(batches, None)
-                    if batch is None:  # a signal arrived before it
-                        break
-                    state, metrics = run(
-                        state, split_batch(batch, len(devices), step - 1, interruption.noted)
-                    )
-                    if devices[0].platform == "cpu":
-                        jax.block_until_ready(
-                            metrics
-                        )  # otherwise, simulated CPU devices can deadlock in a reduction
-                    done = step
-                    watch.add(step, batch.provenance, metrics)
+                    with profiled.step(step):
+                        with log.waiting():
+                            batch = next(batches, None)
+                        if batch is None:  # a signal arrived before it
+                            break
+                        state, metrics = run(state, step_batch(batch, step - 1, interruption.noted))
+                        if devices[0].platform == "cpu":
+                            # Otherwise, simulated CPU devices can deadlock in a reduction.
+                            jax.block_until_ready(metrics)
+                        done = step
+                        watch.add(step, batch.provenance, metrics)
+                    profiled.finish(metrics)
                     if step % config.train.log_every == 0 or step == total:
                         watch.finish()
                     log.add(step, metrics)
@@ -100,6 +108,18 @@ def train(
                 save(state)
         end_if_asked(interruption, checkpoints, state)
     return state
+
+
+def start_line(config: ConfigDict) -> str:
+    """The devices of a run and their shares of a batch, as a line to the user."""
+    size = config.train.batch_size
+    return f"{devices_text()}, {size} pairs = {size // jax.device_count()} a device, {config.model.dtype}"
+
+
+def describe(_: TrainState, batch: StepBatch) -> str:
+    """The name of a program in a line to the user."""
+    *_, height, width, _channels = batch.pairs.key.image.shape
+    return f"the training step for {height}×{width}"
 
 
 def open_log(

@@ -15,11 +15,9 @@ from ml_collections import ConfigDict
 
 from masktrack_jax.data.batches import FramePairs, PairBatch, map_arrays
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
-from masktrack_jax.runtime.processes import all_devices
+from masktrack_jax.runtime.processes import AXIS, all_devices, local_devices, split_over
 from masktrack_jax.training.objective import pair_losses, sample_keys
 from masktrack_jax.training.track_samples import Terms
-
-AXIS = "data"
 
 Metrics = dict[str, Num[Array, ""]]
 
@@ -162,10 +160,30 @@ def parallel(step: Callable, devices: Sequence[jax.Device] | None = None) -> Cal
 
 
 def split_batch(batch: PairBatch, devices: int, step: int, signal: int | None = None) -> StepBatch:
-    """Split a batch among `devices` devices, as the `StepBatch` after `step` steps."""
+    """Split a batch among `devices` devices, as the `StepBatch` after `step` steps, on the host."""
+    pairs = map_arrays(partial(_split, devices=devices), batch.pairs)
+    return StepBatch(pairs, *_counts(batch, devices, step, signal))
 
-    def split(array: np.ndarray) -> np.ndarray:
-        return np.reshape(array, (devices, -1, *array.shape[1:]))
 
+def on_devices(batch: PairBatch, devices: Sequence[jax.Device] | None = None) -> PairBatch:
+    """Split the pairs of a batch among `devices` (default: of this process), and start to transfer them."""
+    devices = devices or local_devices()
+    pairs = map_arrays(partial(_split, devices=len(devices)), batch.pairs)
+    key, reference = split_over(pairs, devices)
+    return PairBatch(key, reference, batch.provenance)
+
+
+def step_batch(batch: PairBatch, step: int, signal: int | None = None) -> StepBatch:
+    """The same as `split_batch`, of a batch that is `on_devices`."""
+    image = batch.key.image
+    return StepBatch(batch.pairs, *jax.device_put(_counts(batch, len(image), step, signal), image.sharding))
+
+
+def _split(array: np.ndarray, devices: int) -> np.ndarray:
+    return np.reshape(array, (devices, -1, *array.shape[1:]))
+
+
+def _counts(batch: PairBatch, devices: int, step: int, signal: int | None) -> tuple[np.ndarray, ...]:
+    """The fields of a `StepBatch` after its pairs."""
     counts = (np.full(devices, count, np.int32) for count in (step, signal or 0))
-    return StepBatch(map_arrays(split, batch.pairs), split(batch.provenance.skipped), *counts)
+    return _split(batch.provenance.skipped, devices), *counts

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from masktrack_jax.data.batches import PairBatch
 from masktrack_jax.data.splits import training_split
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
-from masktrack_jax.training import loading
 from masktrack_jax.training import run as training_run
 from masktrack_jax.training.step import TrainState
 from tests.helpers.configs import load_config
@@ -58,13 +57,12 @@ class Run:
         config = tiny(self.data, **train)
         config.data.on_error = on_error
         with pytest.MonkeyPatch.context() as patch:
-            parallel, batches = training_run.parallel, loading.training_batches
+            parallel, batches = training_run.parallel, training_run.Batches
             dataset = training_split(config)
             kind = (config.train.on_nan, jax.device_count(), len(dataset.labels))
             patch.setattr(training_run, "parallel", lambda f: self.steps.setdefault(kind, parallel(f)))
             patch.setattr(MaskTrackRCNN, "init_variables", self._initial(MaskTrackRCNN.init_variables, kind))
-            changed = lambda *a, **k: ChangedBatches(batches(*a, **k), change, k["start_step"])  # noqa: E731
-            patch.setattr(loading, "training_batches", changed)
+            patch.setattr(training_run, "Batches", lambda *a: ChangedBatches(batches(*a), change, a[2]))
             return plain(training_run.train(config, dataset, folder, evaluate))
 
     def _initial(self, initialise: Callable, kind: tuple) -> Callable:
@@ -77,7 +75,7 @@ class Run:
 
 
 class ChangedBatches:
-    """An iterator of batches that `change` replaces."""
+    """The batches of a run, each replaced by `change` when its step is due."""
 
     def __init__(self, batches: Any, change: Change, start: int) -> None:
         self.batches, self.change, self.step = batches, change, start
@@ -121,7 +119,8 @@ def poisoned(*bad: int) -> Change:
     def change(step, batch):
         if step in bad:
             image = np.array(batch.key.image)
-            image[0, 0, 0, 0] = np.nan
+            image[0, 0, 0, 0] = np.nan  # of the first device
+            image = jax.device_put(image, batch.key.image.sharding)
             batch = batch._replace(key=batch.key._replace(image=image))
         return batch
 

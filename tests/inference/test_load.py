@@ -1,5 +1,7 @@
 """Tracks from a checkpoint with the real network: compiled programs, changes of the config, mismatches."""
 
+import functools
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -35,19 +37,34 @@ def checkpoint(
 
 
 def test_one_program_for_each_bucket(
-    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]], tiny_config: ConfigDict
+    tiny_model: tuple[MaskTrackRCNN, dict[str, Any]],
+    tiny_config: ConfigDict,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ten videos of two shapes, of many sizes and lengths, compile two programs."""
-    predict, compiled_programs = load.make_predict(*tiny_model)
+    """Ten videos of two shapes, of many sizes and lengths, compile two programs, and each says so."""
+    traced, detect = [], MaskTrackRCNN.detect
+
+    @functools.wraps(detect)
+    def counted(model: MaskTrackRCNN, images: jax.Array, *rest: Any) -> Any:
+        traced.append(images.shape)
+        return detect(model, images, *rest)
+
+    monkeypatch.setattr(MaskTrackRCNN, "detect", counted)
     segmenter = load.build_segmenter(tiny_config, CATEGORIES, tiny_model[1])
-    segmenter.predict = predict
     segmenter.resize = replace(segmenter.resize, buckets=[(64, 96), (96, 64)])
     rng = np.random.default_rng(0)
     for video in range(10):
         height, width = (120 + video, 180) if video % 2 else (180, 110 + video)
         frames = rng.integers(0, 256, (1 + video % 4, height, width, 3), np.uint8)
         segmenter.segment(frames, video)
-    assert compiled_programs() == 2
+    batch = segmenter.frames_per_call
+    assert traced == [(batch, 96, 64, 3), (batch, 64, 96, 3)]
+    first, ready, *others = capsys.readouterr().err.splitlines()
+    assert first == f"compiling detection for {batch} frames of 96×64 …" and len(others) == 2
+    assert re.fullmatch(
+        rf"detection for {batch} frames of 96×64: (compiled|from the cache) in \d\.\d s", ready
+    )
 
 
 def test_a_checkpoint_alone_gives_the_same_tracks(
@@ -105,7 +122,7 @@ def test_other_widths_find_what_float32_finds(
         tiny_config.model.dtype = width
         model = build_model(tiny_config, len(CATEGORIES))
         with jax.enable_x64(width == "float64"):
-            predict, _ = load.make_predict(model, tiny_model[1])
+            predict = load.make_predict(model, tiny_model[1])
             found[width] = jax.device_get(predict(tiny_images, np.array([[64, 96]] * 2)))
     assert all(of["scores"].dtype == np.float32 for of in found.values()) and np.any(found[dtype]["valid"])
     assert np.any(found[dtype]["scores"] != found["float32"]["scores"])

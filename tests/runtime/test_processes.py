@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -220,7 +221,56 @@ def test_rows_are_in_the_order_of_the_processes(monkeypatch, process, rows):
     assert [device.id for device in distributed.all_devices()] == [1, 4, 0, 2, 5, 3]
 
 
+@pytest.mark.parametrize(
+    "count, processes, platform, kind, words",
+    [
+        (8, 1, "gpu", "NVIDIA H100", "8 devices (gpu NVIDIA H100), 1 process"),
+        (1, 2, "cpu", "cpu", "1 device (cpu), 2 processes"),
+    ],
+)
+def test_devices_in_words(monkeypatch, count, processes, platform, kind, words):
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    found = [
+        SimpleNamespace(id=i, process_index=0, platform=platform, device_kind=kind) for i in range(count)
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: found)
+    assert distributed.devices_text() == words
+
+
 def test_alone_nothing_is_shared():
     with distributed.process_group({}):
         assert distributed.is_first() and distributed.local_rows(8) == slice(0, 8)
         assert distributed.gather(3) == [3] and distributed.broadcast("x") == "x"
+
+
+KILLED = """
+import os, signal, sys
+import jax, numpy as np
+from masktrack_jax.runtime import cli
+from masktrack_jax.runtime.processes import all_devices, broadcast, gather, process_group
+def main():
+    with process_group():
+        assert broadcast(gather(jax.process_index())) == [0, 1]
+        if jax.process_index() == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        total = jax.pmap(lambda x: jax.lax.psum(x, "all"), "all", devices=all_devices())
+        gather(jax.block_until_ready(total(np.ones((jax.local_device_count(), 1)))))
+cli.run(main)
+"""
+
+
+def test_a_killed_process_ends_the_other_within_seconds():
+    """Process 0 waits in a reduction. JAX alone notices it after 100 seconds."""
+    command = [sys.executable, "-c", KILLED, "1"]
+    shared = {"MASKTRACK_COORDINATOR": f"localhost:{free_port()}", "MASKTRACK_PROCESSES": "2"}
+    shared["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    environments = [os.environ | shared | {"MASKTRACK_PROCESS": str(process)} for process in range(2)]
+    pipes = {"stderr": subprocess.PIPE, "cwd": ROOT, "text": True}
+    first, second = (subprocess.Popen(command, env=environment, **pipes) for environment in environments)
+    try:
+        assert second.wait(120) == -signal.SIGKILL
+        said = first.communicate(timeout=30)[1]
+    finally:
+        first.kill()
+    assert first.returncode == 1
+    assert said.splitlines()[-1] == "error: process 1 is lost: it was killed, or its machine does not answer"

@@ -19,7 +19,14 @@ from masktrack_jax.evaluation.score import score
 from masktrack_jax.models.masktrack_rcnn import build_model
 from masktrack_jax.runtime.errors import UserError
 from masktrack_jax.training.schedule import make_optimizer, trainable
-from masktrack_jax.training.step import create_train_state, guarded, parallel, split_batch, train_step
+from masktrack_jax.training.step import (
+    create_train_state,
+    guarded,
+    on_devices,
+    parallel,
+    step_batch,
+    train_step,
+)
 from tests.helpers.configs import load_config
 from tests.helpers.diagnosis import diagnose
 
@@ -84,7 +91,9 @@ def step(dataset):
     def once(samples):
         batch = jax.tree.map(lambda *arrays: np.stack(arrays), *samples)
         state = create_train_state(jax.random.key(1), jax.tree.map(jax.numpy.array, variables), optimizer)
-        return jax.device_get(run(state, split_batch(batch, 1, 0))[1])
+        batch = step_batch(on_devices(batch, jax.local_devices()[:1]), 0)
+        with jax.transfer_guard_host_to_device("disallow"):  # everything is on the device already
+            return jax.device_get(run(state, batch)[1])
 
     return once
 

@@ -115,6 +115,13 @@ def test_devices_must_share_a_batch_equally(config, tmp_path):
         train(config, tmp_path)
 
 
+def test_the_start_line_has_devices_and_their_shares(config):
+    config.train.batch_size = 16
+    config.model.dtype = "bfloat16"
+    line = training_run.start_line(config)
+    assert line == "4 devices (cpu), 1 process, 16 pairs = 4 a device, bfloat16"
+
+
 def test_length_of_a_run(config):
     dataset = read_vis(config.data.train_annotations, None)
     options = PairOptions.from_config(config.data)

@@ -8,6 +8,7 @@ import pytest
 
 from masktrack_jax.checkpoints.mirror import mirrored
 from masktrack_jax.runtime import remote, remote_lock
+from masktrack_jax.training import loading
 from tests.helpers.stores import BUCKET, memory_store
 from tests.helpers.training import assert_same_end, saved_steps, signalled, unchanged
 
@@ -30,20 +31,21 @@ def test_a_second_signal_ends_at_once(run, tmp_path):
     assert saved_steps(tmp_path) == {"2"}
 
 
-def test_a_signal_that_also_ends_the_loader(run, whole, tmp_path):
+def test_a_signal_that_also_ends_the_loader(run, whole, tmp_path, monkeypatch):
     """The step still runs: another loader loads its batch."""
-    broken = []
+    taken, take = [], loading.Ahead.__next__
 
-    def change(step, batch):
-        if step == 3 and not broken:
-            broken.append(step)
+    def broken(ahead):
+        taken.append(ahead)
+        if len(taken) == 3:
             signal.raise_signal(signal.SIGTERM)
             raise BrokenPipeError
-        return batch
+        return take(ahead)
 
-    with pytest.raises(SystemExit):
-        run(tmp_path, change)
-    assert saved_steps(tmp_path) == {"2", "3"}
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loading.Ahead, "__next__", broken)
+        run(tmp_path)
+    assert saved_steps(tmp_path) == {"2", "3"} and len(set(map(id, taken))) == 2
     assert_same_end(tmp_path, run(tmp_path), whole)
 
 
