@@ -16,6 +16,7 @@ from masktrack_jax.runtime import copies, remote
 from masktrack_jax.runtime.errors import UserError
 
 ITEM = "about"  # the name of the metadata's folder in a step folder
+KEY_DATA = "key_data"  # see `has_key_data`
 STEP = re.compile("[0-9]+")  # the name of a step folder
 
 
@@ -104,6 +105,14 @@ def fingerprint(path: str | Path) -> str:
 def read_pending(folder: Path) -> list[Any]:
     """The metrics of a step folder that had not been written to metrics.jsonl when it was saved."""
     return json.loads((folder / ITEM / "metadata").read_text()).get("pending", [])
+
+
+def has_key_data(folder: Path) -> bool:
+    """Whether a step folder has the data of the random key instead of the key.
+
+    Orbax refuses a key that one of several processes writes alone.
+    """
+    return json.loads((folder / ITEM / "metadata").read_text()).get(KEY_DATA, False)
 
 
 def read_scores(folder: Path) -> dict[str, float]:

@@ -26,7 +26,7 @@ import jax
 from masktrack_jax.checkpoints.digests import NAME as SEAL
 from masktrack_jax.checkpoints.digests import check_digests
 from masktrack_jax.runtime import remote
-from masktrack_jax.runtime.errors import UserError
+from masktrack_jax.runtime.errors import UserError, one_line
 from masktrack_jax.runtime.processes import barrier, is_first
 from masktrack_jax.runtime.remote import StoreError
 from masktrack_jax.runtime.remote_lock import LockLost, RemoteLock
@@ -150,7 +150,7 @@ class Mirror:
             raise problem
 
     def _kept(self) -> str:
-        steps = [_number(name) for name in self._seals if name != BEST]
+        steps = [_number(name) for name in list(self._seals) if name != BEST]
         return f"step {max(steps)} is saved there" if steps else "no checkpoint is saved there"
 
     def _run(self) -> None:
@@ -176,8 +176,8 @@ class Mirror:
                     self._problem = error
                 except FileNotFoundError:  # of a file that is replaced at this moment
                     continue
-                except OSError as error:
-                    self._problem = UserError(f"{error.filename}: cannot be read ({error.strerror})")
+                except Exception as error:  # the thread lives on, and the end of the run reports it
+                    self._problem = UserError(f"{self.url}: cannot be written ({one_line(error)})")
                 break
             return self._problem
 

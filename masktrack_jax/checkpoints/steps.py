@@ -1,6 +1,7 @@
 """The checkpoints of a run: one step folder each (see `store`), written in the background."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -14,7 +15,14 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from masktrack_jax.checkpoints.digests import check_digests, write_digests
-from masktrack_jax.checkpoints.metadata import Metadata, first_line, read_metadata, read_pending
+from masktrack_jax.checkpoints.metadata import (
+    KEY_DATA,
+    Metadata,
+    first_line,
+    has_key_data,
+    read_metadata,
+    read_pending,
+)
 from masktrack_jax.checkpoints.mirror import mirror_of
 from masktrack_jax.checkpoints.store import State, only_this_process, system_reason, variables_of
 from masktrack_jax.runtime.errors import UserError
@@ -49,8 +57,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, async_options=before_rename
         )
-        if self._alone:
-            options.multiprocessing_options = only_this_process()
+        if self._alone:  # then Orbax does not create the folder itself
+            options = dataclasses.replace(options, multiprocessing_options=only_this_process(), create=False)
         self._saved = self._saving = 0  # the newest steps whose writing has ended and begun since the start
         self._manager = ocp.CheckpointManager(make_folder(folder).resolve(), options=options)
 
@@ -90,9 +98,11 @@ class Checkpoints:
         if self._skips:
             self._saved, self._saving = self._saving, step
             return
-        state = _on_host(state) if self._alone else as_global(state)
+        # Of arrays on the devices of all processes, this process would write a part only.
+        state = jax.device_get(_with_key_data(state)) if self._alone else as_global(state)
         progress = {"step": state.step, "key": state.key, "opt_state": state.opt_state}
         about = Metadata(config, list(categories), step).to_json() | {"pending": list(pending)}
+        about |= {KEY_DATA: True} if self._alone else {}
         if self._mirror:
             self._mirror.settle()
         with self._writing():
@@ -114,7 +124,9 @@ class Checkpoints:
 
     def saved(self) -> int:
         """The newest step that is saved; 0 if there is none."""
-        if self._mirror and not self._skips:
+        if self._skips:
+            return self._saving
+        if self._mirror:
             return self._mirror.saved()
         return self._saving if (self._manager.directory / str(self._saving)).exists() else self._saved
 
@@ -180,27 +192,31 @@ class Checkpoints:
 
     def restore(self, step: int, state: State) -> State:
         """The `TrainState` of a step, with the shapes and on the devices of `state`."""
-        like = as_global(state)
-        progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(like), progress))
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
-        )
+        folder = self._manager.directory / str(step)
         try:
+            key_data = has_key_data(folder)
+            like = as_global(_with_key_data(state) if key_data else state)
+            progress = {"step": like.step, "key": like.key, "opt_state": like.opt_state}
+            wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, (variables_of(like), progress))
+            items = ocp.args.Composite(
+                variables=ocp.args.StandardRestore(wanted[0]), progress=ocp.args.StandardRestore(wanted[1])
+            )
             got = self._manager.restore(step, args=items)
         except Exception as error:  # Orbax, TensorStore and the file system raise many types
-            folder = self._manager.directory / str(step)
             raise UserError(
                 f"{folder}: is damaged or belongs to another run ({first_line(error)}); use another --workdir"
             ) from None
         stats = got.variables.get("batch_stats", {})
         restored = state._replace(params=got.variables["params"], batch_stats=stats, **got.progress)
-        return as_local(restored)
+        restored = as_local(restored)
+        if key_data:
+            key = jax.random.wrap_key_data(restored.key, impl=jax.random.key_impl(state.key))
+            restored = restored._replace(key=key)
+        return restored
 
 
-def _on_host(state: State) -> State:
-    """The state in memory: of arrays on devices of all processes, this process would write a part alone."""
-    return jax.device_get(state._replace(key=None))._replace(key=as_global(state.key))
+def _with_key_data(state: State) -> State:
+    return state._replace(key=jax.random.key_data(state.key))
 
 
 def _check_all(folder: Path) -> None:
