@@ -10,8 +10,8 @@ from tests.helpers.rooms import PACKAGE, look
 def test_rooms_and_arrows_stay_few() -> None:
     house = look(ROOT)
     assert len(house.rooms) <= 20
-    assert len(house.arrows) < 76
-    assert house.floors <= 8
+    assert len(house.arrows) < 75  # six of them are of `plan`, which puts parts of the whole package together
+    assert house.floors <= 7
     assert not house.circles
 
 
