@@ -23,7 +23,7 @@ class Forms(NamedTuple):
 
     winograd: bool  # large 3×3 convolutions use `winograd.conv3x3`
     product_gradient: bool  # matrix products use `fast_matmul.product`
-    product_as_conv: bool  # 1×1 convolutions use XLA's convolution
+    product_as_conv: bool  # 1×1 convolutions of many channels use XLA's convolution
     norm_in_kernel: bool  # frozen batch norm multiplies kernels instead of the results of convolutions
     stem_blocks: int  # side of the blocks of pixels in the stem: 2, or 4 with frozen batch norm
     upsample_as_conv: bool  # the FPN upsamples by a convolution
@@ -61,7 +61,7 @@ GPU = Forms(
 )
 # A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products
 # and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
-TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, roi="window")
+TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, nms_rounds=1, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 SMALL_TPUS = (
     "TPU v2",
@@ -146,7 +146,7 @@ def multiply(
     kernel = scaled(kernel, factor)
     if forms().product_gradient:
         return product(x, kernel)
-    if forms().product_as_conv and x.ndim == 4:
+    if forms().product_as_conv and x.ndim == 4 and kernel.shape[-1] >= 64:
         options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", **options)
     return lax.dot_general(x, kernel, dimension_numbers, **options)

@@ -78,20 +78,20 @@ def select_proposals(
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
     counts = np.bincount(anchors.levels)
     first = np.cumsum(counts) - counts
-    places = min(pre_nms, int(counts.max()))  # of each level
+    most = min(pre_nms, int(counts.max()))  # boxes of a level
     best, rows = [], []
     for start, count in zip(first.tolist(), counts.tolist()):
-        found, picked = lax.top_k(scores[start : start + count], min(places, count))
-        missing = (0, places - len(found))
+        found, picked = lax.top_k(scores[start : start + count], min(most, count))
+        missing = (0, most - len(found))
         best.append(jnp.pad(found, missing, constant_values=-1.0))
         rows.append(jnp.pad(picked + start, missing))
-    scores, rows = jnp.stack(best), jnp.stack(rows)
-    boxes = box_ops.decode(jnp.asarray(anchors.boxes)[rows], deltas_at(deltas, rows), STDS)
+    scores, places = jnp.stack(best), jnp.stack(rows)
+    boxes = box_ops.decode(jnp.asarray(anchors.boxes)[places], deltas_at(deltas, places), STDS)
     boxes = box_ops.clip(boxes, image_size, clip_margin)
     width, height = box_ops.sizes(boxes)
     exist = (scores >= 0) & (width > 0) & (height > 0)
     keep = jax.vmap(partial(nms, iou_threshold=nms_iou, rounds=forms().nms_rounds))(boxes, exist)
     scores = jnp.where(keep, scores, -1.0).reshape(-1)
-    total = int(np.minimum(counts, places).sum())
+    total = int(np.minimum(counts, most).sum())
     scores, order = lax.top_k(scores, min(post_nms, total))
     return boxes.reshape(-1, 4)[order], scores >= 0

@@ -34,13 +34,16 @@ def pool(
     dtype = levels[0].dtype
     wide = jnp.promote_types(dtype, jnp.float32)  # never sum in bfloat16
     turned = [jnp.swapaxes(level, 1, 2) for level in levels]  # so that no intermediate array is transposed
+    if (
+        dtype == jnp.bfloat16
+    ):  # once for each half of the weights: the cells are exact, so the weights have to be
+        turned = [jnp.concatenate([level, level], axis=1) for level in turned]
 
     def pool_chunk(part: Placed) -> Float[Array, "groups chunk bins bins channels"]:
         total = jnp.zeros((), wide)
         for level, (rows, columns) in zip(turned, _weights(levels, part, bins, options), strict=True):
-            if dtype == jnp.bfloat16:  # the cells are exact, so the weights have to be
+            if dtype == jnp.bfloat16:
                 columns = jnp.concatenate(split_bfloat16(columns), axis=-1)
-                level = jnp.concatenate([level, level], axis=1)
             across = _product("bnjx,bxyc->bnjyc", columns, level, preferred_element_type=wide)
             total += _product("bnjiy,bnjyc->bnjic", rows, across)
         if boxes.image is not None:  # each box has weights in one image only
@@ -123,7 +126,8 @@ def _chunks(tree: PyTree, boxes: Placed, levels: Levels, bins: int) -> PyTree:
     groups = 1 if boxes.image is not None else len(boxes.valid)
     count = boxes.valid.size // groups
     number = -(-count // max(1, BUDGET // one))
-    size = -(-count // number)
+    size = -(-count // (8 * number)) * 8  # a GPU's products would pad and copy other sizes
+    number = -(-count // size)
 
     def cut(array: Array) -> Array:
         array = array.reshape(groups, count, *array.shape[2:])

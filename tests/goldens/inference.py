@@ -173,8 +173,8 @@ def pyramid_rows(
     start = 0
     for i in range(len(anchors.strides)):
         height, width = levels[f"P{i + 2}"].shape[1:3]
-        end = start + height * width * len(anchors.ratios)
-        levels[f"rpn_cls{i}"] = logits[start:end].reshape(height, width, -1)
+        end = start + height * width
+        levels[f"rpn_cls{i}"] = logits.reshape(len(deltas), -1)[start:end].reshape(height, width, -1)
         levels[f"rpn_reg{i}"] = deltas[start:end].reshape(height, width, -1)
         start = end
     for key, value in levels.items():

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from masktrack_jax.data.batches import FramePairs, Frames, FrameTargets
 from masktrack_jax.losses.tracking import match_logits
 from masktrack_jax.models.masktrack_rcnn import MaskTrackRCNN
+from masktrack_jax.models.rpn_head import deltas_at
 from masktrack_jax.ops.mask_targets import crop_masks, resize_masks
 from masktrack_jax.ops.target_assignment import assign
 from masktrack_jax.training import objective, targets
@@ -143,7 +144,7 @@ def details(model: MaskTrackRCNN, pairs: FramePairs, options: FrozenConfigDict) 
         "anchor_assignment": anchor_assignment,
         "anchors_drawn": drawn,
         "rpn_logits": logits[0, drawn.rows],
-        "rpn_deltas": deltas[0, drawn.rows],
+        "rpn_deltas": deltas_at(deltas[0], drawn.rows),
         "rpn_proposals": rpn_proposals[0][0],
         "roi_assignment": roi_assignment,
         "rois": jax.tree.map(lambda x: x[0], rois),
