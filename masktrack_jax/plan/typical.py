@@ -2,8 +2,8 @@
 
 `typical_boxes.npz` holds, of three frames, the RPN's best boxes of each level before NMS with their ranks,
 and the best classes of the proposals that remain. They are those of the network of tests/goldens, whose
-weights are made and not trained, and
-`python -m tests.goldens.typical` writes them. Boxes are fractions of the frame, in 16 bits.
+weights are made and not trained; `python -m tests.goldens.typical` writes them. Boxes are fractions of the
+frame, in 16 bits.
 """
 
 from collections.abc import Callable, Iterator
