@@ -281,6 +281,18 @@ def test_checkpoints_are_saved_when_they_are_at_the_url(store):
     assert newest_there() == 3
 
 
+def test_a_checkpoint_that_one_of_several_processes_wrote_is_restored_by_one(tmp_path):
+    """It holds the data of the random key, not the key."""
+    state = small_state(True)._replace(step=jax.numpy.int32(2))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints._alone = True
+        checkpoints.save(state, load_config("tiny"), CATEGORIES)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, _ = checkpoints.restore_newest(state, lambda metadata: None)
+    assert restored.key.dtype == state.key.dtype
+    assert jax.random.key_data(restored.key).tolist() == jax.random.key_data(state.key).tolist()
+
+
 def test_a_checkpoint_that_is_not_there_is_named_by_its_url(store):
     with pytest.raises(UserError) as caught:
         find_step_folder(f"{BUCKET}/none")
