@@ -63,7 +63,7 @@ def test_one_program_for_each_bucket(
     first, ready, *others = capsys.readouterr().err.splitlines()
     assert first == f"compiling detection for {batch} frames of 96×64 …" and len(others) == 2
     assert re.fullmatch(
-        rf"detection for {batch} frames of 96×64: (compiled|from the cache) in \d\.\d s", ready
+        rf"detection for {batch} frames of 96×64: (compiled|from the cache) in [\d.]+ s", ready
     )
 
 
