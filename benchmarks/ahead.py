@@ -21,9 +21,9 @@ from typing import Any
 
 BATCH = {"detect": 16, "train": 8}
 KEPT = (
-    "batch", "bucket", "dtype", "fits", "hbm_bytes", "flops", "seconds", "straight_seconds", "by_bytes_seconds",
-    "loop_turns", "kernels", "straight_kernels", "parts", "unknown", "frames_per_second", "pairs_per_second",
-    "hours", "compile_seconds",
+    "batch", "bucket", "dtype", "fits", "hbm_bytes", "flops", "seconds", "straight_seconds",
+    "by_bytes_seconds", "loop_turns", "kernels", "straight_kernels", "parts", "unknown", "frames_per_second",
+    "pairs_per_second", "hours", "compile_seconds",
 )  # fmt: skip
 
 
