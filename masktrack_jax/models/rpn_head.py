@@ -78,11 +78,12 @@ def select_proposals(
     scores = jnp.where(anchor_valid, jax.nn.sigmoid(logits), -1.0)
     counts = np.bincount(anchors.levels)
     first = np.cumsum(counts) - counts
-    most = min(pre_nms, int(counts.max()))  # boxes of a level
+    candidates = np.minimum(counts, pre_nms).tolist()
+    most = max(candidates)
     best, rows = [], []
-    for start, count in zip(first.tolist(), counts.tolist()):
-        found, picked = lax.top_k(scores[start : start + count], min(most, count))
-        missing = (0, most - len(found))
+    for start, count, wanted in zip(first.tolist(), counts.tolist(), candidates):
+        found, picked = lax.top_k(scores[start : start + count], wanted)
+        missing = (0, most - wanted)
         best.append(jnp.pad(found, missing, constant_values=-1.0))
         rows.append(jnp.pad(picked + start, missing))
     scores, places = jnp.stack(best), jnp.stack(rows)
@@ -90,8 +91,12 @@ def select_proposals(
     boxes = box_ops.clip(boxes, image_size, clip_margin)
     width, height = box_ops.sizes(boxes)
     exist = (scores >= 0) & (width > 0) & (height > 0)
-    keep = jax.vmap(partial(nms, iou_threshold=nms_iou, rounds=forms().nms_rounds))(boxes, exist)
+    suppress = partial(nms, iou_threshold=nms_iou, rounds=forms().nms_rounds)
+    if forms().nms_rounds > 1:
+        keep = jax.vmap(suppress)(boxes, exist)  # one loop for all levels
+    else:
+        levels = zip(boxes, exist, candidates)
+        keep = jnp.stack([jnp.pad(suppress(b[:n], e[:n]), (0, most - n)) for b, e, n in levels])
     scores = jnp.where(keep, scores, -1.0).reshape(-1)
-    total = int(np.minimum(counts, most).sum())
-    scores, order = lax.top_k(scores, min(post_nms, total))
+    scores, order = lax.top_k(scores, min(post_nms, sum(candidates)))
     return boxes.reshape(-1, 4)[order], scores >= 0
