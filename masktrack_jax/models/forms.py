@@ -63,12 +63,8 @@ GPU = Forms(
 # and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
 TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, nms_rounds=1, roi="window")
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
-SMALL_TPUS = (
-    "TPU v2",
-    "TPU v3",
-    "TPU v4",
-    "TPU v4 lite",
-)  # their vector memory is too small for `roi="window"`
+# Their vector memory is too small for `roi="window"`.
+SMALL_TPUS = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 
 _chosen: ContextVar[Forms | None] = ContextVar("forms", default=None)
 
