@@ -43,18 +43,15 @@ class RPNHead(nn.Module):
         batch = features[0].shape[0]
         all_logits = [logits(x).reshape(batch, -1) for x in hidden]
         all_deltas = [deltas(x).reshape(batch, -1, 4 * self.per_cell) for x in hidden]
-        return (
-            jnp.concatenate(all_logits, axis=1).astype(jnp.float32),
-            jnp.concatenate(all_deltas, axis=1).astype(jnp.float32),
-        )
+        return jnp.concatenate(all_logits, axis=1).astype(jnp.float32), jnp.concatenate(all_deltas, axis=1)
 
 
 def deltas_at(
     deltas: Float[Array, "cells deltas"], anchors: Int[Array, "*anchors"]
 ) -> Float[Array, "*anchors 4"]:
-    """The deltas of the `anchors` of an image, from those of all cells."""
+    """The deltas of the `anchors` of an image, from those of all cells, as float32."""
     per_cell = deltas.shape[-1] // 4
-    of_cells = deltas[anchors // per_cell].reshape(*anchors.shape, per_cell, 4)
+    of_cells = deltas[anchors // per_cell].reshape(*anchors.shape, per_cell, 4).astype(jnp.float32)
     return jnp.take_along_axis(of_cells, (anchors % per_cell)[..., None, None], axis=-2)[..., 0, :]
 
 
