@@ -115,7 +115,8 @@ def best_of_classes(
     cannot suppress them. It processes all boxes only if these are not enough.
     """
     n, total = scores.shape[-1], scores[0].size
-    suppress = partial(nms, rounds=forms().nms_rounds)
+    form = forms()
+    suppress = partial(nms, rounds=form.nms_rounds, coordinates_first=form.coordinates_first)
     first = min(total, max(FIRST, count))
 
     def best(scores: Array, places: Array, kept: Array) -> Best:

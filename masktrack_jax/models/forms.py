@@ -23,11 +23,12 @@ class Forms(NamedTuple):
 
     winograd: bool  # large 3×3 convolutions use `winograd.conv3x3`
     product_gradient: bool  # matrix products use `fast_matmul.product`
-    product_as_conv: bool  # 1×1 convolutions of many channels use XLA's convolution
+    many_images: int  # from so many images on XLA's convolutions also do 1×1 kernels and upsampling; 0: never
     norm_in_kernel: bool  # frozen batch norm multiplies kernels instead of the results of convolutions
     stem_blocks: int  # side of the blocks of pixels in the stem: 2, or 4 with frozen batch norm
-    upsample_as_conv: bool  # the FPN upsamples by a convolution
+    upsample_as_product: bool  # with fewer images the FPN upsamples columns by a matrix product
     nms_rounds: int  # rounds of NMS before each test whether they settled all boxes
+    coordinates_first: bool  # see `boxes.pairwise_iou`
     heads_boxes: int  # boxes for which the heads of detections run at a time; 0: in chunks of the valid boxes
     roi: Literal["walk", "dense", "window"]  # the form of `roi_align`
     target_chunk: int  # boxes whose mask targets `crop_masks` computes at a time
@@ -36,11 +37,12 @@ class Forms(NamedTuple):
 CPU = Forms(
     winograd=True,
     product_gradient=True,
-    product_as_conv=False,
+    many_images=0,
     norm_in_kernel=False,
     stem_blocks=2,
-    upsample_as_conv=False,
+    upsample_as_product=False,
     nms_rounds=1,
+    coordinates_first=False,
     heads_boxes=0,
     roi="walk",
     target_chunk=1,
@@ -50,18 +52,22 @@ CPU = Forms(
 GPU = Forms(
     winograd=False,
     product_gradient=False,
-    product_as_conv=False,
+    many_images=0,
     norm_in_kernel=True,
     stem_blocks=2,
-    upsample_as_conv=False,
+    upsample_as_product=False,
     nms_rounds=8,
-    heads_boxes=256,
+    coordinates_first=True,
+    heads_boxes=512,
     roi="dense",
     target_chunk=16,
 )
 # A TPU's arrays lie in tiles of 8 × 128 elements, which pairs of rows or few channels do not fill. Products
-# and convolutions prefer different orders of the axes, so a mixture of both copies large arrays.
-TPU = GPU._replace(product_as_conv=True, stem_blocks=4, upsample_as_conv=True, nms_rounds=1, roi="window")
+# and convolutions prefer different orders of the axes, so a mixture of both copies large arrays. But the
+# compiler splits few images for a convolution, which costs more than such copies.
+TPU = GPU._replace(
+    many_images=8, stem_blocks=4, upsample_as_product=True, nms_rounds=1, heads_boxes=256, roi="window"
+)
 PLATFORMS = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
 # Their vector memory is too small for `roi="window"`.
 SMALL_TPUS = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
@@ -90,6 +96,11 @@ def use_forms(chosen: Forms) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def are_many(images: int) -> bool:
+    """Whether XLA's convolutions also do 1×1 kernels and upsampling for so many images."""
+    return 0 < forms().many_images <= images
 
 
 def uses_winograd(
@@ -142,7 +153,7 @@ def multiply(
     kernel = scaled(kernel, factor)
     if forms().product_gradient:
         return product(x, kernel)
-    if forms().product_as_conv and x.ndim == 4 and kernel.shape[-1] >= 64:
+    if x.ndim == 4 and kernel.shape[-1] >= 64 and are_many(len(x)):
         options["dimension_numbers"] = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", **options)
     return lax.dot_general(x, kernel, dimension_numbers, **options)

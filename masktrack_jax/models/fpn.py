@@ -8,14 +8,14 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from masktrack_jax.models.forms import forms
+from masktrack_jax.models.forms import are_many, forms
 from masktrack_jax.models.layers import ConvNorm, xavier_uniform
 
 
 def upsample(x: Float[Array, "batch h w channels"]) -> Float[Array, "batch 2*h 2*w channels"]:
     """Nearest-neighbour upsampling to twice the size."""
     b, h, w, c = x.shape
-    if forms().upsample_as_conv:
+    if are_many(b):
         # Each sum has one term, so it is exact.
         return lax.conv_general_dilated(
             x,
@@ -27,6 +27,10 @@ def upsample(x: Float[Array, "batch h w channels"]) -> Float[Array, "batch 2*h 2
             feature_group_count=c,
             precision=lax.Precision.HIGHEST,
         )
+    if forms().upsample_as_product:
+        twice = jnp.repeat(jnp.eye(w, dtype=x.dtype), 2, axis=0)
+        wide = jnp.einsum("bhwc,vw->bhvc", x, twice, precision=lax.Precision.HIGHEST)  # exact, too
+        return jnp.broadcast_to(wide[:, :, None], (b, h, 2, 2 * w, c)).reshape(b, 2 * h, 2 * w, c)
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 

@@ -88,8 +88,11 @@ def select_proposals(
     boxes = box_ops.clip(boxes, image_size, clip_margin)
     width, height = box_ops.sizes(boxes)
     exist = (scores >= 0) & (width > 0) & (height > 0)
-    suppress = partial(nms, iou_threshold=nms_iou, rounds=forms().nms_rounds)
-    if forms().nms_rounds > 1:
+    form = forms()
+    suppress = partial(
+        nms, iou_threshold=nms_iou, rounds=form.nms_rounds, coordinates_first=form.coordinates_first
+    )
+    if form.nms_rounds > 1:
         keep = jax.vmap(suppress)(boxes, exist)  # one loop for all levels
     else:
         levels = zip(boxes, exist, candidates)

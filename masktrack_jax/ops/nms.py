@@ -14,6 +14,7 @@ def nms(
     iou_threshold: float | Float[Array, ""],
     groups: Int[Array | np.ndarray, " boxes"] | None = None,
     rounds: int = 1,
+    coordinates_first: bool = False,
 ) -> Bool[Array, " boxes"]:
     """Whether greedy NMS keeps each box. `boxes` are sorted by descending score.
 
@@ -23,11 +24,13 @@ def nms(
     Greedy NMS is the fixpoint of the rule "keep a box if no kept earlier box suppresses it". Starting with
     all boxes kept, k rounds settle all boxes at the first k levels of the suppression order. So a few
     parallel rounds give exactly the result of the sequential algorithm. `rounds` of them run before each test
-    whether all are settled, since a GPU waits for the result of the test.
+    whether all are settled, since a GPU waits for the result of the test. `coordinates_first`: see
+    `pairwise_iou`.
     """
     n, valid = boxes.shape[0], jnp.asarray(valid)
     order = jnp.arange(n)
-    hits = (pairwise_iou(boxes, boxes) > iou_threshold) & (order[:, None] > order[None]) & valid[None]
+    iou = pairwise_iou(boxes, boxes, coordinates_first)
+    hits = (iou > iou_threshold) & (order[:, None] > order[None]) & valid[None]
     if groups is not None:
         hits &= groups[:, None] == groups[None]
 

@@ -21,7 +21,7 @@ from masktrack_jax.ops.roi_samples import (
     split_bfloat16,
 )
 
-BUDGET = 2**29  # bytes of the largest intermediate array, (images, boxes, bins, columns, channels)
+BUDGET = 2**31  # bytes of the largest intermediate array, (images, boxes, bins, columns, channels)
 
 _product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)  # no TensorFloat-32
 

@@ -35,15 +35,17 @@ def assign(
     positive_iou: float,
     negative_iou: float,
     min_positive_iou: float,
+    coordinates_first: bool = False,
 ) -> Assignment:
     """Max-IoU assignment of candidates to objects (mmdet's MaxIoUAssigner).
 
     A candidate is positive if its best IoU is at least `positive_iou`, and negative if it is below
     `negative_iou`. In addition, the candidates with an object's highest IoU are positive if that IoU is at
     least `min_positive_iou` ("low-quality matches"; if two objects claim a candidate, it is assigned to the
-    later one). Without objects every valid candidate is negative.
+    later one). Without objects every valid candidate is negative. `coordinates_first`: see `pairwise_iou`.
     """
-    iou = jnp.where(targets_valid[None] & valid[:, None], pairwise_iou(boxes, targets), -1.0)
+    iou = pairwise_iou(boxes, targets, coordinates_first)
+    iou = jnp.where(targets_valid[None] & valid[:, None], iou, -1.0)
     best = jnp.max(iou, axis=1)
     target = jnp.argmax(iou, axis=1)
     claims = (iou == jnp.max(iou, axis=0)[None]) & (iou >= min_positive_iou) & targets_valid[None]

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ml_collections import ConfigDict
 
 from masktrack_jax.models import box_head, rpn_head
+from masktrack_jax.models.forms import forms
 from masktrack_jax.ops import boxes as box_ops
 from masktrack_jax.ops.target_assignment import Assignment, Sample, assign, sample
 
@@ -72,6 +73,7 @@ def _assign(
         positive_iou=options.positive_iou,
         negative_iou=options.negative_iou,
         min_positive_iou=options.min_positive_iou,
+        coordinates_first=forms().coordinates_first,
     )
 
 
