@@ -66,6 +66,7 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Mark the tests of networks and put them first; name the group of each, see `RUNS`."""
     tests = Path(__file__).parent

@@ -1,13 +1,14 @@
 """Checkpoints of a run: damaged ones are set aside and old ones deleted; a full disk keeps the last one."""
 
-import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from masktrack_jax.checkpoints.metadata import read_metadata
-from masktrack_jax.checkpoints.steps import Checkpoints
 from masktrack_jax.runtime.errors import UserError
+from tests.helpers.configs import ROOT
 from tests.helpers.training import assert_same_end, saved_steps, signalled
 
 
@@ -57,25 +58,32 @@ def test_old_checkpoints_are_deleted(run, tmp_path):
     assert saved_steps(tmp_path) == {"6"}
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, whole, tmp_path, monkeypatch, capfd):
+FULL = """
+import resource, sys
+from tests import conftest
+from tests.helpers.training import Run
+from masktrack_jax.checkpoints.steps import Checkpoints
+run = Run(sys.argv[1])
+save = Checkpoints.save
+def smaller(checkpoints, state, *rest):
+    if int(state.step) == 4:
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    save(checkpoints, state, *rest)
+Checkpoints.save = smaller
+from masktrack_jax.runtime import cli
+cli.run(run, __import__("pathlib").Path(sys.argv[2]))
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(run, whole, tmp_path):
     """From the second checkpoint on no file may exceed 20 kB; Orbax's threads keep quiet about it."""
-    save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def smaller(checkpoints, state, *rest):
-        if int(state.step) == 4:
-            checkpoints.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        save(checkpoints, state, *rest)
-
-    monkeypatch.setattr(Checkpoints, "save", smaller)
-    try:
-        with pytest.raises(
-            UserError, match=r"checkpoints: a checkpoint cannot be written \(File too large\); free"
-        ):
-            run(tmp_path / "run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        monkeypatch.undo()
-    assert all("the training step for" in line for line in capfd.readouterr().err.splitlines())
+    command = [sys.executable, "-c", FULL, str(run.data), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 1, done.stderr[-3000:]
+    folder = tmp_path / "run" / "checkpoints"
+    line = f"error: {folder}: a checkpoint cannot be written (File too large); free"
+    said = [said for said in done.stderr.splitlines() if "the training step for" not in said]
+    assert len(said) == 1 and said[0].startswith(line), done.stderr[-3000:]
     assert read_metadata(tmp_path / "run").step == 2
     assert_same_end(tmp_path / "run", run(tmp_path / "run"), whole)
