@@ -42,9 +42,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-# Three processes share the tests and the compiled programs: one of them often waits, for a clock or a
+# Three processes share the test files and the compiled programs: one of them often waits, for a clock or a
 # process. `check`: what compiles no network.
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(MAKE) --jobs 2 lint types

@@ -45,15 +45,6 @@ NETWORK = (
     "inference",
     "interop",
 )
-# Files whose tests share runs, and their compiled steps: they stay in one process, as all tests of a file do.
-RUNS = {
-    "training/test_nonfinite.py",
-    "training/test_run.py",
-    "training/test_run_checkpoints.py",
-    "training/test_run_interrupted.py",
-    "training/test_start.py",
-    "training/test_validation.py",
-}
 MAX_MAPPINGS = 15_000
 
 
@@ -66,9 +57,8 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark the tests of networks and put them first; name the group of each, see `RUNS`."""
+    """Mark the tests of networks and put them first."""
     tests = Path(__file__).parent
 
     def place(item):
@@ -76,8 +66,6 @@ def pytest_collection_modifyitems(items):
         return next((i for i, start in enumerate(NETWORK) if path.startswith(start)), len(NETWORK))
 
     for item in items:
-        path = item.path.relative_to(tests).as_posix()
-        item.add_marker(pytest.mark.xdist_group("runs" if path in RUNS else path))
         if place(item) < len(NETWORK) or "tiny_model" in item.fixturenames:
             item.add_marker("network")
     items.sort(key=place)
