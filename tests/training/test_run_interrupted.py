@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from masktrack_jax.checkpoints.mirror import mirrored
-from masktrack_jax.runtime import remote, remote_lock
+from masktrack_jax.runtime import remote, remote_lock, signals
 from masktrack_jax.training import loading
 from tests.helpers.stores import BUCKET, memory_store
 from tests.helpers.training import assert_same_end, saved_steps, signalled, unchanged
@@ -42,6 +42,7 @@ def test_a_signal_that_also_ends_the_loader(run, whole, tmp_path, monkeypatch):
             raise BrokenPipeError
         return take(ahead)
 
+    monkeypatch.setattr(signals, "WAIT", 30.0)  # on a busy machine the other loader takes longer to start
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(loading.Ahead, "__next__", broken)
         run(tmp_path)
