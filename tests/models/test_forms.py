@@ -66,3 +66,20 @@ def test_matrix_products_keep_their_type(stride):
             "conv"
         ]
         assert gradients["kernel"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("images", [1, 8])
+def test_products_of_many_images_are_convolutions_on_a_tpu(images):
+    """With the values and gradients of the product."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(images, 4, 6, 3)), "f4")
+    conv = layers.Conv(64, size=1)
+    variables = conv.init(jax.random.key(0), x)
+    with forms.use_forms(forms.TPU):
+        program = str(jax.make_jaxpr(conv.apply)(variables, x))
+        y, pull = jax.vjp(lambda v: conv.apply(v, x), variables)
+    assert ("conv_general_dilated" in program) == (images == 8)
+    kernel = np.asarray(variables["params"]["conv"]["kernel"], "f8")
+    np.testing.assert_allclose(y, x @ kernel, atol=1e-5)
+    (gradient,) = pull(jnp.ones_like(y))
+    wanted = np.broadcast_to(np.asarray(x, "f8").sum((0, 1, 2))[:, None], kernel.shape)
+    np.testing.assert_allclose(gradient["params"]["conv"]["kernel"], wanted, atol=1e-4)

@@ -32,12 +32,14 @@ def test_fpn_is_its_diagram():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_upsample_repeats_cells(platform, dtype):
+@pytest.mark.parametrize("images", [1, 8])  # few and many, see `forms.are_many`
+def test_upsample_repeats_cells(images, platform, dtype):
     """Exactly, and its gradient sums the cells."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 2)), dtype)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(images, 2, 3, 2)), dtype)
     with use_forms(PLATFORMS[platform]):
         y, pull = jax.vjp(upsample, x)
     np.testing.assert_array_equal(y, np.repeat(np.repeat(x, 2, 1), 2, 2))
-    (gradient,) = pull(jnp.arange(48, dtype=dtype).reshape(1, 4, 6, 2))
-    wanted = np.arange(48).reshape(1, 2, 2, 3, 2, 2).sum((2, 4))
+    cells = np.broadcast_to(np.arange(48).reshape(4, 6, 2), (images, 4, 6, 2))
+    (gradient,) = pull(jnp.asarray(cells, dtype))
+    wanted = cells.reshape(images, 2, 2, 3, 2, 2).sum((2, 4))
     np.testing.assert_array_equal(gradient, wanted)
